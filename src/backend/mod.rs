@@ -1,0 +1,35 @@
+//! Where training happens. A backend is given many jobs and trains them together; steps above it know no more.
+
+use crate::hidden::HiddenSource;
+use crate::sae::{SaeJob, SaeOutcome};
+use crate::toy::{ToyJob, ToyOutcome};
+
+pub mod simd;
+
+/// SAEs that read the same hidden states; those of equal batch size share one pass of data.
+pub struct SaeGroup {
+    pub source: HiddenSource,
+    pub saes: Vec<SaeJob>,
+}
+
+/// Told of finished training steps, from any thread, a few times a second at most per job.
+pub trait Watch: Sync {
+    /// So many more model-steps are done.
+    fn advance(&self, model_steps: u64);
+    /// True when training should stop early (a signal came): jobs not finished then return nothing.
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// Trains. Results are in the order of the jobs, and do not depend on threads, on what else is in the batch, or on
+/// where it is cut: a job's bits depend on the job alone.
+pub trait Backend: Send + Sync {
+    /// `cpu`, `cuda`, `reference`.
+    fn name(&self) -> &'static str;
+    /// The arithmetic profile, part of every cell's id: rows of two profiles agree within tolerance only.
+    fn profile(&self) -> &'static str;
+    /// None where `watch` said stop before the job was finished.
+    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>>;
+    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>>;
+}

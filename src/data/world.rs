@@ -1,0 +1,72 @@
+//! The law of x: which features fire, how large they are, which fire together.
+
+/// A world with every number fixed. `x` is a sample of `n_features` activations, 0 where a feature does not fire.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    pub n_features: usize,
+    /// `[n_features]`, in [0, 1]: probability that the feature's own coin shows fire. For members of a group the group's
+    /// probability rules and this entry is ignored by the sampler.
+    pub firing_probability: Vec<f64>,
+    pub magnitude: Magnitude,
+    pub magnitude_sharing: MagnitudeSharing,
+    /// Disjoint sets of features that do not fire independently.
+    pub groups: Vec<Group>,
+}
+
+/// The value of a feature where it fires; vectors are `[n_features]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Magnitude {
+    /// U[low, high].
+    Uniform { low: f64, high: f64 },
+    Constant(Vec<f64>),
+    /// Normal, clipped at 0 (so a firing feature may have the value 0).
+    Normal { mean: Vec<f64>, std: Vec<f64> },
+    /// Absolute value of a normal.
+    FoldedNormal { mean: Vec<f64>, std: Vec<f64> },
+    Exponential { mean: Vec<f64> },
+    /// U[-bound, bound].
+    Symmetric(f64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MagnitudeSharing {
+    /// Each feature draws its own.
+    Independent,
+    /// One uniform (or normal) draw serves all features of a sample.
+    Sample,
+}
+
+/// A set of features that fires as one (Elhage et al. 2022, "Correlated and anticorrelated features").
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    pub rule: GroupRule,
+    /// Ascending.
+    pub members: Vec<usize>,
+    /// Probability that the set fires.
+    pub firing_probability: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupRule {
+    /// One coin for the set; all members fire, magnitudes independent.
+    Together,
+    /// The set's coin, then exactly one member, uniformly.
+    Exclusive,
+}
+
+impl World {
+    /// P(x_i ≠ 0) as far as firing decides it, `[n_features]`: groups taken into account.
+    pub fn marginal_probability(&self) -> Vec<f64> {
+        let mut p = self.firing_probability.clone();
+        for group in &self.groups {
+            let share = match group.rule {
+                GroupRule::Together => 1.0,
+                GroupRule::Exclusive => 1.0 / group.members.len() as f64,
+            };
+            for &i in &group.members {
+                p[i] = group.firing_probability * share;
+            }
+        }
+        p
+    }
+}

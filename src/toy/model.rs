@@ -1,0 +1,94 @@
+//! The toy model, what trains it, and what comes out.
+
+use std::sync::Arc;
+
+use crate::data::World;
+use crate::training::{Optimizer, Schedule};
+
+/// x' from h = W x (Elhage et al. 2022, "Demonstrating superposition").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ToyKind {
+    /// x' = Wᵀ h + b.
+    Linear,
+    /// x' = ReLU(Wᵀ h + b).
+    ReluOutput,
+}
+
+/// Weights of a toy model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToyModel {
+    pub kind: ToyKind,
+    pub n_features: usize,
+    pub d_hidden: usize,
+    /// `[n_features, d_hidden]`: row i is the column W_i of W, the direction of feature i.
+    pub w: Vec<f32>,
+    /// `[n_features]`
+    pub b: Vec<f32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ToyInit {
+    /// Normal with standard deviation sqrt(2 / (n_features + d_hidden)); biases 0.
+    Xavier,
+    /// Normal with this standard deviation; biases 0.
+    Normal(f64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossScale {
+    /// Mean over batch and features of I_i (x_i - x'_i)².
+    Mean,
+    /// The same over the mean firing probability, so that Adam's epsilon does not rule sparse worlds.
+    PerDensity,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToyTrain {
+    pub steps: usize,
+    pub batch_size: usize,
+    pub optimizer: Optimizer,
+    pub lr: f64,
+    pub schedule: Schedule,
+    pub weight_decay: f64,
+    pub loss_scale: LossScale,
+}
+
+/// One toy model to train (with its restarts).
+#[derive(Clone, Debug)]
+pub struct ToyJob {
+    pub world: Arc<World>,
+    pub seed: u64,
+    pub kind: ToyKind,
+    pub d_hidden: usize,
+    /// I_i, `[n_features]`
+    pub importance: Vec<f32>,
+    pub init: ToyInit,
+    /// Models trained from different initial weights on the same data; the one of least loss on common fresh samples stays.
+    pub restarts: usize,
+    pub train: ToyTrain,
+    /// Log the training loss every so many steps; 0 never.
+    pub trace_every: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrainingEnd {
+    Finished,
+    /// The loss or a weight stopped being finite, or the loss exceeded its guard.
+    Diverged { step: usize, last_loss: f64, tensor: &'static str },
+}
+
+/// A logged step: mean training loss of that batch, importance-weighted as trained but without `loss_scale`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ToyTrace {
+    pub step: usize,
+    pub loss: f64,
+}
+
+#[derive(Clone, Debug)]
+pub struct ToyOutcome {
+    pub model: ToyModel,
+    /// Which restart was kept, from 0.
+    pub restart: usize,
+    pub end: TrainingEnd,
+    pub trace: Vec<ToyTrace>,
+}

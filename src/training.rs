@@ -1,0 +1,57 @@
+//! What toy models and sparse autoencoders train with: optimisers and learning-rate schedules.
+
+/// How a gradient moves a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Optimizer {
+    /// Kingma & Ba 2015; `weight_decay` of the training settings is added to the gradient.
+    Adam { beta1: f64, beta2: f64, epsilon: f64 },
+    /// Loshchilov & Hutter 2019; `weight_decay` shrinks the parameter by lr * weight_decay, apart from the gradient.
+    AdamW { beta1: f64, beta2: f64, epsilon: f64 },
+    /// Plain or with momentum (velocity = momentum * velocity + gradient); `weight_decay` is added to the gradient.
+    Sgd { momentum: f64 },
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+}
+
+/// The learning rate's course as a factor of its peak.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Schedule {
+    Constant,
+    /// From 1 at the first step to 1/steps at the last, so it would be 0 one step after the end.
+    Linear,
+    /// Half a cosine from 1 to (almost) 0.
+    Cosine,
+    /// Rises linearly over the first `warmup` share of the steps, is 1, falls linearly to 0 over the last `decay` share.
+    WarmupStableDecay { warmup: f64, decay: f64 },
+}
+
+impl Schedule {
+    /// Factor at `step` of `steps`, `step` from 0.
+    pub fn factor(self, step: usize, steps: usize) -> f64 {
+        let t = step as f64 / steps as f64;
+        match self {
+            Schedule::Constant => 1.0,
+            Schedule::Linear => 1.0 - t,
+            Schedule::Cosine => 0.5 * (1.0 + libm::cos(std::f64::consts::PI * t)),
+            Schedule::WarmupStableDecay { warmup, decay } => {
+                ramp_up(step, steps, warmup) * ramp_down(step, steps, decay)
+            }
+        }
+    }
+}
+
+/// 1/w, 2/w, ... 1 over the first w = share * steps steps, then 1.
+pub fn ramp_up(step: usize, steps: usize, share: f64) -> f64 {
+    let width = share * steps as f64;
+    if width <= 0.0 { 1.0 } else { ((step + 1) as f64 / width).min(1.0) }
+}
+
+/// 1 until the last w = share * steps steps, then falling linearly; it would be 0 one step after the end.
+pub fn ramp_down(step: usize, steps: usize, share: f64) -> f64 {
+    let width = share * steps as f64;
+    if width <= 0.0 { 1.0 } else { ((steps - step) as f64 / width).min(1.0) }
+}
