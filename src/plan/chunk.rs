@@ -1,0 +1,52 @@
+//! Fixed ranges of the plan's order: what is trained, published and resumed as one.
+
+use super::Plan;
+
+/// Estimated work of one chunk, in floating-point operations: about half a minute of one core.
+const WORK: f64 = 6e11;
+/// Cells of one chunk, at most.
+const MOST: usize = 5_000;
+
+/// Cells `first .. first + count` of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    pub first: usize,
+    pub count: usize,
+}
+
+impl Plan {
+    /// Estimated floating-point operations of a cell: (of its stem, shared with its neighbours; of the cell alone).
+    pub fn work(&self, index: usize) -> (f64, f64) {
+        let [data, toy, evaluate, method] = self.facts(self.cells[index]);
+        let d = if toy.d_hidden > 0 { toy.d_hidden } else { data.d_hidden } as f64;
+        let n = data.n_features as f64;
+        // A toy model: 10 n d operations a sample (h, x', dh: 2 n d each, dW: 4 n d). An SAE: 12 d m for dense products.
+        let stem = toy.work * 10.0 * n * d + evaluate.work * 2.0 * n * d;
+        let own = method.work * 12.0 * d * method.n_latents as f64 + evaluate.work * 100.0 * (n + d);
+        (stem, own)
+    }
+
+    /// The chunks. Cells of one stem stay together unless they alone are too many.
+    pub fn chunks(&self) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        let (mut first, mut work) = (0, 0.0);
+        let mut stem_start = 0;
+        for index in 0..self.cells.len() {
+            let new_stem = index == 0 || !self.same_stem(index - 1, index);
+            let (stem, own) = self.work(index);
+            if new_stem {
+                stem_start = index;
+            }
+            let full = index > first && (work >= WORK || index - first >= MOST);
+            if full && (new_stem || index - first >= MOST) {
+                chunks.push(Chunk { first, count: index - first });
+                (first, work) = (index, if stem_start < index { stem } else { 0.0 });
+            }
+            work += own + if new_stem { stem } else { 0.0 };
+        }
+        if first < self.cells.len() {
+            chunks.push(Chunk { first, count: self.cells.len() - first });
+        }
+        chunks
+    }
+}

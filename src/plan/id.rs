@@ -1,0 +1,107 @@
+//! Names of cells by what they hold.
+
+use std::fmt;
+
+use serde_json::Value as Json;
+
+/// First 128 bits of a hash over everything that can change a cell's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CellId(pub [u8; 16]);
+
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Hash of one part of a cell, fully resolved.
+pub type PartHash = [u8; 32];
+
+/// Version of the layout of the hash.
+const CONTEXT: &str = "tegum 2026 cell id v1";
+
+/// The id of a cell from the hashes of its parts, its seed, the versions of its algorithms and the arithmetic profile,
+/// length-prefixed so that no two lists of fields run together.
+pub fn cell_id(parts: &[PartHash], seed: u64, algorithms: &str, profile: &str) -> CellId {
+    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(&(parts.len() as u64).to_le_bytes());
+    for part in parts {
+        field(part);
+    }
+    field(&seed.to_le_bytes());
+    field(algorithms.as_bytes());
+    field(profile.as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    CellId(id)
+}
+
+/// Hash of a canonical description: keys sorted, numbers in shortest form.
+pub fn part_hash(description: &Json) -> PartHash {
+    let mut text = String::new();
+    write_canonical(description, &mut text);
+    *blake3::hash(text.as_bytes()).as_bytes()
+}
+
+/// JSON with sorted keys and no spaces.
+pub fn write_canonical(value: &Json, out: &mut String) {
+    match value {
+        Json::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            out.push('{');
+            for (n, key) in keys.into_iter().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Json::String(key.clone()).to_string());
+                out.push(':');
+                write_canonical(&map[key], out);
+            }
+            out.push('}');
+        }
+        Json::Array(items) => {
+            out.push('[');
+            for (n, item) in items.iter().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_order_of_keys_does_not_change_a_hash_and_any_value_does() {
+        assert_eq!(part_hash(&json!({"a": 1, "b": [2.5]})), part_hash(&json!({"b": [2.5], "a": 1})));
+        assert_ne!(part_hash(&json!({"a": 1, "b": [2.5]})), part_hash(&json!({"a": 1, "b": [2.25]})));
+    }
+
+    #[test]
+    fn every_field_of_an_id_counts() {
+        let parts = [[1; 32], [2; 32]];
+        let id = cell_id(&parts, 3, "a1", "cpu");
+        for other in [
+            cell_id(&parts[..1], 3, "a1", "cpu"),
+            cell_id(&[parts[1], parts[0]], 3, "a1", "cpu"),
+            cell_id(&parts, 4, "a1", "cpu"),
+            cell_id(&parts, 3, "a2", "cpu"),
+            cell_id(&parts, 3, "a1c", "pu"),
+        ] {
+            assert_ne!(id, other);
+        }
+        assert_eq!(id.to_string().len(), 32);
+    }
+}

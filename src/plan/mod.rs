@@ -1,0 +1,354 @@
+//! 2. The plan: which cells, in which order, under which names.
+//!
+//! Axes that touch the world, the toy model or the evaluation come first, in file order; then seeds, then methods, then
+//! the axes that touch a method alone. So cells that share a world, a toy model and a seed stand side by side and share
+//! its training. A cell is kept as a few small numbers and an id; everything else is read from the document when needed.
+
+use serde_json::json;
+
+use crate::spec::diagnostic::{Diagnostic, SpecError};
+use crate::spec::document::{Document, Part, axis_type};
+use crate::spec::kind::Reader;
+use crate::spec::node::{Node, Value};
+use crate::spec::{check, data::DataSection, output::EvaluateSection, sae, toy::ToySection};
+
+pub mod chunk;
+pub mod exclude;
+pub mod id;
+pub mod parts;
+
+pub use id::CellId;
+pub use parts::Method;
+use parts::{Facts, Tables, spread};
+
+/// One cell: indices into the plan's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellRef {
+    /// Combination of the axes shared by all methods.
+    pub stem: u32,
+    /// Position in the list of seeds.
+    pub seed: u32,
+    pub method: u32,
+    /// Combination of the axes that touch this method alone.
+    pub variant: u32,
+}
+
+/// A column of the rows that an axis gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AxisColumn {
+    /// Dotted path, or `label`.
+    pub name: String,
+    pub kind: AxisKind,
+    axis: usize,
+    /// Which path of the axis; none for its label.
+    path: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AxisKind {
+    Int,
+    Float,
+    Text,
+}
+
+/// A value of an axis in one cell; null where the axis does not touch the cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AxisValue {
+    Null,
+    Int(i64),
+    Float(f64),
+    Text(String),
+}
+
+/// The ordered cells of an experiment.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub document: Document,
+    pub methods: Vec<Method>,
+    pub columns: Vec<AxisColumn>,
+    pub cells: Vec<CellRef>,
+    pub ids: Vec<CellId>,
+    lengths: Vec<usize>,
+    /// Axes that every method shares.
+    stem_axes: Vec<usize>,
+    /// `[method]`: axes that touch it alone.
+    variant_axes: Vec<Vec<usize>>,
+    tables: Tables,
+}
+
+/// What a cell's numbers depend on beside the file: see [`Plan::new`].
+#[derive(Clone, Debug)]
+pub struct Versions<'a> {
+    /// Versions of scores and trainers, in canonical text.
+    pub algorithms: &'a str,
+    /// Arithmetic profile of the backend.
+    pub profile: &'a str,
+}
+
+/// More cells than this need to be asked for.
+pub const MOST_CELLS: u128 = 10_000_000;
+
+/// The sections of one cell, with every value fixed.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    pub data: DataSection,
+    pub toy: Option<ToySection>,
+    pub evaluate: EvaluateSection,
+    pub method: CellMethod,
+    pub seed: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum CellMethod {
+    None,
+    Sae(sae::SaeKind, sae::SaeTrainSection),
+    Baseline(sae::BaselineKind),
+}
+
+impl Plan {
+    /// The cells of a document, checked whole, `exclude` applied; `most` bounds their number.
+    pub fn new(document: Document, versions: &Versions, most: u128) -> Result<Plan, SpecError> {
+        let methods = methods_of(&document);
+        let lengths: Vec<usize> = document.axes.iter().map(|a| a.len).collect();
+        check_size(&document, &lengths, methods.len(), most)?;
+        let tables = Tables::build(&document, &lengths, &methods).map_err(|e| document.error(e))?;
+        let shared = |axis: usize| {
+            let parts = [Part::Data, Part::Toy, Part::Evaluate];
+            parts.iter().any(|p| document.touches(axis, *p))
+        };
+        let stem_axes: Vec<usize> = (0..lengths.len()).filter(|a| shared(*a)).collect();
+        let variant_axes: Vec<Vec<usize>> = (tables.methods.iter())
+            .map(|table| table.axes.iter().copied().filter(|a| !stem_axes.contains(a)).collect())
+            .collect();
+        let columns = columns_of(&document);
+        let (cells, ids) = (Vec::new(), Vec::new());
+        let mut plan = Plan { document, methods, columns, cells, ids, lengths, stem_axes, variant_axes, tables };
+        plan.check_across().map_err(|e| plan.document.error(e))?;
+        plan.lay_out();
+        exclude::apply(&mut plan)?;
+        plan.name_cells(versions);
+        Ok(plan)
+    }
+
+    fn product(&self, axes: &[usize]) -> usize {
+        axes.iter().map(|a| self.lengths[*a]).product()
+    }
+
+    fn lay_out(&mut self) {
+        let mut cells = Vec::new();
+        for stem in 0..self.product(&self.stem_axes) as u32 {
+            for seed in 0..self.document.experiment.seeds.len() as u32 {
+                for method in 0..self.methods.len() as u32 {
+                    let variants = self.product(&self.variant_axes[method as usize]) as u32;
+                    cells.extend((0..variants).map(|variant| CellRef { stem, seed, method, variant }));
+                }
+            }
+        }
+        self.cells = cells;
+    }
+
+    /// An index into every axis of the file; 0 for axes that do not touch the cell.
+    pub fn choice(&self, cell: CellRef) -> Vec<usize> {
+        let mut choice = vec![0; self.lengths.len()];
+        spread(cell.stem as usize, &self.stem_axes, &self.lengths, &mut choice);
+        spread(cell.variant as usize, &self.variant_axes[cell.method as usize], &self.lengths, &mut choice);
+        choice
+    }
+
+    fn name_cells(&mut self, versions: &Versions) {
+        use rayon::prelude::*;
+        let seeds = &self.document.experiment.seeds;
+        let scores = id::part_hash(&json!(self.document.experiment.score));
+        let ids = self.cells.par_iter().with_min_len(1024).map(|cell| {
+            let choice = self.choice(*cell);
+            let of = |table: &parts::PartTable| table.hashes[table.index(&choice, &self.lengths)];
+            let toy = self.tables.toy.as_ref().map_or([0; 32], &of);
+            let method = of(&self.tables.methods[cell.method as usize]);
+            let parts = [of(&self.tables.data), toy, of(&self.tables.evaluate), method, scores];
+            id::cell_id(&parts, seeds[cell.seed as usize], versions.algorithms, versions.profile)
+        });
+        self.ids = ids.collect();
+    }
+
+    /// Facts of the parts of a cell: world, toy model, evaluation, method.
+    pub fn facts(&self, cell: CellRef) -> [Facts; 4] {
+        let choice = self.choice(cell);
+        let of = |table: &parts::PartTable| table.facts[table.index(&choice, &self.lengths)];
+        let toy = self.tables.toy.as_ref().map_or(Facts::default(), &of);
+        [of(&self.tables.data), toy, of(&self.tables.evaluate), of(&self.tables.methods[cell.method as usize])]
+    }
+
+    /// The sections of a cell. They were read and checked when the plan was made.
+    pub fn cell(&self, index: usize) -> Cell {
+        let cell = self.cells[index];
+        let choice = self.choice(cell);
+        let mut reader = Reader::default();
+        let method = match self.methods[cell.method as usize] {
+            Method::None => Some(CellMethod::None),
+            Method::Sae(i) => parts::read_sae(&self.document, i, &choice, &mut reader)
+                .map(|(entry, train)| CellMethod::Sae(entry.kind, train)),
+            Method::Baseline(i) => parts::read_baseline(&self.document, i, &choice, &mut reader)
+                .map(|entry| CellMethod::Baseline(entry.kind)),
+        };
+        let read = "the plan's tables hold a checked value for every combination";
+        Cell {
+            data: parts::read_data(&self.document, &choice, &mut reader).expect(read),
+            toy: parts::read_toy(&self.document, &choice, &mut reader),
+            evaluate: parts::read_evaluate(&self.document, &choice, &mut reader).expect(read),
+            method: method.expect(read),
+            seed: self.document.experiment.seeds[cell.seed as usize],
+        }
+    }
+
+    /// Name of the method, as rows have it.
+    pub fn method_name(&self, cell: CellRef) -> Option<&str> {
+        match self.methods[cell.method as usize] {
+            Method::None => None,
+            Method::Sae(i) => Some(&self.document.experiment.sae[i].name),
+            Method::Baseline(i) => Some(&self.document.experiment.baselines[i].name),
+        }
+    }
+
+    /// The value of a column in a cell.
+    pub fn axis_value(&self, column: &AxisColumn, cell: CellRef) -> AxisValue {
+        let touches =
+            self.stem_axes.contains(&column.axis) || self.variant_axes[cell.method as usize].contains(&column.axis);
+        if !touches {
+            return AxisValue::Null;
+        }
+        let index = self.choice(cell)[column.axis];
+        let axis = &self.document.axes[column.axis];
+        match (column.path, &axis.labels) {
+            (None, Some(labels)) => AxisValue::Text(labels[index].clone()),
+            (None, None) => AxisValue::Null,
+            (Some(path), _) => typed(&axis.paths[path].values[index], column.kind),
+        }
+    }
+
+    /// Whether two cells share world, toy model and seed.
+    pub fn same_stem(&self, a: usize, b: usize) -> bool {
+        let (a, b) = (self.cells[a], self.cells[b]);
+        a.stem == b.stem && a.seed == b.seed
+    }
+
+    /// What no part can see alone: lengths of lists, widths of baselines.
+    fn check_across(&self) -> Result<(), Vec<Diagnostic>> {
+        let mut reader = Reader::default();
+        let stems = self.product(&self.stem_axes);
+        for stem in 0..stems {
+            let mut choice = vec![0; self.lengths.len()];
+            spread(stem, &self.stem_axes, &self.lengths, &mut choice);
+            let data = self.tables.data.facts[self.tables.data.index(&choice, &self.lengths)];
+            let toy = self.tables.toy.as_ref().map(|t| t.facts[t.index(&choice, &self.lengths)]);
+            if let Some(toy) = toy
+                && toy.importance > 0
+                && toy.importance != data.n_features
+            {
+                let place = parts::place_in(&self.document, Part::Toy, &["importance"], &choice);
+                let message = format!("importance has {} entries for {} features", toy.importance, data.n_features);
+                reader.error(place, message, Some("give one entry per feature, a number, or a curve".to_owned()));
+            }
+            let d_hidden = toy.map_or(data.d_hidden, |t| t.d_hidden);
+            for (table, method) in self.tables.methods.iter().zip(&self.methods) {
+                let Method::Baseline(i) = method else { continue };
+                let _ = table;
+                let Some(entry) = parts::read_baseline(&self.document, *i, &choice, &mut reader) else { continue };
+                let node = self.document.part(Part::Baseline(*i), &choice);
+                if let Some(node) = node {
+                    check::baseline(&entry, &node, data.n_features, d_hidden, &mut reader);
+                }
+            }
+            if !reader.diagnostics.is_empty() {
+                break;
+            }
+        }
+        if reader.diagnostics.is_empty() { Ok(()) } else { Err(reader.diagnostics) }
+    }
+
+    /// Hash over everything that decides the rows: the name, the columns and the ids in their order.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("tegum 2026 plan v1");
+        hasher.update(self.document.experiment.name.as_bytes());
+        for column in &self.columns {
+            hasher.update(&(column.name.len() as u64).to_le_bytes());
+            hasher.update(column.name.as_bytes());
+        }
+        for id in &self.ids {
+            hasher.update(&id.0);
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
+    }
+}
+
+fn methods_of(document: &Document) -> Vec<Method> {
+    let (saes, baselines) = (document.experiment.sae.len(), document.experiment.baselines.len());
+    let mut methods: Vec<Method> = (0..saes).map(Method::Sae).chain((0..baselines).map(Method::Baseline)).collect();
+    if methods.is_empty() {
+        methods.push(Method::None);
+    }
+    methods
+}
+
+fn check_size(document: &Document, lengths: &[usize], methods: usize, most: u128) -> Result<(), SpecError> {
+    let factors: Vec<usize> = lengths.iter().copied().chain([document.experiment.seeds.len(), methods]).collect();
+    let product = factors.iter().try_fold(1u128, |product, f| product.checked_mul(*f as u128));
+    if product.is_some_and(|product| product <= most) {
+        return Ok(());
+    }
+    let place = document.root.get("sweep").or(document.root.get("seeds")).map_or(document.root.place, |n| n.place);
+    let shown: Vec<String> = factors.iter().map(usize::to_string).collect();
+    let total = product.map_or("more than 2^128".to_owned(), |p| p.to_string());
+    let message = format!("{total} cells ({}: axes, seeds, methods); at most {most}", shown.join(" x "));
+    let help = "take fewer values, or ask for it with --yes-cells N".to_owned();
+    Err(document.error(vec![Diagnostic { place, message, help: Some(help) }]))
+}
+
+fn columns_of(document: &Document) -> Vec<AxisColumn> {
+    let mut columns = Vec::new();
+    for (axis, found) in document.axes.iter().enumerate() {
+        for (path, written) in found.paths.iter().enumerate() {
+            let kind = axis_kind(&written.values, axis_type(&written.path, &document.root));
+            columns.push(AxisColumn { name: written.path.clone(), kind, axis, path: Some(path) });
+        }
+        if found.labels.is_some() {
+            columns.push(AxisColumn { name: "label".into(), kind: AxisKind::Text, axis, path: None });
+        }
+    }
+    columns
+}
+
+fn axis_kind(values: &[Node], declared: &str) -> AxisKind {
+    let number = |node: &Node| match &node.value {
+        Value::Scalar { text, quoted: false } => text.parse::<f64>().ok(),
+        _ => None,
+    };
+    if !values.iter().all(|v| number(v).is_some()) {
+        return AxisKind::Text;
+    }
+    if declared == "integer" { AxisKind::Int } else { AxisKind::Float }
+}
+
+fn typed(node: &Node, kind: AxisKind) -> AxisValue {
+    let text = canonical_text(node);
+    match kind {
+        AxisKind::Int => text.parse::<f64>().map_or(AxisValue::Null, |v| AxisValue::Int(v as i64)),
+        AxisKind::Float => text.parse().map_or(AxisValue::Null, AxisValue::Float),
+        AxisKind::Text => AxisValue::Text(text),
+    }
+}
+
+/// A value as one line of text: scalars as written, the rest as compact flow YAML.
+pub fn canonical_text(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "none".into(),
+        Value::Scalar { text, .. } => text.clone(),
+        Value::List(items) => {
+            format!("[{}]", items.iter().map(canonical_text).collect::<Vec<_>>().join(", "))
+        }
+        Value::Map(entries) => {
+            let entries: Vec<String> =
+                entries.iter().map(|(key, value)| format!("{}: {}", key.text, canonical_text(value))).collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The distinct values of each part of a plan's cells: read, checked and hashed once however many cells share them.
+
+use rayon::prelude::*;
+use serde_json::json;
+
+use super::id::{PartHash, part_hash};
+use crate::spec::diagnostic::Diagnostic;
+use crate::spec::document::{Document, Part};
+use crate::spec::kind::{Kind, Reader};
+use crate::spec::node::{Node, Value};
+use crate::spec::sae::{self, BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
+use crate::spec::{check, data::DataSection, output::EvaluateSection, toy::ToySection};
+
+/// What stands behind a row's `method`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A toy model alone.
+    None,
+    /// Entry of `sae`.
+    Sae(usize),
+    /// Entry of `baselines`.
+    Baseline(usize),
+}
+
+impl Method {
+    /// The parts of the file that make it.
+    pub fn parts(self) -> Vec<Part> {
+        match self {
+            Method::None => vec![],
+            Method::Sae(i) => vec![Part::Sae(i), Part::SaeTrain],
+            Method::Baseline(i) => vec![Part::Baseline(i)],
+        }
+    }
+}
+
+/// Numbers that parts check each other by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Facts {
+    pub n_features: usize,
+    /// Width of hidden states; 0 where the part does not set it.
+    pub d_hidden: usize,
+    pub n_latents: usize,
+    /// Length of an importance list; 0 where there is none.
+    pub importance: usize,
+    /// Estimated floating-point operations of training, apart from factors other parts know.
+    pub work: f64,
+}
+
+/// All distinct values of one part: every combination of the axes that touch it.
+#[derive(Clone, Debug)]
+pub struct PartTable {
+    /// Axes that touch it, in file order.
+    pub axes: Vec<usize>,
+    /// `[combination]`, last axis fastest.
+    pub hashes: Vec<PartHash>,
+    pub facts: Vec<Facts>,
+}
+
+impl PartTable {
+    /// The combination that a choice of values (one index per axis of the file) means.
+    pub fn index(&self, choice: &[usize], lengths: &[usize]) -> usize {
+        self.axes.iter().fold(0, |at, &axis| at * lengths[axis] + choice[axis])
+    }
+}
+
+/// The indices of a combination of `axes`, written into a full choice.
+pub fn spread(mut index: usize, axes: &[usize], lengths: &[usize], choice: &mut [usize]) {
+    for &axis in axes.iter().rev() {
+        choice[axis] = index % lengths[axis];
+        index /= lengths[axis];
+    }
+}
+
+/// Reads one part for one choice.
+pub fn read_data(document: &Document, choice: &[usize], reader: &mut Reader) -> Option<DataSection> {
+    let node = document.part(Part::Data, choice)?;
+    let section = DataSection::read(&node, reader)?;
+    check::data(&section, &node, reader);
+    Some(section)
+}
+
+pub fn read_toy(document: &Document, choice: &[usize], reader: &mut Reader) -> Option<ToySection> {
+    ToySection::read(&document.part(Part::Toy, choice)?, reader)
+}
+
+pub fn read_evaluate(document: &Document, choice: &[usize], reader: &mut Reader) -> Option<EvaluateSection> {
+    match document.part(Part::Evaluate, choice) {
+        Some(node) => EvaluateSection::read(&node, reader),
+        None => Some(document.experiment.evaluate.clone()),
+    }
+}
+
+/// A variant with the training settings that rule it.
+pub fn read_sae(
+    document: &Document,
+    i: usize,
+    choice: &[usize],
+    reader: &mut Reader,
+) -> Option<(Entry<SaeKind>, SaeTrainSection)> {
+    let node = document.part(Part::Sae(i), choice)?;
+    let entry = EntryOf::<SaeKind>::read(&node, reader)?;
+    check::sae(&entry, &node, reader);
+    let shared = document.part(Part::SaeTrain, choice);
+    let train = sae::train_node(shared.as_ref(), entry.train.as_ref(), reader);
+    let section = SaeTrainSection::read(&train, reader)?;
+    check::sae_train(&section, &train, reader);
+    Some((entry, section))
+}
+
+pub fn read_baseline(document: &Document, i: usize, choice: &[usize], reader: &mut Reader) -> Option<Entry<BaselineKind>> {
+    let entry = EntryOf::<BaselineKind>::read(&document.part(Part::Baseline(i), choice)?, reader)?;
+    Some(with_width(entry, document, choice, reader))
+}
+
+/// Random directions are as many as the latents of the first SAE, unless they say otherwise.
+fn with_width(mut entry: Entry<BaselineKind>, document: &Document, choice: &[usize], reader: &mut Reader) -> Entry<BaselineKind> {
+    if let BaselineKind::Random(random) = &mut entry.kind
+        && random.n_latents.is_none()
+        && !document.experiment.sae.is_empty()
+    {
+        let first = document.part(Part::Sae(0), choice).and_then(|node| EntryOf::<SaeKind>::read(&node, reader));
+        random.n_latents = first.map(|first| first.kind.n_latents());
+    }
+    entry
+}
+
+/// Axes that touch any of the parts. Random directions follow the width of the first SAE, so they follow its axes.
+fn touching(document: &Document, method: Method, parts: &[Part]) -> Vec<usize> {
+    let widths = |axis: usize| {
+        let follows = matches!(method, Method::Baseline(i) if matches!(document.experiment.baselines[i].kind,
+            BaselineKind::Random(ref r) if r.n_latents.is_none()));
+        follows
+            && document.targets[axis]
+                .iter()
+                .flatten()
+                .any(|t| t.part == Part::Sae(0) && t.path.last().is_some_and(|k| k == "n_latents"))
+    };
+    (0..document.axes.len()).filter(|&a| parts.iter().any(|p| document.touches(a, *p)) || widths(a)).collect()
+}
+
+/// Builds the table of one part, in parallel; errors of all combinations are gathered.
+fn table(
+    document: &Document,
+    lengths: &[usize],
+    axes: Vec<usize>,
+    read: impl Fn(&[usize], &mut Reader) -> Option<(PartHash, Facts)> + Sync,
+) -> Result<PartTable, Vec<Diagnostic>> {
+    let size: usize = axes.iter().map(|a| lengths[*a]).product();
+    let results: Vec<Result<(PartHash, Facts), Vec<Diagnostic>>> = (0..size)
+        .into_par_iter()
+        .with_min_len(64)
+        .map(|index| {
+            let mut choice = vec![0; document.axes.len()];
+            spread(index, &axes, lengths, &mut choice);
+            let mut reader = Reader::default();
+            match read(&choice, &mut reader) {
+                Some(found) if reader.diagnostics.is_empty() => Ok(found),
+                _ => Err(reader.diagnostics),
+            }
+        })
+        .collect();
+    let bad = results.iter().filter(|r| r.is_err()).count();
+    if bad > 0 {
+        return Err(gather(results.into_iter().filter_map(Result::err).flatten(), bad, size));
+    }
+    let (hashes, facts) = results.into_iter().flatten().unzip();
+    Ok(PartTable { axes, hashes, facts })
+}
+
+/// Each complaint once; where an axis brings it, how many combinations it spoils.
+fn gather(found: impl Iterator<Item = Diagnostic>, bad: usize, size: usize) -> Vec<Diagnostic> {
+    let mut all: Vec<Diagnostic> = Vec::new();
+    for diagnostic in found {
+        if all.len() < 1000 && !all.contains(&diagnostic) {
+            all.push(diagnostic);
+        }
+    }
+    if size > 1
+        && let Some(first) = all.first_mut()
+    {
+        let count = format!("{bad} of {size} combinations of the axes are wrong; this is the first");
+        first.help = Some(first.help.take().map_or(count.clone(), |help| format!("{help}; {count}")));
+    }
+    all
+}
+
+/// The tables of every part.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    pub data: PartTable,
+    pub toy: Option<PartTable>,
+    pub evaluate: PartTable,
+    /// `[method]`
+    pub methods: Vec<PartTable>,
+}
+
+impl Tables {
+    pub fn build(document: &Document, lengths: &[usize], methods: &[Method]) -> Result<Tables, Vec<Diagnostic>> {
+        let touching = |parts: &[Part]| touching(document, Method::None, parts);
+        let data = table(document, lengths, touching(&[Part::Data]), |choice, reader| {
+            let section = read_data(document, choice, reader)?;
+            let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
+            let facts = Facts { n_features: section.n_features, d_hidden, ..Facts::default() };
+            Some((part_hash(&DataSection::canonical(&section)), facts))
+        });
+        let toy = document.experiment.toy.as_ref().map(|_| {
+            table(document, lengths, touching(&[Part::Toy]), |choice, reader| {
+                let section = read_toy(document, choice, reader)?;
+                let importance = match &section.importance {
+                    crate::spec::curve::Curve::List(list) => list.len(),
+                    _ => 0,
+                };
+                let work = section.restarts as f64 * section.train.steps as f64 * section.train.batch_size as f64;
+                let facts = Facts { d_hidden: section.d_hidden, importance, work, ..Facts::default() };
+                Some((part_hash(&ToySection::canonical(&section)), facts))
+            })
+        });
+        let evaluate = table(document, lengths, touching(&[Part::Evaluate]), |choice, reader| {
+            let section = read_evaluate(document, choice, reader)?;
+            let facts = Facts { work: section.samples as f64, ..Facts::default() };
+            Some((part_hash(&EvaluateSection::canonical(&section)), facts))
+        });
+        let methods: Vec<Result<PartTable, Vec<Diagnostic>>> =
+            methods.iter().map(|method| method_table(document, lengths, *method)).collect();
+        let mut errors = Vec::new();
+        let mut keep = |result: Result<PartTable, Vec<Diagnostic>>| result.map_err(|e| errors.extend(e)).ok();
+        let data = keep(data);
+        let toy = toy.map(&mut keep);
+        let evaluate = keep(evaluate);
+        let methods: Vec<Option<PartTable>> = methods.into_iter().map(&mut keep).collect();
+        let (Some(data), Some(evaluate), Some(methods)) = (data, evaluate, methods.into_iter().collect()) else {
+            return Err(errors);
+        };
+        match toy {
+            Some(None) => Err(errors),
+            toy => Ok(Tables { data, toy: toy.flatten(), evaluate, methods }),
+        }
+    }
+}
+
+fn method_table(document: &Document, lengths: &[usize], method: Method) -> Result<PartTable, Vec<Diagnostic>> {
+    let axes = touching(document, method, &method.parts());
+    table(document, lengths, axes, |choice, reader| match method {
+        Method::None => Some((part_hash(&json!(null)), Facts::default())),
+        Method::Sae(i) => {
+            let (entry, train) = read_sae(document, i, choice, reader)?;
+            let canonical = json!({
+                "sae": EntryOf::<SaeKind>::canonical(&entry),
+                "train": SaeTrainSection::canonical(&train),
+            });
+            let work = train.steps as f64 * train.batch_size as f64;
+            let facts = Facts { n_latents: entry.kind.n_latents(), work, ..Facts::default() };
+            Some((part_hash(&canonical), facts))
+        }
+        Method::Baseline(i) => {
+            let entry = read_baseline(document, i, choice, reader)?;
+            let canonical = json!({ "baseline": EntryOf::<BaselineKind>::canonical(&entry) });
+            Some((part_hash(&canonical), Facts::default()))
+        }
+    })
+}
+
+/// A part's node as written, for the place of an error across parts.
+pub fn place_in(document: &Document, part: Part, path: &[&str], choice: &[usize]) -> crate::spec::diagnostic::Place {
+    let node = document.part(part, choice).unwrap_or(Node { place: document.root.place, value: Value::Null });
+    node.at(path.iter().copied()).map_or(node.place, |n| n.place)
+}

@@ -1,0 +1,169 @@
+//! Checks of one part of a file with its values fixed: what a single value cannot know.
+
+use super::curve::Curve;
+use super::data::{DataSection, MagnitudeSection, VectorsSection};
+use super::kind::Reader;
+use super::node::{Node, Value};
+use super::sae::{BaselineKind, Entry, SaeKind, SaeTrainSection};
+
+/// Least and greatest value of a curve over n features (bounds for random ones).
+fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
+    let last = (n - 1) as f64;
+    match curve {
+        Curve::Constant(v) => (*v, *v),
+        Curve::List(list) => (list.iter().copied().fold(f64::MAX, f64::min), list.iter().copied().fold(f64::MIN, f64::max)),
+        Curve::Geometric(r) => (libm::pow(*r, last).min(1.0), libm::pow(*r, last).max(1.0)),
+        Curve::Zipf(z) => (z.min.min(z.max), z.max.max(z.min)),
+        Curve::Linear(b) | Curve::Random(b) => (b.min.min(b.max), b.max.max(b.min)),
+        Curve::Power(p) => (libm::pow(last + 1.0, -p.exponent), 1.0),
+        Curve::Last(v) | Curve::First(v) => (v.min(1.0), v.max(1.0)),
+        Curve::FoldedNormal(s) => (0.0, s.mean.abs() + 10.0 * s.std),
+    }
+}
+
+/// A curve of the right length whose values lie in a range.
+pub fn curve(curve: &Curve, node: Option<&Node>, here: &Node, n: usize, range: [f64; 2], what: &str, reader: &mut Reader) {
+    let place = node.unwrap_or(here).place;
+    if let Curve::List(list) = curve {
+        if list.len() != n {
+            let message = format!("{what} has {} entries for {n} features", list.len());
+            reader.error(place, message, Some("give one entry per feature, a number, or a curve".to_owned()));
+            return;
+        }
+        let items = match node.map(|n| &n.value) {
+            Some(Value::List(items)) => &items[..],
+            _ => &[],
+        };
+        for (i, v) in list.iter().enumerate().filter(|(_, v)| !(range[0]..=range[1]).contains(*v)) {
+            let place = items.get(i).map_or(place, |item| item.place);
+            reader.error(place, format!("{v} is out of range: {what} lies in {}", interval(range)), None);
+        }
+        return;
+    }
+    if let Curve::Zipf(z) = curve
+        && z.min >= z.max
+    {
+        reader.error(place, "zipf runs from max down to min: max must be the greater", None);
+    }
+    let (least, greatest) = extremes(curve, n);
+    if least < range[0] || (greatest > range[1] && !matches!(curve, Curve::FoldedNormal(_))) {
+        let bad = if least < range[0] { least } else { greatest };
+        reader.error(place, format!("{bad} is out of range: {what} lies in {}", interval(range)), None);
+    }
+}
+
+fn interval([low, high]: [f64; 2]) -> String {
+    if high == f64::MAX { format!("[{low}, ...)") } else { format!("[{low}, {high}]") }
+}
+
+/// The world.
+pub fn data(section: &DataSection, node: &Node, reader: &mut Reader) {
+    let n = section.n_features;
+    let at = |path: &[&str]| node.at(path.iter().copied());
+    let p = &section.firing_probability;
+    curve(p, at(&["firing_probability"]), node, n, [0.0, 1.0], "firing_probability", reader);
+    if extremes(p, n).1 == 0.0 && section.groups.is_empty() {
+        let place = at(&["firing_probability"]).unwrap_or(node).place;
+        reader.error(place, "no feature ever fires", Some("give a probability above 0".to_owned()));
+    }
+    let any = [-f64::MAX, f64::MAX];
+    let not_negative = [0.0, f64::MAX];
+    match &section.magnitude {
+        MagnitudeSection::Constant(c) => {
+            curve(c, at(&["magnitude", "constant"]), node, n, any, "magnitude", reader);
+        }
+        MagnitudeSection::Exponential(c) => {
+            curve(c, at(&["magnitude", "exponential"]), node, n, not_negative, "the mean magnitude", reader);
+        }
+        MagnitudeSection::Normal(s) | MagnitudeSection::FoldedNormal(s) => {
+            let key = section.magnitude.key();
+            curve(&s.mean, at(&["magnitude", key, "mean"]), node, n, any, "the mean magnitude", reader);
+            curve(&s.std, at(&["magnitude", key, "std"]), node, n, not_negative, "the standard deviation", reader);
+        }
+        MagnitudeSection::Uniform(_) | MagnitudeSection::Symmetric(_) => {}
+    }
+    groups(section, node, reader);
+    if let Some(dictionary) = &section.dictionary
+        && dictionary.vectors == VectorsSection::Orthogonal
+        && dictionary.d_hidden < n
+    {
+        let place = at(&["dictionary", "d_hidden"]).unwrap_or(node).place;
+        let message = format!("{n} orthogonal directions do not fit into d_hidden = {}", dictionary.d_hidden);
+        reader.error(place, message, Some("widen d_hidden, or take `vectors: random`".to_owned()));
+    }
+}
+
+fn groups(section: &DataSection, node: &Node, reader: &mut Reader) {
+    let items = match node.get("groups").map(|n| &n.value) {
+        Some(Value::List(items)) => &items[..],
+        _ => &[],
+    };
+    let mut owner = vec![None; section.n_features];
+    for (g, group) in section.groups.iter().enumerate() {
+        let place = items.get(g).unwrap_or(node).place;
+        for &member in group.members() {
+            match owner.get(member) {
+                None => {
+                    let message = format!("feature {member} in a group, but features run from 0 to {}", owner.len() - 1);
+                    reader.error(place, message, None);
+                }
+                Some(Some(first)) => {
+                    let message = format!("feature {member} is in two groups, number {first} and number {g}");
+                    reader.error(place, message, Some("groups are disjoint".to_owned()));
+                }
+                Some(None) => owner[member] = Some(g),
+            }
+        }
+        if let Curve::List(list) = &section.firing_probability {
+            let p: Vec<f64> = group.members().iter().filter_map(|m| list.get(*m).copied()).collect();
+            if p.windows(2).any(|w| w[0] != w[1]) {
+                let message = "the members of a group have one firing probability: that of the set";
+                reader.error(place, message, Some(format!("they are given {p:?}")));
+            }
+        }
+    }
+}
+
+/// A sparse autoencoder with its training settings.
+pub fn sae(entry: &Entry<SaeKind>, node: &Node, reader: &mut Reader) {
+    if let SaeKind::TopK(s) = &entry.kind
+        && s.k > s.n_latents
+    {
+        let settings = node.get("topk").unwrap_or(node);
+        let k = settings.get("k").unwrap_or(settings).place;
+        let width = settings.get("n_latents").unwrap_or(settings).place;
+        let message = format!("k = {} is greater than n_latents = {} (line {})", s.k, s.n_latents, width.line);
+        reader.error(k, message, Some("at most n_latents latents can be active".to_owned()));
+    }
+}
+
+/// Training settings.
+pub fn sae_train(section: &SaeTrainSection, node: &Node, reader: &mut Reader) {
+    if section.warmup + section.decay > 1.0 {
+        let place = node.get("decay").or(node.get("warmup")).unwrap_or(node).place;
+        let message = format!("warmup {} and decay {} overlap", section.warmup, section.decay);
+        reader.error(place, message, Some("their sum is at most 1".to_owned()));
+    }
+}
+
+/// A baseline in a world of n_features whose hidden states have d_hidden dimensions.
+pub fn baseline(entry: &Entry<BaselineKind>, node: &Node, n_features: usize, d_hidden: usize, reader: &mut Reader) {
+    match &entry.kind {
+        BaselineKind::Oracle(s) if s.k > n_features => {
+            let message = format!("the oracle's k = {} is greater than n_features = {n_features}", s.k);
+            reader.error(node.place, message, None);
+        }
+        BaselineKind::Pca(s) if s.n_latents.is_some_and(|n| n > d_hidden) => {
+            let message = format!("pca has at most d_hidden = {d_hidden} directions");
+            reader.error(node.place, message, None);
+        }
+        BaselineKind::Random(s) => {
+            if let (Some(k), Some(n)) = (s.k, s.n_latents)
+                && k > n
+            {
+                reader.error(node.place, format!("k = {k} is greater than n_latents = {n}"), None);
+            }
+        }
+        _ => {}
+    }
+}

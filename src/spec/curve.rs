@@ -1,0 +1,67 @@
+//! Curves over features, as the file writes them.
+
+use super::kind::{ListOf, NonNegative, Number, Positive, choice, record};
+
+choice! {
+    /// A value for each feature i = 0 .. n_features - 1.
+    pub enum Curve as "curve" {
+        [number => Constant(f64 as Number)]
+        [list => List(Vec<f64> as ListOf<Number>)]
+        /// r^i.
+        geometric => Geometric(f64 as Positive),
+        /// Power law rescaled to run from max to min: min + (max - min)(r_i - r_n)/(r_1 - r_n) with r_i = i^-exponent, i from 1.
+        zipf => Zipf(Zipf as Zipf),
+        /// Evenly spaced from max down to min.
+        linear => Linear(Bounds as Bounds),
+        /// Uniform between min and max, drawn once per seed.
+        random => Random(Bounds as Bounds),
+        /// (i + 1)^-exponent, a true power law.
+        power => Power(Power as Power),
+        /// 1 for all but the last feature, which has this value.
+        last => Last(f64 as NonNegative),
+        /// 1 for all but the first feature, which has this value.
+        first => First(f64 as NonNegative),
+        /// Absolute value of a normal, drawn once per seed.
+        folded_normal => FoldedNormal(Spread as Spread),
+    }
+}
+
+record! {
+    /// Parameters of the rescaled power law.
+    pub struct Zipf as "zipf" {
+        /// Steepness.
+        exponent: f64 as Positive = "1",
+        /// Value of the first feature.
+        max: f64 as Number = "0.3",
+        /// Value of the last feature.
+        min: f64 as Number = "0.01",
+    }
+}
+
+record! {
+    /// Both ends of a range.
+    pub struct Bounds as "bounds" {
+        /// Value of the first feature, or the greatest.
+        max: f64 as Number = required "0.3",
+        /// Value of the last feature, or the least.
+        min: f64 as Number = required "0.01",
+    }
+}
+
+record! {
+    /// A power law.
+    pub struct Power as "power" {
+        /// Steepness.
+        exponent: f64 as Positive = "1",
+    }
+}
+
+record! {
+    /// A normal's parameters.
+    pub struct Spread as "folded_normal" {
+        /// Mean before the absolute value.
+        mean: f64 as Number = "0",
+        /// Standard deviation.
+        std: f64 as NonNegative = "0.1",
+    }
+}

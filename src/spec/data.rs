@@ -1,0 +1,156 @@
+//! The `data` section: the world.
+
+use serde_json::{Value as Json, json};
+
+use super::curve::Curve;
+use super::kind::{Count, Interval, Kind, ListOf, Maybe, NonNegative, Positive, Reader, Shape, Text, Whole};
+use super::kind::{choice, record};
+use super::node::{Node, Value};
+
+record! {
+    /// The world: the law of the feature activations x, and of the hidden states where no toy model makes them.
+    pub struct DataSection as "data" {
+        /// Number of ground-truth features.
+        n_features: usize as Count = required "40",
+        /// Probability that a feature fires: a number, a list with one entry per feature, or a curve.
+        firing_probability: Curve as Curve = required "0.05",
+        /// Value of a feature where it fires.
+        magnitude: MagnitudeSection as MagnitudeSection = "uniform",
+        /// Whether each feature draws its own magnitude or all features of a sample share one draw.
+        magnitude_sharing: SharingSection as SharingSection = "independent",
+        /// Sets of features that fire together or never together.
+        groups: Vec<GroupSection> as ListOf<GroupSection> = "[]",
+        /// Hidden states without a toy model: h = sum of x_i f_i + b.
+        dictionary: Option<DictionarySection> as Maybe<DictionarySection> = "none",
+    }
+    later ["correlation", "hierarchy", "dataset"]
+}
+
+choice! {
+    /// Law of the value of a firing feature.
+    pub enum MagnitudeSection as "magnitude" {
+        /// Uniform on [low, high]; alone: [0, 1].
+        uniform => Uniform([f64; 2] as UnitInterval),
+        /// Always this value: a number or a curve.
+        constant => Constant(Curve as Curve),
+        /// Normal, clipped at 0.
+        normal => Normal(NormalSection as NormalSection),
+        /// Absolute value of a normal.
+        folded_normal => FoldedNormal(NormalSection as NormalSection),
+        /// Exponential with this mean: a number or a curve.
+        exponential => Exponential(Curve as Curve),
+        /// Uniform on [-a, a].
+        symmetric => Symmetric(f64 as Positive),
+    }
+}
+
+/// [low, high], or nothing for [0, 1].
+#[derive(Debug)]
+pub struct UnitInterval;
+
+impl Kind for UnitInterval {
+    type Out = [f64; 2];
+    fn read(node: &Node, reader: &mut Reader) -> Option<[f64; 2]> {
+        match &node.value {
+            Value::Map(entries) if entries.is_empty() => Some([0.0, 1.0]),
+            _ => Interval::read(node, reader),
+        }
+    }
+    fn shape() -> Shape {
+        Interval::shape()
+    }
+    fn canonical(out: &[f64; 2]) -> Json {
+        json!(out)
+    }
+}
+
+record! {
+    /// A normal's parameters: numbers or curves.
+    pub struct NormalSection as "normal" {
+        /// Mean of each feature.
+        mean: Curve as Curve = "1",
+        /// Standard deviation of each feature.
+        std: Curve as Curve = "0.1",
+    }
+}
+
+choice! {
+    /// Whose magnitude draw it is.
+    pub enum SharingSection as "magnitude_sharing" {
+        /// Every feature's own.
+        independent => Independent,
+        /// One for all features of a sample.
+        sample => Sample,
+    }
+}
+
+choice! {
+    /// A set of features that does not fire independently.
+    pub enum GroupSection as "group" {
+        /// One coin for the set; magnitudes independent.
+        together => Together(Vec<usize> as Members),
+        /// The set fires with its own probability, then exactly one member, uniformly.
+        exclusive => Exclusive(Vec<usize> as Members),
+    }
+}
+
+impl GroupSection {
+    pub fn members(&self) -> &[usize] {
+        match self {
+            GroupSection::Together(members) | GroupSection::Exclusive(members) => members,
+        }
+    }
+}
+
+/// Two or more different features.
+#[derive(Debug)]
+pub struct Members;
+
+impl Kind for Members {
+    type Out = Vec<usize>;
+    fn read(node: &Node, reader: &mut Reader) -> Option<Vec<usize>> {
+        let members = ListOf::<Whole>::read(node, reader)?;
+        let mut sorted = members.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        if sorted.len() < 2 || sorted.len() < members.len() {
+            reader.error(node.place, "a group has two or more different features", None);
+            return None;
+        }
+        Some(sorted)
+    }
+    fn shape() -> Shape {
+        Shape::List(Box::new(Whole::shape()))
+    }
+    fn canonical(out: &Vec<usize>) -> Json {
+        json!(out)
+    }
+}
+
+record! {
+    /// A fixed dictionary: h = sum of x_i f_i + b, plus noise.
+    pub struct DictionarySection as "dictionary" {
+        /// Width of h.
+        d_hidden: usize as Count = required "20",
+        /// Directions f_i.
+        vectors: VectorsSection as VectorsSection = "random",
+        /// Norm of the bias b, a random direction.
+        bias_norm: f64 as NonNegative = "0",
+        /// Standard deviation of Gaussian noise added to every coordinate of h.
+        noise: f64 as NonNegative = "0",
+    }
+}
+
+choice! {
+    /// How the directions of a dictionary are chosen.
+    pub enum VectorsSection as "vectors" {
+        /// Orthonormal; needs d_hidden >= n_features.
+        orthogonal => Orthogonal,
+        /// Independent, uniform on the unit sphere.
+        random => Random,
+        /// Rows of a `.npy` or `.safetensors` file, [n_features, d_hidden], made unit.
+        file => File(String as Text),
+    }
+    later ["orthogonalised", "cosine"]
+}
+

@@ -1,0 +1,144 @@
+//! What is wrong with an experiment file, where, and what to do: `file:line:col: message`, the line, a caret, a hint.
+
+use std::fmt;
+
+/// A place in the source: line and column from 1, columns counted in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Place {
+    pub line: u32,
+    pub column: u32,
+    /// Characters the caret underlines; 0 and 1 are both one caret.
+    pub length: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub place: Place,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+/// Errors listed for one file before the rest is only counted.
+const MOST: usize = 20;
+
+/// Everything found wrong with one file, in source order.
+#[derive(Clone, Debug)]
+pub struct SpecError {
+    pub file: String,
+    pub source: String,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl std::error::Error for SpecError {}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, diagnostic) in self.diagnostics.iter().take(MOST).enumerate() {
+            if n > 0 {
+                writeln!(f)?;
+            }
+            self.show(diagnostic, f)?;
+        }
+        match self.diagnostics.len() {
+            len if len > MOST => write!(f, "\n{}: {} more errors are not shown", self.file, len - MOST),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl SpecError {
+    fn show(&self, diagnostic: &Diagnostic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { line, column, length } = diagnostic.place;
+        if line == 0 {
+            writeln!(f, "{}: {}", self.file, escaped(&diagnostic.message))?;
+        } else {
+            writeln!(f, "{}:{line}:{column}: {}", self.file, escaped(&diagnostic.message))?;
+            let text = self.source.lines().nth(line as usize - 1).unwrap_or("");
+            let (text, column) = window(text, column as usize);
+            let gutter = line.to_string();
+            writeln!(f, " {gutter} | {}", escaped(&text))?;
+            let room = text.chars().count().saturating_sub(column.saturating_sub(1)).max(1);
+            let carets = "^".repeat((length.max(1) as usize).min(room));
+            writeln!(f, " {} | {}{carets}", " ".repeat(gutter.len()), " ".repeat(column.saturating_sub(1)))?;
+        }
+        match &diagnostic.help {
+            Some(help) => writeln!(f, "   help: {}", escaped(help)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A long line cut to what surrounds the column, and the column within it.
+fn window(text: &str, column: usize) -> (String, usize) {
+    const WIDTH: usize = 120;
+    let chars: Vec<char> = text.chars().collect();
+    if chars.len() <= WIDTH {
+        return (text.to_owned(), column);
+    }
+    let start = column.saturating_sub(WIDTH / 2);
+    let end = (start + WIDTH).min(chars.len());
+    (chars[start..end].iter().collect(), column - start)
+}
+
+/// Control characters made visible, so that a message cannot drive the terminal.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push(' '),
+            c if c.is_control() && c != '\n' => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The nearest of the allowed words, if one is near: case and `-`/`_` are forgiven, then edits up to a third of the word.
+pub fn nearest<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |s: &str| s.to_lowercase().replace('-', "_");
+    let wanted = plain(word);
+    let (distance, best) = allowed
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
+        .min_by_key(|(distance, _)| *distance)?;
+    (distance <= 1.max(wanted.chars().count().max(best.chars().count()) / 3)).then_some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(source: &str, place: Place, message: &str) -> String {
+        let diagnostics = vec![Diagnostic { place, message: message.into(), help: Some("do this".into()) }];
+        SpecError { file: "a.yaml".into(), source: source.into(), diagnostics }.to_string()
+    }
+
+    #[test]
+    fn an_error_shows_file_line_column_the_line_a_caret_and_help() {
+        let shown = error("x: 1\nwidht: 3\n", Place { line: 2, column: 1, length: 5 }, "unknown key");
+        assert_eq!(shown, "a.yaml:2:1: unknown key\n 2 | widht: 3\n   | ^^^^^\n   help: do this\n");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_caret() {
+        let source = format!("{}BAD{}", "a".repeat(500), "b".repeat(500));
+        let shown = error(&source, Place { line: 1, column: 501, length: 3 }, "m");
+        let lines: Vec<&str> = shown.lines().collect();
+        let at = lines[2].find('^').unwrap();
+        assert_eq!(&lines[1][at..at + 3], "BAD");
+        assert!(lines[1].len() < 140);
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert!(error("a: \u{1b}[31m", Place { line: 1, column: 1, length: 1 }, "m\u{7}").contains("\\u{1b}[31m"));
+    }
+
+    #[test]
+    fn nearest_forgives_case_dashes_and_small_slips_only() {
+        let allowed = ["d_hidden", "model", "init"];
+        assert_eq!(nearest("D-Hidden", allowed), Some("d_hidden"));
+        assert_eq!(nearest("modle", allowed), Some("model"));
+        assert_eq!(nearest("zebra", allowed), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! The whole file.
+
+use serde_json::{Value as Json, json};
+
+use super::data::DataSection;
+use super::kind::{Count, Kind, ListOf, Maybe, Name, Reader, Shape, Text, record};
+use super::node::{Node, Value};
+use super::output::{EvaluateSection, ExpectSection, FigureSection, ReduceSection, SaveSection};
+use super::sae::{BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
+use super::toy::ToySection;
+
+record! {
+    /// An experiment: one question, one world or many, what is trained on it, what is measured, drawn and expected.
+    pub struct Experiment as "an experiment" {
+        /// Letters, digits, - and _; also the folder under results/.
+        name: String as Name = required "my-experiment",
+        /// What is asked.
+        question: Option<String> as Maybe<Text> = "none",
+        /// What to look at in the results.
+        notice: Option<String> as Maybe<Text> = "none",
+        /// Where the experiment comes from.
+        source: Option<String> as Maybe<Text> = "none",
+        /// A count (0, 1, ...) or a list.
+        seeds: Vec<u64> as Seeds = "1",
+        /// The world.
+        data: DataSection as DataSection = required "{n_features: 40, firing_probability: 0.05}",
+        /// The toy model that makes the hidden states; exactly one of `toy` and `data.dictionary`.
+        toy: Option<ToySection> as Maybe<ToySection> = "none",
+        /// Sparse autoencoders: each entry is one variant.
+        sae: Vec<Entry<SaeKind>> as ListOf<EntryOf<SaeKind>> = "[]",
+        /// How they are trained.
+        sae_train: SaeTrainSection as SaeTrainSection = "{}",
+        /// What stands beside them.
+        baselines: Vec<Entry<BaselineKind>> as ListOf<EntryOf<BaselineKind>> = "[]",
+        /// Scores to take; none: all that apply.
+        score: Option<Vec<String>> as Maybe<ListOf<Text>> = "none",
+        /// Samples for the scores.
+        evaluate: EvaluateSection as EvaluateSection = "{}",
+        /// What is kept beside the rows.
+        save: SaveSection as SaveSection = "{}",
+        /// Axes, multiplied in this order: a list, {log: [a, b, count]}, {linear: [a, b, count]} or {range: [a, b]}.
+        sweep: Node as Raw = "none",
+        /// Axes that move together.
+        zip: Node as Raw = "none",
+        /// Cells left out: a condition over swept and fixed paths.
+        exclude: Option<String> as Maybe<Text> = "none",
+        /// What figures and expectations do with seeds.
+        reduce: ReduceSection as ReduceSection = "{}",
+        /// Figures to draw.
+        figures: Vec<FigureSection> as ListOf<FigureSection> = "[]",
+        /// What should come out.
+        expect: Vec<ExpectSection> as ListOf<ExpectSection> = "[]",
+    }
+}
+
+/// A count n for the seeds 0 .. n - 1, or a list of seeds.
+#[derive(Debug)]
+pub struct Seeds;
+
+impl Kind for Seeds {
+    type Out = Vec<u64>;
+    fn read(node: &Node, reader: &mut Reader) -> Option<Vec<u64>> {
+        let Value::List(items) = &node.value else {
+            return Count::read(node, reader).map(|n| (0..n as u64).collect());
+        };
+        let read: Vec<Option<u64>> = items.iter().map(|item| seed(item, reader)).collect();
+        let seeds: Vec<u64> = read.into_iter().collect::<Option<_>>()?;
+        if seeds.is_empty() {
+            reader.error(node.place, "at least one seed", None);
+            return None;
+        }
+        for (n, s) in seeds.iter().enumerate() {
+            if seeds[..n].contains(s) {
+                reader.error(items[n].place, format!("seed {s} is listed twice"), None);
+                return None;
+            }
+        }
+        Some(seeds)
+    }
+    fn shape() -> Shape {
+        let choice = super::kind::Choice {
+            doc: "a count, or a list of seeds",
+            bare: vec![Count::shape(), Shape::List(Box::new(super::kind::Whole::shape()))],
+            options: vec![],
+            later: &[],
+        };
+        Shape::Choice(choice)
+    }
+    fn canonical(out: &Vec<u64>) -> Json {
+        json!(out)
+    }
+}
+
+fn seed(node: &Node, reader: &mut Reader) -> Option<u64> {
+    // Rows hold seeds as 64-bit signed numbers, so the upper half of u64 is out of reach.
+    match &node.value {
+        Value::Scalar { text, quoted: false } => match text.parse::<u64>() {
+            Ok(seed) if i64::try_from(seed).is_ok() => Some(seed),
+            _ => reader.expected(node, "a seed: a whole number from 0 to 9223372036854775807", None),
+        },
+        _ => reader.expected(node, "a seed: a whole number, 0 or more", None),
+    }
+}
+
+/// A part of the file that another reader takes apart.
+#[derive(Debug)]
+pub struct Raw;
+
+impl Kind for Raw {
+    type Out = Node;
+    fn read(node: &Node, _: &mut Reader) -> Option<Node> {
+        Some(node.clone())
+    }
+    fn shape() -> Shape {
+        let axis = super::kind::Choice {
+            doc: "values of an axis",
+            bare: vec![Shape::Map(Box::new(any())), Shape::List(Box::new(any()))],
+            options: vec![],
+            later: &[],
+        };
+        Shape::Choice(axis)
+    }
+    fn canonical(_: &Node) -> Json {
+        Json::Null
+    }
+}
+
+fn any() -> Shape {
+    Shape::Choice(super::kind::Choice {
+        doc: "anything",
+        bare: vec![
+            Shape::Leaf { json: "string", words: "a value", least: None, greatest: None },
+            Shape::List(Box::new(Shape::Leaf { json: "string", words: "a value", least: None, greatest: None })),
+            Shape::Map(Box::new(Shape::Leaf { json: "string", words: "a value", least: None, greatest: None })),
+        ],
+        options: vec![],
+        later: &[],
+    })
+}

@@ -1,0 +1,288 @@
+//! The language described from the types that read it: `tegum explain FIELD`, `tegum schema`, homes of misplaced keys.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::experiment::Experiment;
+use super::kind::{Choice, Kind, Record, Shape};
+
+/// The description of a field by its dotted path (`data.magnitude`, `sae.topk.k`), or what to try instead.
+pub fn field(path: &str) -> Result<String, String> {
+    let keys: Vec<&str> = path.split('.').collect();
+    let found = find(&Experiment::shape(), &keys, None).map_err(|help| format!("no field `{path}`: {help}"))?;
+    let mut out = format!("{path}\n");
+    if !found.doc.is_empty() {
+        let _ = writeln!(out, "  {}", found.doc.trim());
+    }
+    match found.default {
+        Some("none") => out.push_str("  default: none\n"),
+        Some("{}") => out.push_str("  default: the defaults of its keys\n"),
+        Some("[]") => out.push_str("  default: an empty list\n"),
+        Some(default) => {
+            let _ = writeln!(out, "  default: {default}");
+        }
+        None if found.is_field => out.push_str("  must be given\n"),
+        None => {}
+    }
+    describe(&found.shape, 1, &mut out);
+    Ok(out)
+}
+
+/// Every field of the language, a line each.
+pub fn outline() -> String {
+    let mut out = String::new();
+    walk(&Experiment::shape(), "", 0, &mut out);
+    out
+}
+
+fn walk(shape: &Shape, path: &str, depth: usize, out: &mut String) {
+    let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match shape {
+        Shape::Record(record) => {
+            for field in &record.fields {
+                let inner = (field.shape)();
+                let default = field.default.map_or("must be given".to_owned(), |d| format!("default {d}"));
+                let _ = writeln!(out, "{:<42} {:<24} {}", join(field.name), default, field.doc.trim());
+                if depth < 5 {
+                    walk(&inner, &join(field.name), depth + 1, out);
+                }
+            }
+        }
+        Shape::Choice(choice) => {
+            for option in &choice.options {
+                let _ = writeln!(out, "{:<42} {:<24} {}", join(option.name), "choice", option.doc.trim());
+                if let Some(inner) = option.shape.map(|s| s()).filter(|s| matches!(s, Shape::Record(_)) && depth < 4) {
+                    walk(&inner, &join(option.name), depth + 1, out);
+                }
+            }
+        }
+        Shape::List(inner) | Shape::Maybe(inner) => walk(inner, path, depth, out),
+        Shape::Leaf { .. } | Shape::Pair(_) | Shape::Map(_) => {}
+    }
+}
+
+struct Found {
+    doc: &'static str,
+    default: Option<&'static str>,
+    is_field: bool,
+    shape: Shape,
+}
+
+/// Walks down a path; lists and "may be none" are looked through.
+fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, String> {
+    let Some((key, rest)) = keys.split_first() else {
+        return here.ok_or_else(|| "name a field".to_owned());
+    };
+    match shape {
+        Shape::List(inner) | Shape::Maybe(inner) => find(inner, keys, here),
+        Shape::Map(inner) => find(inner, rest, here),
+        Shape::Record(record) => match record.fields.iter().find(|f| f.name == *key) {
+            Some(field) => {
+                let found = Found { doc: field.doc, default: field.default, is_field: true, shape: (field.shape)() };
+                let shape = found.shape.clone();
+                find(&shape, rest, Some(found))
+            }
+            None => Err(not_here(key, record.fields.iter().map(|f| f.name).collect(), record.later)),
+        },
+        Shape::Choice(choice) => match choice.options.iter().find(|o| o.name == *key) {
+            Some(option) => {
+                let shape = option.shape.map_or(Shape::Maybe(Box::new(Shape::List(Box::new(text())))), |s| s());
+                let found = Found { doc: option.doc, default: None, is_field: false, shape: shape.clone() };
+                match option.shape {
+                    Some(_) => find(&shape, rest, Some(found)),
+                    None if rest.is_empty() => {
+                        Ok(Found { shape: Shape::Record(Record { doc: "", fields: vec![], later: &[] }), ..found })
+                    }
+                    None => Err(format!("`{key}` has no settings")),
+                }
+            }
+            None => Err(not_here(key, choice.options.iter().map(|o| o.name).collect(), choice.later)),
+        },
+        Shape::Leaf { .. } | Shape::Pair(_) => Err(format!("nothing below it is called `{key}`")),
+    }
+}
+
+fn text() -> Shape {
+    Shape::Leaf { json: "string", words: "text", least: None, greatest: None }
+}
+
+fn not_here(key: &str, names: Vec<&'static str>, later: &[&str]) -> String {
+    if later.contains(&key) {
+        return format!("`{key}` is part of the language but not built yet");
+    }
+    match super::diagnostic::nearest(key, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`? there are: {}", names.join(", ")),
+        None => format!("there are: {}", names.join(", ")),
+    }
+}
+
+fn describe(shape: &Shape, depth: usize, out: &mut String) {
+    let pad = "  ".repeat(depth);
+    match shape {
+        Shape::Leaf { words, .. } => {
+            let _ = writeln!(out, "{pad}{words}");
+        }
+        Shape::Pair(inner) => {
+            let _ = writeln!(out, "{pad}two of:");
+            describe(inner, depth + 1, out);
+        }
+        Shape::Maybe(inner) => describe(inner, depth, out),
+        Shape::List(inner) | Shape::Map(inner) => {
+            let _ = writeln!(out, "{pad}a list of:");
+            describe(inner, depth + 1, out);
+        }
+        Shape::Record(Record { fields, .. }) => {
+            for field in fields {
+                let default = field.default.map_or("must be given".to_owned(), |d| format!("default {d}"));
+                let _ = writeln!(out, "{pad}{}: {} ({default})", field.name, field.doc.trim());
+            }
+        }
+        Shape::Choice(Choice { bare, options, later, .. }) => {
+            for shape in bare {
+                describe(shape, depth, out);
+            }
+            for option in options {
+                let _ = writeln!(out, "{pad}{}: {}", option.name, option.doc.trim());
+            }
+            if !later.is_empty() {
+                let _ = writeln!(out, "{pad}not built yet: {}", later.join(", "));
+            }
+        }
+    }
+}
+
+/// Whether a dotted path can be an axis; if not, what to do.
+pub fn sweepable(path: &str) -> Result<(), String> {
+    let keys: Vec<&str> = path.split('.').collect();
+    let roots = ["data", "toy", "sae", "sae_train", "baselines", "evaluate"];
+    if !roots.contains(&keys[0]) || keys.len() < 2 {
+        let near = super::diagnostic::nearest(keys[0], roots);
+        let example = near.map_or("an axis is a path such as `data.firing_probability` or `sae.topk.k`".into(), |n| {
+            format!("did you mean `{n}.…`?")
+        });
+        return Err(example);
+    }
+    if keys[0] == "sae" || keys[0] == "baselines" {
+        // Variant names are checked against the file when the axis is applied.
+        return if keys.len() >= 3 {
+            Ok(())
+        } else {
+            Err(format!("name the entry and its key: `{}.topk.k`, or `{}.*.n_latents` for all", keys[0], keys[0]))
+        };
+    }
+    find(&Experiment::shape(), &keys, None).map(|_| ())
+}
+
+/// Where a key that was found in the wrong place belongs, if only one section has it.
+pub fn home_of(key: &str) -> Option<&'static str> {
+    let mut homes = Vec::new();
+    for (name, shape) in [
+        ("data", super::data::DataSection::shape()),
+        ("dictionary", super::data::DictionarySection::shape()),
+        ("toy", super::toy::ToySection::shape()),
+        ("toy.train", super::toy::ToyTrainSection::shape()),
+        ("sae_train", super::sae::SaeTrainSection::shape()),
+        ("evaluate", super::output::EvaluateSection::shape()),
+        ("save", super::output::SaveSection::shape()),
+    ] {
+        if let Shape::Record(record) = shape
+            && record.fields.iter().any(|f| f.name == key)
+        {
+            homes.push(name);
+        }
+    }
+    match homes[..] {
+        [home] => Some(home),
+        _ => None,
+    }
+}
+
+/// JSON Schema (draft 2020-12) of an experiment file, for editors.
+pub fn schema() -> Json {
+    let mut root = schema_of(&Experiment::shape(), "");
+    if let Json::Object(map) = &mut root {
+        map.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+        map.insert("title".into(), json!("tegum experiment"));
+    }
+    root
+}
+
+fn schema_of(shape: &Shape, doc: &str) -> Json {
+    let mut schema = match shape {
+        Shape::Leaf { json, least, greatest, .. } => {
+            let mut map = Map::new();
+            // Text takes unquoted numbers and words as they are written.
+            let sort = if *json == "string" { json!(["string", "number", "boolean"]) } else { json!(json) };
+            map.insert("type".into(), sort);
+            if let Some(least) = least {
+                map.insert("minimum".into(), json!(least));
+            }
+            if let Some(greatest) = greatest {
+                map.insert("maximum".into(), json!(greatest));
+            }
+            Json::Object(map)
+        }
+        Shape::List(inner) => json!({ "type": "array", "items": schema_of(inner, "") }),
+        Shape::Pair(inner) => {
+            json!({ "type": "array", "items": schema_of(inner, ""), "minItems": 2, "maxItems": 2 })
+        }
+        Shape::Maybe(inner) => json!({ "anyOf": [schema_of(inner, ""), { "enum": [null, "none"] }] }),
+        Shape::Map(inner) => json!({ "type": "object", "additionalProperties": schema_of(inner, "") }),
+        Shape::Record(record) => schema_of_record(record),
+        Shape::Choice(choice) => schema_of_choice(choice),
+    };
+    if let (Json::Object(map), false) = (&mut schema, doc.is_empty()) {
+        map.insert("description".into(), json!(doc.trim()));
+    }
+    schema
+}
+
+fn schema_of_record(record: &Record) -> Json {
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    for field in &record.fields {
+        properties.insert(field.name.into(), schema_of(&(field.shape)(), field.doc));
+        if field.default.is_none() {
+            required.push(field.name);
+        }
+    }
+    let mut map = Map::new();
+    map.insert("type".into(), json!("object"));
+    map.insert("properties".into(), Json::Object(properties));
+    map.insert("additionalProperties".into(), json!(false));
+    if !required.is_empty() {
+        map.insert("required".into(), json!(required));
+    }
+    Json::Object(map)
+}
+
+fn schema_of_choice(choice: &Choice) -> Json {
+    let mut any: Vec<Json> = choice.bare.iter().map(|shape| schema_of(shape, "")).collect();
+    let words: Vec<&str> = choice.options.iter().map(|o| o.name).collect();
+    if !words.is_empty() {
+        any.push(json!({ "enum": words }));
+    }
+    for option in &choice.options {
+        if let Some(shape) = option.shape {
+            let properties = json!({ option.name: schema_of(&shape(), option.doc) });
+            any.push(json!({
+                "type": "object", "properties": properties, "required": [option.name], "additionalProperties": false
+            }));
+        }
+    }
+    json!({ "anyOf": any })
+}
+
+/// JSON type of the field at a path: "integer", "number", or "string" for everything else.
+pub fn leaf_type(keys: &[&str]) -> &'static str {
+    fn of(shape: &Shape) -> &'static str {
+        match shape {
+            Shape::Leaf { json: json @ ("integer" | "number"), .. } => json,
+            Shape::Maybe(inner) => of(inner),
+            Shape::Choice(choice) => choice.bare.first().map_or("string", of),
+            _ => "string",
+        }
+    }
+    find(&Experiment::shape(), keys, None).map_or("string", |found| of(&found.shape))
+}

@@ -1,0 +1,21 @@
+//! 1. YAML to a checked experiment.
+//!
+//! [`node`] keeps every key's place, [`kind`] says what values may be, the sections are declared with it, and
+//! [`document`] reads a whole file with its axes, noting every error before anything runs.
+
+pub mod check;
+pub mod curve;
+pub mod data;
+pub mod diagnostic;
+pub mod document;
+pub mod experiment;
+pub mod explain;
+pub mod kind;
+pub mod node;
+pub mod output;
+pub mod sae;
+pub mod sweep;
+pub mod toy;
+
+pub use document::Document;
+pub use experiment::Experiment;

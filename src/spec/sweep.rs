@@ -1,0 +1,249 @@
+//! The `sweep` and `zip` sections: axes, each a dotted path and its values.
+
+use super::diagnostic::Place;
+use super::explain;
+use super::kind::{Kind, ListOf, Number, Reader, Text, Whole};
+use super::node::{Key, Node, Value};
+
+/// Values that move together: one path for a plain axis, several for a `zip`.
+#[derive(Clone, Debug)]
+pub struct Axis {
+    pub paths: Vec<AxisPath>,
+    /// Names of the combinations of a `zip`, column `label`.
+    pub labels: Option<Vec<String>>,
+    pub len: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct AxisPath {
+    pub path: String,
+    pub place: Place,
+    /// One node for each value of the axis; a generated value carries the place of its generator.
+    pub values: Vec<Node>,
+}
+
+/// More values than this on one axis are taken for a slip.
+const MOST_VALUES: usize = 1_000_000;
+
+/// Reads both sections; `exists` says whether a path can be swept.
+pub fn axes(sweep: Option<&Node>, zip: Option<&Node>, reader: &mut Reader) -> Vec<Axis> {
+    let mut axes = Vec::new();
+    if let Some(node) = sweep.filter(|n| n.value != Value::Null) {
+        match &node.value {
+            Value::Map(entries) => {
+                for (key, values) in entries {
+                    if let Some(path) = axis_path(key, values, reader) {
+                        axes.push(Axis { len: path.values.len(), paths: vec![path], labels: None });
+                    }
+                }
+            }
+            _ => {
+                reader.expected::<()>(node, "a mapping of axes, such as `toy.d_hidden: [5, 10]`", None);
+            }
+        }
+    }
+    if let Some(node) = zip.filter(|n| n.value != Value::Null) {
+        match &node.value {
+            Value::List(items) => axes.extend(items.iter().filter_map(|item| zipped(item, reader))),
+            _ => {
+                reader.expected::<()>(node, "a list of mappings of axes that move together", None);
+            }
+        }
+    }
+    let mut seen: Vec<(&str, Place)> = Vec::new();
+    let mut labels = 0;
+    for axis in &axes {
+        labels += axis.labels.is_some() as usize;
+        for path in &axis.paths {
+            if let Some((_, first)) = seen.iter().find(|(p, _)| *p == path.path) {
+                let message = format!("axis `{}` is given twice, first on line {}", path.path, first.line);
+                reader.error(path.place, message, Some("keep one".to_owned()));
+            }
+            seen.push((&path.path, path.place));
+        }
+    }
+    if labels > 1 {
+        let place = zip.map(|z| z.place).unwrap_or_default();
+        reader.error(place, "two `zip` entries have a `label`; there is one column `label`", None);
+    }
+    axes
+}
+
+fn axis_path(key: &Key, values: &Node, reader: &mut Reader) -> Option<AxisPath> {
+    if let Err(help) = explain::sweepable(&key.text) {
+        reader.error(key.place, format!("`{}` is not something to sweep", key.text), Some(help));
+        return None;
+    }
+    let values = axis_values(values, reader)?;
+    for (n, value) in values.iter().enumerate() {
+        if let Some(first) = values[..n].iter().find(|v| same(v, value)) {
+            let message = format!("{} is on this axis twice, first on line {}", value.describe(), first.place.line);
+            reader.error(value.place, message, Some("remove one; equal values would give equal cells".to_owned()));
+            return None;
+        }
+    }
+    Some(AxisPath { path: key.text.clone(), place: key.place, values })
+}
+
+/// Equal as cells: the same text, or numbers that are the same in single precision.
+fn same(a: &Node, b: &Node) -> bool {
+    match (&a.value, &b.value) {
+        (Value::Scalar { text: a, .. }, Value::Scalar { text: b, .. }) => {
+            a == b || matches!((a.parse::<f64>(), b.parse::<f64>()), (Ok(a), Ok(b)) if a as f32 == b as f32)
+        }
+        (Value::Null, Value::Null) => true,
+        (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Map(a), Value::Map(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|((ka, a), (kb, b))| ka.text == kb.text && same(a, b))
+        }
+        _ => false,
+    }
+}
+
+/// A list as it stands, or `{log: [start, end, count]}`, `{linear: [..]}`, `{range: [first, last(, step)]}`.
+fn axis_values(node: &Node, reader: &mut Reader) -> Option<Vec<Node>> {
+    let entries = match &node.value {
+        Value::List(items) if items.is_empty() => {
+            reader.error(node.place, "an axis needs at least one value", None);
+            return None;
+        }
+        Value::List(items) => return one_type(items, reader),
+        Value::Map(entries) => entries,
+        _ => return reader.expected(node, "a list of values, {log: ..}, {linear: ..} or {range: ..}", None),
+    };
+    let [(key, value)] = &entries[..] else {
+        return reader.expected(node, "one of {log: ..}, {linear: ..}, {range: ..}", None);
+    };
+    let number = |v: f64| Node::plain(node.place, canonical_number(v));
+    match key.text.as_str() {
+        word @ ("log" | "linear") => {
+            let (start, end, count) = start_end_count(value, reader)?;
+            if word == "log" && (start <= 0.0 || end <= 0.0) {
+                reader.error(value.place, "a log axis runs between numbers above 0", None);
+                return None;
+            }
+            let at = |i: usize| {
+                let t = i as f64 / (count - 1).max(1) as f64;
+                match (word, i) {
+                    (_, 0) => start,
+                    (_, i) if i == count - 1 => end,
+                    ("log", _) => tidy(libm::exp(libm::log(start) + t * (libm::log(end) - libm::log(start)))),
+                    _ => tidy(start + t * (end - start)),
+                }
+            };
+            Some((0..count).map(|i| number(at(i))).collect())
+        }
+        "range" => range(value, reader).map(|values| values.into_iter().map(number).collect()),
+        other => {
+            let near = super::diagnostic::nearest(other, ["log", "linear", "range"]);
+            let help = near.map_or("one of: log, linear, range".to_owned(), |n| format!("did you mean `{n}`?"));
+            reader.error(key.place, format!("unknown axis rule `{other}`"), Some(help));
+            None
+        }
+    }
+}
+
+/// Twelve significant digits: enough to tell any two values apart, few enough that 0.1 reads as 0.1.
+fn tidy(v: f64) -> f64 {
+    format!("{v:.11e}").parse().unwrap_or(v)
+}
+
+/// A number as Rust prints it: shortest text that reads back the same, whole numbers without a point.
+pub fn canonical_number(v: f64) -> String {
+    format!("{v}")
+}
+
+fn one_type(items: &[Node], reader: &mut Reader) -> Option<Vec<Node>> {
+    let sort = |node: &Node| match &node.value {
+        Value::Scalar { text, quoted: false } if text.parse::<f64>().is_ok() => "number",
+        Value::Scalar { quoted: false, text } if text == "true" || text == "false" => "truth value",
+        // A word, a mapping, a list and null may stand for the choices of one key.
+        _ => "choice",
+    };
+    let first = sort(&items[0]);
+    for item in items {
+        let this = sort(item);
+        if this != first && (this == "truth value" || first == "truth value" || is_text(item) && first == "number") {
+            let message = format!("axis of mixed types: {} beside {}", item.describe(), items[0].describe());
+            reader.error(item.place, message, None);
+            return None;
+        }
+    }
+    Some(items.to_vec())
+}
+
+fn is_text(node: &Node) -> bool {
+    matches!(&node.value, Value::Scalar { quoted: true, .. })
+}
+
+fn start_end_count(node: &Node, reader: &mut Reader) -> Option<(f64, f64, usize)> {
+    let Value::List(items) = &node.value else { return reader.expected(node, "[start, end, count]", None) };
+    let [start, end, count] = &items[..] else { return reader.expected(node, "[start, end, count]", None) };
+    let (start_value, end_value) = (Number::read(start, reader)?, Number::read(end, reader)?);
+    let count_value = Whole::read(count, reader)?;
+    if count_value == 0 {
+        reader.error(count.place, "an axis needs at least one value", None);
+        return None;
+    }
+    if count_value > MOST_VALUES {
+        reader.error(count.place, format!("{count_value} values on one axis; at most {MOST_VALUES}"), None);
+        return None;
+    }
+    if count_value > 1 && start_value == end_value {
+        reader.error(end.place, "start and end are the same", None);
+        return None;
+    }
+    Some((start_value, end_value, count_value))
+}
+
+/// Whole or other numbers from first to last, both included, by step (1).
+fn range(node: &Node, reader: &mut Reader) -> Option<Vec<f64>> {
+    let numbers = ListOf::<Number>::read(node, reader)?;
+    let (first, last, step) = match numbers[..] {
+        [first, last] => (first, last, 1.0),
+        [first, last, step] => (first, last, step),
+        _ => return reader.expected(node, "[first, last] or [first, last, step]", None),
+    };
+    if step <= 0.0 || last < first {
+        let message = format!("a range runs upwards by a step above 0, this is [{first}, {last}, {step}]");
+        reader.error(node.place, message, None);
+        return None;
+    }
+    let count = ((last - first) / step + 1e-9).floor() + 1.0;
+    if count > MOST_VALUES as f64 {
+        reader.error(node.place, format!("{count:.3e} values on one axis; at most {MOST_VALUES}"), None);
+        return None;
+    }
+    Some((0..count as usize).map(|i| tidy(first + i as f64 * step)).collect())
+}
+
+fn zipped(node: &Node, reader: &mut Reader) -> Option<Axis> {
+    let Value::Map(entries) = &node.value else { return reader.expected(node, "a mapping of axes", None) };
+    let (mut paths, mut labels) = (Vec::new(), None);
+    for (key, values) in entries {
+        if key.text == "label" {
+            labels = Some((key.place, ListOf::<Text>::read(values, reader)?));
+        } else {
+            paths.push(axis_path(key, values, reader)?);
+        }
+    }
+    let Some(first) = paths.first() else {
+        reader.error(node.place, "a `zip` entry needs at least one axis", None);
+        return None;
+    };
+    let len = first.values.len();
+    for path in &paths {
+        if path.values.len() != len {
+            let message = format!("`{}` has {} values, `{}` has {len}", path.path, path.values.len(), first.path);
+            reader.error(path.place, message, Some("axes of one `zip` entry have the same length".to_owned()));
+            return None;
+        }
+    }
+    match labels {
+        Some((place, labels)) if labels.len() != len => {
+            reader.error(place, format!("{} labels for {len} combinations", labels.len()), None);
+            None
+        }
+        labels => Some(Axis { paths, labels: labels.map(|(_, l)| l), len }),
+    }
+}

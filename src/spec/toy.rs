@@ -1,0 +1,148 @@
+//! The `toy` section: the model that makes hidden states.
+
+use super::curve::Curve;
+use super::data::DataSection;
+use super::kind::{Beta, Count, NonNegative, Positive, Share, choice, record};
+use super::node::Node;
+
+record! {
+    /// A toy model, trained to reconstruct x through d_hidden dimensions.
+    pub struct ToySection as "toy" {
+        /// What maps h back to x.
+        model: ModelSection as ModelSection = "relu_output",
+        /// Width of h.
+        d_hidden: usize as Count = required "20",
+        /// Weight of each feature in the loss: a number, a list or a curve.
+        importance: Curve as Curve = "1",
+        /// Initial weights.
+        init: InitSection as InitSection = "xavier",
+        /// Models trained from different starts; the one of lowest loss on common fresh samples is kept.
+        restarts: usize as Count = "1",
+        /// How it is trained.
+        train: ToyTrainSection as ToyTrainSection = "{}",
+    }
+}
+
+choice! {
+    /// Toy model.
+    pub enum ModelSection as "model" {
+        /// x' = transpose(W) W x + b.
+        linear => Linear,
+        /// x' = ReLU(transpose(W) W x + b).
+        relu_output => ReluOutput,
+    }
+    later ["relu_hidden", "absolute_value", "mlp"]
+}
+
+choice! {
+    /// Initial weights of a toy model; biases start at 0.
+    pub enum InitSection as "init" {
+        /// Normal with standard deviation sqrt(2 / (n_features + d_hidden)).
+        xavier => Xavier,
+        /// Normal with this standard deviation.
+        normal => Normal(f64 as Positive),
+    }
+}
+
+record! {
+    /// Training of a toy model.
+    pub struct ToyTrainSection as "toy.train" {
+        /// Optimiser steps.
+        steps: usize as Count = "10000",
+        /// Fresh samples per step.
+        batch_size: usize as Count = "1024",
+        /// Optimiser.
+        optimizer: OptimizerSection as OptimizerSection = "adam",
+        /// Learning rate at its peak.
+        lr: f64 as Positive = "1e-3",
+        /// Course of the learning rate.
+        schedule: ScheduleSection as ScheduleSection = "constant",
+        /// Weight decay: added to the gradient for adam and sgd, apart from it for adamw.
+        weight_decay: f64 as NonNegative = "0",
+        /// Scale of the loss.
+        loss_scale: LossScaleSection as LossScaleSection = "mean",
+    }
+}
+
+choice! {
+    /// Scale of the toy loss.
+    pub enum LossScaleSection as "loss_scale" {
+        /// Mean over batch and features.
+        mean => Mean,
+        /// The mean divided by the mean firing probability.
+        per_density => PerDensity,
+    }
+}
+
+choice! {
+    /// Optimiser, alone or with settings.
+    pub enum OptimizerSection as "optimizer" {
+        /// Adam (Kingma & Ba 2015).
+        adam => Adam(AdamSection as AdamSection),
+        /// Adam with decoupled weight decay (Loshchilov & Hutter 2019).
+        adamw => AdamW(AdamSection as AdamSection),
+        /// Stochastic gradient descent.
+        sgd => Sgd(SgdSection as SgdSection),
+    }
+}
+
+record! {
+    /// Settings of Adam.
+    pub struct AdamSection as "adam" {
+        /// Decay of the first moment.
+        beta1: f64 as Beta = "0.9",
+        /// Decay of the second moment.
+        beta2: f64 as Beta = "0.999",
+        /// Added to the root of the second moment.
+        epsilon: f64 as Positive = "1e-8",
+    }
+}
+
+record! {
+    /// Settings of SGD.
+    pub struct SgdSection as "sgd" {
+        /// Momentum; 0 is plain descent.
+        momentum: f64 as Beta = "0",
+    }
+}
+
+choice! {
+    /// Course of the learning rate.
+    pub enum ScheduleSection as "schedule" {
+        /// Always the peak.
+        constant => Constant,
+        /// Linear from the peak to 0.
+        linear => Linear,
+        /// Half a cosine from the peak to 0.
+        cosine => Cosine,
+        /// [a, b]: rises over the first share a of the steps, falls to 0 over the last share b.
+        warmup_stable_decay => WarmupStableDecay([f64; 2] as Shares),
+    }
+}
+
+/// Two shares of the steps.
+#[derive(Debug)]
+pub struct Shares;
+
+impl super::kind::Kind for Shares {
+    type Out = [f64; 2];
+    fn read(node: &Node, reader: &mut super::kind::Reader) -> Option<[f64; 2]> {
+        match super::kind::ListOf::<Share>::read(node, reader)?[..] {
+            [a, b] if a + b <= 1.0 => Some([a, b]),
+            _ => reader.expected(node, "two shares [warm-up, decay] that sum to 1 at most", None),
+        }
+    }
+    fn shape() -> super::kind::Shape {
+        super::kind::Shape::Pair(Box::new(<Share as super::kind::Kind>::shape()))
+    }
+    fn canonical(out: &[f64; 2]) -> serde_json::Value {
+        serde_json::json!(out)
+    }
+}
+
+impl ToySection {
+    /// A warning where the bottleneck is none.
+    pub fn is_no_bottleneck(&self, data: &DataSection) -> bool {
+        self.d_hidden > data.n_features
+    }
+}
