@@ -26,6 +26,16 @@ impl Plan {
         (stem, own)
     }
 
+    /// Estimated bytes that training and scoring a cell holds at once.
+    pub fn memory(&self, index: usize) -> f64 {
+        let [data, toy, evaluate, method] = self.facts(self.cells[index]);
+        let d = if toy.d_hidden > 0 { toy.d_hidden } else { data.d_hidden } as f64;
+        let (n, m) = (data.n_features as f64, method.n_latents as f64);
+        let weights = 16.0 * (n * d + 2.0 * m * d);
+        let samples = 4.0 * evaluate.work * (n + 2.0 * d + m);
+        weights + samples
+    }
+
     /// The chunks. Cells of one stem stay together unless they alone are too many.
     pub fn chunks(&self) -> Vec<Chunk> {
         let mut chunks = Vec::new();

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::document::{Document, Part, axis_type};
-use crate::spec::kind::Reader;
+use crate::spec::experiment::Experiment;
+use crate::spec::kind::{Kind, Reader};
 use crate::spec::node::{Node, Value};
 use crate::spec::{check, data::DataSection, output::EvaluateSection, sae, toy::ToySection};
 
@@ -16,6 +17,7 @@ pub mod chunk;
 pub mod exclude;
 pub mod id;
 pub mod parts;
+pub mod resolve;
 
 pub use id::CellId;
 pub use parts::Method;
@@ -263,6 +265,11 @@ impl Plan {
             }
         }
         if reader.diagnostics.is_empty() { Ok(()) } else { Err(reader.diagnostics) }
+    }
+
+    /// The experiment with every default filled in.
+    pub fn canonical(&self) -> serde_json::Value {
+        <Experiment as Kind>::canonical(&self.document.experiment)
     }
 
     /// Hash over everything that decides the rows: the name, the columns and the ids in their order.

@@ -148,6 +148,13 @@ impl Document {
         Some(node)
     }
 
+    /// Where the value that an axis replaces was written, if it was.
+    pub fn written(&self, target: &Target) -> Option<Place> {
+        let root = node::parse(&self.file, &self.source).ok()?;
+        let node = target.part.node(&root)?;
+        node.at(target.path.iter().map(String::as_str)).map(|n| n.place)
+    }
+
     /// Whether an axis touches a part.
     pub fn touches(&self, axis: usize, part: Part) -> bool {
         self.targets[axis].iter().flatten().any(|t| t.part == part)

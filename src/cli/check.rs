@@ -1,0 +1,98 @@
+//! `tegum check`: what an experiment would do.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use super::{Outcome, planned, print};
+use crate::backend::cpu::PROFILE;
+use crate::plan::Plan;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The experiment
+    file: PathBuf,
+    /// Allow more than ten million cells
+    #[arg(long)]
+    yes_cells: Option<u64>,
+}
+
+/// Floating-point operations a second of one core that the estimate assumes: small models on a core with AVX2.
+const SPEED: f64 = 2.5e10;
+
+pub fn carry_out(args: &Args) -> Outcome {
+    let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;
+    let experiment = &plan.document.experiment;
+    let mut text = format!("{}: {} cells in {} chunks, plan {}\n", experiment.name, plan.cells.len(), plan.chunks().len(), plan.hash());
+    for (axis, targets) in plan.document.axes.iter().zip(&plan.document.targets) {
+        for (path, targets) in axis.paths.iter().zip(targets) {
+            let first = path.values.first().map(crate::plan::canonical_text).unwrap_or_default();
+            let last = path.values.last().map(crate::plan::canonical_text).unwrap_or_default();
+            let replaces = targets
+                .iter()
+                .filter_map(|t| plan.document.written(t))
+                .map(|place| format!(", replaces the value on line {}", place.line))
+                .next()
+                .unwrap_or_default();
+            let line = path.place.line;
+            let _ = writeln!(text, "  {} (line {line}): {} values, {first} to {last}{replaces}", path.path, path.values.len());
+        }
+    }
+    let _ = writeln!(text, "  seeds: {}", experiment.seeds.len());
+    let methods: Vec<&str> = (experiment.sae.iter().map(|e| e.name.as_str()))
+        .chain(experiment.baselines.iter().map(|e| e.name.as_str()))
+        .collect();
+    if !methods.is_empty() {
+        let _ = writeln!(text, "  methods: {}", methods.join(", "));
+    }
+    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+    let _ = writeln!(text, "  scores: {}", names.join(", "));
+    if let (Some(first), Some(last)) = (plan.ids.first(), plan.ids.last()) {
+        let _ = writeln!(text, "  first cell {first}, last {last}");
+    }
+    text.push_str(&estimates(&plan, columns.len()));
+    print(&text)?;
+    Ok(0)
+}
+
+fn estimates(plan: &Plan, columns: usize) -> String {
+    let mut work = 0.0;
+    let mut memory = 0.0f64;
+    let step = (plan.cells.len() / 100_000).max(1);
+    for index in (0..plan.cells.len()).step_by(step) {
+        let (stem, own) = plan.work(index);
+        let new_stem = index == 0 || !plan.same_stem(index - 1, index);
+        work += (own + if new_stem { stem } else { 0.0 }) * step as f64;
+        memory = memory.max(plan.memory(index));
+    }
+    let cores = rayon::current_num_threads() as f64;
+    let rows = plan.cells.len() as f64 * (200.0 + 9.0 * columns as f64);
+    let features: f64 = if plan.document.experiment.save.features {
+        plan.cells.len() as f64 * 40.0 * plan.document.experiment.data.n_features as f64
+    } else {
+        0.0
+    };
+    format!(
+        "estimates, rough: {} on {cores} cores, {} of memory, {} of disk\n",
+        duration(work / SPEED / cores),
+        bytes(1e8 + memory * cores),
+        bytes(rows + features)
+    )
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => "under a second".to_owned(),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+fn bytes(count: f64) -> String {
+    match count {
+        b if b < 1e6 => format!("{:.0} kB", (b / 1e3).max(1.0)),
+        b if b < 1e9 => format!("{:.0} MB", b / 1e6),
+        b => format!("{:.1} GB", b / 1e9),
+    }
+}

@@ -1,0 +1,202 @@
+//! The command line: one file a command, each thin. Results go to stdout, talk to stderr.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::backend::{self, Backend};
+use crate::plan::{MOST_CELLS, Plan, Versions};
+use crate::run::columns::{ScoreColumn, algorithms, score_columns};
+use crate::spec::Document;
+use crate::spec::diagnostic::SpecError;
+
+mod check;
+mod devices;
+mod expect;
+mod explain;
+mod export;
+mod figure;
+mod init;
+mod plan;
+mod run;
+mod schema;
+mod score;
+mod table;
+
+/// Toy superposition models and sparse autoencoders, scored against the truth, from one YAML file.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// No progress and no talk; errors still show.
+    #[arg(long, global = true)]
+    quiet: bool,
+    /// Say more; -vv says all.
+    #[arg(short, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented starter experiment
+    Init(init::Args),
+    /// Train what is missing, draw the figures, check the expectations
+    Run(run::Args),
+    /// Validate an experiment; list its cells and estimate time, memory and disk; run nothing
+    Check(check::Args),
+    /// The cells of an experiment, one line each
+    Plan(plan::Args),
+    /// Rows of a run
+    Table(table::Args),
+    /// Redraw the figures of a run from its rows
+    Figure(figure::Args),
+    /// Evaluate the expectations of a run again
+    Expect(expect::Args),
+    /// Definition of a score, or meaning and default of a field
+    Explain(explain::Args),
+    /// JSON Schema of the experiment language, for editors
+    Schema,
+    /// Score a dictionary or autoencoder from anywhere, as JSON
+    Score(score::Args),
+    /// Weights of a cell for other tools
+    Export(export::Args),
+    /// What backends this machine offers, and why not
+    Devices,
+}
+
+/// Who trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// CUDA if a device is there, else the CPU
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+/// A message and the exit code that goes with it.
+#[derive(Debug)]
+pub struct Failure {
+    pub message: String,
+    pub code: i32,
+}
+
+impl Failure {
+    pub fn new(code: i32, message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), code }
+    }
+}
+
+impl From<SpecError> for Failure {
+    fn from(error: SpecError) -> Failure {
+        Failure::new(3, error.to_string())
+    }
+}
+
+impl From<crate::run::RunError> for Failure {
+    fn from(error: crate::run::RunError) -> Failure {
+        Failure::new(error.exit_code(), error.to_string())
+    }
+}
+
+impl From<crate::store::StoreError> for Failure {
+    fn from(error: crate::store::StoreError) -> Failure {
+        Failure::new(error.exit_code(), error.to_string())
+    }
+}
+
+/// What a command returns: the exit code, 0 where all is well.
+type Outcome = Result<i32, Failure>;
+
+/// Parses the command line and carries it out.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    start_log(&cli);
+    let outcome = match &cli.command {
+        Command::Init(args) => init::carry_out(args),
+        Command::Run(args) => run::carry_out(args, cli.quiet),
+        Command::Check(args) => check::carry_out(args),
+        Command::Plan(args) => plan::carry_out(args),
+        Command::Table(args) => table::carry_out(args),
+        Command::Figure(args) => figure::carry_out(args),
+        Command::Expect(args) => expect::carry_out(args),
+        Command::Explain(args) => explain::carry_out(args),
+        Command::Schema => schema::carry_out(),
+        Command::Score(args) => score::carry_out(args),
+        Command::Export(args) => export::carry_out(args),
+        Command::Devices => devices::carry_out(),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code as u8),
+        Err(failure) => {
+            eprintln!("{}", failure.message.trim_end());
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+fn start_log(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => tracing::Level::ERROR,
+        (_, 0) => tracing::Level::WARN,
+        (_, 1) => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    let colour = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+/// Prints to stdout; a reader that went away (`| head`) is no error.
+pub fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(5, format!("stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An experiment file, read, checked and planned for a backend.
+fn planned(file: &Path, profile: &str, most: Option<u64>) -> Result<(Plan, Vec<ScoreColumn>), Failure> {
+    let document = Document::load(file)?;
+    planned_document(document, profile, most)
+}
+
+fn planned_document(document: Document, profile: &str, most: Option<u64>) -> Result<(Plan, Vec<ScoreColumn>), Failure> {
+    let columns = score_columns(&document)?;
+    let versions = Versions { algorithms: &algorithms(&columns), profile };
+    let plan = Plan::new(document, &versions, most.map_or(MOST_CELLS, u128::from))?;
+    Ok((plan, columns))
+}
+
+/// The backend asked for, or why there is none (exit 7).
+fn backend(choice: BackendChoice) -> Result<Box<dyn Backend>, Failure> {
+    match choice {
+        BackendChoice::Cpu => Ok(Box::new(backend::cpu::CpuBackend)),
+        BackendChoice::Cuda => Err(Failure::new(7, backend::cuda_missing())),
+        BackendChoice::Auto => {
+            tracing::info!("{}; the CPU trains", backend::cuda_missing());
+            Ok(Box::new(backend::cpu::CpuBackend))
+        }
+    }
+}
+
+/// Where the rows of an experiment go when nothing is said.
+fn default_out(name: &str) -> PathBuf {
+    PathBuf::from("results").join(name)
+}

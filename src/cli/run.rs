@@ -1,0 +1,117 @@
+//! `tegum run`: train what is missing, draw, check.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::{BackendChoice, Failure, Outcome, backend, default_out, planned, print};
+use crate::progress::Progress;
+use crate::run::results::Results;
+use crate::run::{Options, Summary, folder_of, run};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The experiment
+    file: PathBuf,
+    /// Run directory; defaults to results/<name>
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    backend: BackendChoice,
+    /// Threads; defaults to all cores. The rows do not depend on it
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Compute chunks i, i + S, i + 2S, ... only, as i/S
+    #[arg(long, default_value = "0/1", value_parser = shard)]
+    shard: (u64, u64),
+    /// Move an existing run directory aside and start anew
+    #[arg(long)]
+    fresh: bool,
+    /// Allow more than ten million cells
+    #[arg(long)]
+    yes_cells: Option<u64>,
+}
+
+fn shard(text: &str) -> Result<(u64, u64), String> {
+    let wrong = || "expected i/S with 0 <= i < S, for example 0/2".to_owned();
+    let (i, s) = text.split_once('/').ok_or_else(wrong)?;
+    match (i.parse(), s.parse()) {
+        (Ok(i), Ok(s)) if i < s => Ok((i, s)),
+        _ => Err(wrong()),
+    }
+}
+
+pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
+    let backend = backend(args.backend)?;
+    let (plan, columns) = planned(&args.file, backend.profile(), args.yes_cells)?;
+    if let Some(threads) = args.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+        pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
+    }
+    let experiment = &plan.document.experiment;
+    let out = args.out.clone().unwrap_or_else(|| default_out(&experiment.name));
+    if args.fresh {
+        set_aside(&out)?;
+    }
+    if !quiet {
+        eprintln!("{}: {} cells, plan {}, {}", experiment.name, plan.cells.len(), plan.hash(), out.display());
+        if let (Some(toy), Some(line)) = (&experiment.toy, plan.document.root.get("toy").map(|n| n.place.line))
+            && toy.is_no_bottleneck(&experiment.data)
+        {
+            let n = experiment.data.n_features;
+            tracing::warn!("toy (line {line}): d_hidden {} is wider than n_features {n}: no bottleneck", toy.d_hidden);
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let options = Options { out: out.clone(), shard: args.shard, folder: folder_of(&args.file), stop };
+    let progress = Progress::new(quiet);
+    let summary = run(&plan, &columns, &*backend, &options, &progress)?;
+    print(&told(&summary))?;
+    if summary.stopped {
+        return Ok(75);
+    }
+    if summary.already + summary.computed < summary.cells {
+        let done = summary.already + summary.computed;
+        print(&format!("{done} of {} cells are done; figures and expectations wait for the rest\n", summary.cells))?;
+        return Ok(0);
+    }
+    let results = Results::of_plan(&out, plan, columns, backend.profile())?;
+    for path in results.draw(None, None, &out)? {
+        print(&format!("drew {}\n", path.display()))?;
+    }
+    let (text, passed) = results.expectations()?;
+    print(&text)?;
+    Ok(if passed { 0 } else { 8 })
+}
+
+fn told(summary: &Summary) -> String {
+    let mut text = format!(
+        "{} cells: {} computed in {:.1} s, {} were there",
+        summary.cells, summary.computed, summary.seconds, summary.already
+    );
+    for (count, what) in [(summary.diverged, "diverged"), (summary.degenerate, "degenerate")] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    if !summary.quarantined.is_empty() {
+        text.push_str(&format!("; {} damaged files were set aside", summary.quarantined.len()));
+    }
+    text.push('\n');
+    text
+}
+
+/// Renames an existing run directory to the first free `<name>.old-<n>`.
+fn set_aside(out: &std::path::Path) -> Result<(), Failure> {
+    if !out.exists() {
+        return Ok(());
+    }
+    let name = out.file_name().map_or_else(|| "run".into(), |n| n.to_string_lossy().into_owned());
+    let free = (1..)
+        .map(|n| out.with_file_name(format!("{name}.old-{n}")))
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| out.with_file_name("run.old"));
+    std::fs::rename(out, &free).map_err(|e| Failure::new(5, format!("{}: cannot be moved aside: {e}", out.display())))?;
+    eprintln!("{} is now {}", out.display(), free.display());
+    Ok(())
+}

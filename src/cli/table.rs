@@ -1,0 +1,48 @@
+//! `tegum table`: rows of a run.
+
+use std::path::PathBuf;
+
+use super::{Failure, Outcome};
+use crate::run::results::Results;
+use crate::table::{self, Format, Query};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Run directory
+    dir: PathBuf,
+    /// Columns or expressions, separated by commas: "mcc, l0 * 2 as twice"
+    #[arg(long)]
+    select: Option<String>,
+    /// Rows to take, a polars SQL condition
+    #[arg(long = "where")]
+    filter: Option<String>,
+    /// Columns or expressions to group by, separated by commas
+    #[arg(long)]
+    group_by: Option<String>,
+    /// A whole query over the tables rows, features and trace
+    #[arg(long, conflicts_with_all = ["select", "filter", "group_by"])]
+    sql: Option<String>,
+    /// text, csv, json or parquet
+    #[arg(long, default_value = "text")]
+    format: Format,
+    /// File to write instead of stdout
+    #[arg(short)]
+    output: Option<PathBuf>,
+}
+
+pub fn carry_out(args: &Args) -> Outcome {
+    let results = Results::open(&args.dir)?;
+    let list = |text: &Option<String>| text.as_deref().map_or(vec![], table::split_list);
+    let query = Query {
+        select: list(&args.select),
+        where_: args.filter.clone(),
+        group_by: list(&args.group_by),
+        sql: args.sql.clone(),
+    };
+    let fail = |e: table::QueryError| Failure::new(e.exit_code(), e.to_string());
+    let answer = table::select(&results.tables()?, &query).map_err(fail)?;
+    let bytes = table::render(&answer, args.format).map_err(fail)?;
+    table::deliver(&bytes, args.output.as_deref())
+        .map_err(|e| Failure::new(5, format!("{}: {e}", args.output.as_ref().map_or("stdout".into(), |p| p.display().to_string()))))?;
+    Ok(0)
+}

@@ -1,0 +1,202 @@
+//! From the sections of a cell to what the steps below take: a world, a toy job, an SAE job.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Cell, CellMethod};
+use crate::data::{self, Dictionary, Group, GroupRule, Magnitude, MagnitudeSharing, World};
+use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
+use crate::spec::curve::Curve;
+use crate::spec::data::{DataSection, GroupSection, MagnitudeSection, SharingSection, VectorsSection};
+use crate::spec::sae::{DecoderSection, NormaliseSection, SaeKind, SaeTrainSection};
+use crate::spec::toy::{InitSection, LossScaleSection, ModelSection, OptimizerSection, ScheduleSection, ToySection};
+use crate::toy::{LossScale, ToyInit, ToyJob, ToyKind, ToyTrain};
+use crate::training::{Optimizer, Schedule};
+
+/// A curve as the data module has it.
+pub fn curve(curve: &Curve) -> data::Curve {
+    match curve {
+        Curve::Constant(v) => data::Curve::Constant(*v),
+        Curve::List(list) => data::Curve::List(list.clone()),
+        Curve::Geometric(r) => data::Curve::Geometric(*r),
+        Curve::Zipf(z) => data::Curve::Zipf { exponent: z.exponent, max: z.max, min: z.min },
+        Curve::Linear(b) => data::Curve::Linear { max: b.max, min: b.min },
+        Curve::Random(b) => data::Curve::Random { max: b.max, min: b.min },
+        Curve::Power(p) => data::Curve::Power { exponent: p.exponent },
+        Curve::Last(r) => data::Curve::Last(*r),
+        Curve::First(r) => data::Curve::First(*r),
+        Curve::FoldedNormal(s) => data::Curve::FoldedNormal { mean: s.mean, std: s.std },
+    }
+}
+
+/// The world of a seed (random curves are drawn once per seed).
+pub fn world(section: &DataSection, seed: u64) -> World {
+    let n = section.n_features;
+    let values = |c: &Curve, field: &str| curve(c).values_for(n, seed, field);
+    let firing_probability = values(&section.firing_probability, "data.firing_probability");
+    let magnitude = match &section.magnitude {
+        MagnitudeSection::Uniform([low, high]) => Magnitude::Uniform { low: *low, high: *high },
+        MagnitudeSection::Constant(c) => Magnitude::Constant(values(c, "data.magnitude.constant")),
+        MagnitudeSection::Normal(s) => Magnitude::Normal {
+            mean: values(&s.mean, "data.magnitude.normal.mean"),
+            std: values(&s.std, "data.magnitude.normal.std"),
+        },
+        MagnitudeSection::FoldedNormal(s) => Magnitude::FoldedNormal {
+            mean: values(&s.mean, "data.magnitude.folded_normal.mean"),
+            std: values(&s.std, "data.magnitude.folded_normal.std"),
+        },
+        MagnitudeSection::Exponential(c) => Magnitude::Exponential { mean: values(c, "data.magnitude.exponential") },
+        MagnitudeSection::Symmetric(a) => Magnitude::Symmetric(*a),
+    };
+    let magnitude_sharing = match section.magnitude_sharing {
+        SharingSection::Independent => MagnitudeSharing::Independent,
+        SharingSection::Sample => MagnitudeSharing::Sample,
+    };
+    let groups = section.groups.iter().map(|group| Group {
+        rule: match group {
+            GroupSection::Together(_) => GroupRule::Together,
+            GroupSection::Exclusive(_) => GroupRule::Exclusive,
+        },
+        members: group.members().to_vec(),
+        firing_probability: firing_probability[group.members()[0]],
+    });
+    let groups = groups.collect();
+    World { n_features: n, firing_probability, magnitude, magnitude_sharing, groups }
+}
+
+/// The fixed dictionary of a seed, if the world has one. Files are read relative to `folder`.
+pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Result<Dictionary, String>> {
+    let written = section.dictionary.as_ref()?;
+    let (n, d) = (section.n_features, written.d_hidden);
+    let plain = match &written.vectors {
+        VectorsSection::Orthogonal => Dictionary::orthogonal(n, d, seed).map_err(|e| e.to_string()),
+        VectorsSection::Random => Ok(Dictionary::random(n, d, seed)),
+        VectorsSection::File(path) => crate::score::input::read_matrix(&folder.join(path))
+            .map_err(|e| e.to_string())
+            .and_then(|rows| {
+                let shape = rows.dim();
+                if shape != (n, d) {
+                    return Err(format!("{path} holds {shape:?}, expected [n_features, d_hidden] = ({n}, {d})"));
+                }
+                let rows: Vec<f32> = rows.iter().map(|v| *v as f32).collect();
+                Dictionary::from_rows(n, d, &rows).map_err(|e| e.to_string())
+            }),
+    };
+    Some(plain.map(|plain| plain.with_bias(written.bias_norm, seed).with_noise(written.noise)))
+}
+
+/// Importance of each feature, `[n_features]`.
+pub fn importance(section: &ToySection, n_features: usize, seed: u64) -> Vec<f64> {
+    curve(&section.importance).values_for(n_features, seed, "toy.importance")
+}
+
+pub fn toy_kind(section: &ToySection) -> ToyKind {
+    match section.model {
+        ModelSection::Linear => ToyKind::Linear,
+        ModelSection::ReluOutput => ToyKind::ReluOutput,
+    }
+}
+
+/// The toy model of a cell, to be trained.
+pub fn toy_job(section: &ToySection, world: &Arc<World>, seed: u64, trace_every: usize) -> ToyJob {
+    let train = &section.train;
+    ToyJob {
+        world: world.clone(),
+        seed,
+        kind: toy_kind(section),
+        d_hidden: section.d_hidden,
+        importance: importance(section, world.n_features, seed).into_iter().map(|v| v as f32).collect(),
+        init: match section.init {
+            InitSection::Xavier => ToyInit::Xavier,
+            InitSection::Normal(std) => ToyInit::Normal(std),
+        },
+        restarts: section.restarts,
+        train: ToyTrain {
+            steps: train.steps,
+            batch_size: train.batch_size,
+            optimizer: optimizer(&train.optimizer),
+            lr: train.lr,
+            schedule: schedule(&train.schedule),
+            weight_decay: train.weight_decay,
+            loss_scale: match train.loss_scale {
+                LossScaleSection::Mean => LossScale::Mean,
+                LossScaleSection::PerDensity => LossScale::PerDensity,
+            },
+        },
+        trace_every,
+    }
+}
+
+fn optimizer(section: &OptimizerSection) -> Optimizer {
+    match section {
+        OptimizerSection::Adam(a) => Optimizer::Adam { beta1: a.beta1, beta2: a.beta2, epsilon: a.epsilon },
+        OptimizerSection::AdamW(a) => Optimizer::AdamW { beta1: a.beta1, beta2: a.beta2, epsilon: a.epsilon },
+        OptimizerSection::Sgd(s) => Optimizer::Sgd { momentum: s.momentum },
+    }
+}
+
+fn schedule(section: &ScheduleSection) -> Schedule {
+    match section {
+        ScheduleSection::Constant => Schedule::Constant,
+        ScheduleSection::Linear => Schedule::Linear,
+        ScheduleSection::Cosine => Schedule::Cosine,
+        ScheduleSection::WarmupStableDecay([warmup, decay]) => {
+            Schedule::WarmupStableDecay { warmup: *warmup, decay: *decay }
+        }
+    }
+}
+
+/// The sparse autoencoder of a cell, to be trained on hidden states of this width.
+pub fn sae_job(kind: &SaeKind, train: &SaeTrainSection, d_hidden: usize, seed: u64, trace_every: usize) -> SaeJob {
+    let architecture = match kind {
+        SaeKind::Relu(s) => Architecture::Relu {
+            l1: s.l1,
+            decoder: match s.decoder {
+                DecoderSection::UnitNorm => DecoderRule::UnitNorm,
+                DecoderSection::NormPenalty => DecoderRule::NormPenalty,
+            },
+        },
+        SaeKind::TopK(s) => Architecture::TopK { k: s.k, aux_k: s.aux_k.unwrap_or(d_hidden / 2) },
+    };
+    let train = SaeTrain {
+        steps: train.steps,
+        batch_size: train.batch_size,
+        optimizer: optimizer(&train.optimizer),
+        lr: train.lr,
+        schedule: schedule(&train.schedule),
+        warmup: train.warmup,
+        decay: train.decay,
+        clip: train.clip,
+        weight_decay: train.weight_decay,
+        normalise: match train.normalise {
+            NormaliseSection::None => Normalise::None,
+            NormaliseSection::MeanNorm => Normalise::MeanNorm,
+        },
+        dead_after: train.dead_after,
+    };
+    SaeJob { seed, n_latents: kind.n_latents(), architecture, train, trace_every }
+}
+
+impl Cell {
+    /// Width of the hidden states.
+    pub fn d_hidden(&self) -> usize {
+        match (&self.toy, &self.data.dictionary) {
+            (Some(toy), _) => toy.d_hidden,
+            (None, Some(dictionary)) => dictionary.d_hidden,
+            (None, None) => 0,
+        }
+    }
+
+    /// Model-steps that training this cell alone takes, its toy model apart.
+    pub fn method_steps(&self) -> u64 {
+        match &self.method {
+            CellMethod::Sae(_, train) => train.steps as u64,
+            CellMethod::None | CellMethod::Baseline(_) => 0,
+        }
+    }
+
+    /// Model-steps of its toy model.
+    pub fn toy_steps(&self) -> u64 {
+        self.toy.as_ref().map_or(0, |toy| (toy.train.steps * toy.restarts) as u64)
+    }
+}

@@ -1,0 +1,198 @@
+//! One chunk of a plan: train what its cells share once, then what is theirs, then score.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::columns::ScoreColumn;
+use super::evaluation::Evaluation;
+use super::record::CellRecord;
+use crate::backend::{Backend, SaeGroup, Watch};
+use crate::baseline;
+use crate::data::World;
+use crate::hidden::{HiddenMaker, HiddenSource};
+use crate::plan::{Cell, CellMethod, Plan, resolve};
+use crate::sae::{Coder, SaeOutcome};
+use crate::spec::sae::{BaselineKind, EncoderSection};
+use crate::toy::{ToyJob, ToyOutcome, TrainingEnd};
+
+/// Cells that share a world, a toy model and a seed.
+struct Stem {
+    /// Plan indices.
+    cells: Vec<usize>,
+    sections: Vec<Cell>,
+    world: Arc<World>,
+    importance: Option<Vec<f64>>,
+}
+
+/// A stem after training.
+struct Trained {
+    source: Option<HiddenSource>,
+    toy: Option<ToyOutcome>,
+    /// `[cell]`, for cells with an SAE.
+    saes: Vec<Option<SaeOutcome>>,
+}
+
+/// What a chunk is computed with.
+pub struct Bench<'a> {
+    pub plan: &'a Plan,
+    pub columns: &'a [ScoreColumn],
+    pub backend: &'a dyn Backend,
+    pub watch: &'a dyn Watch,
+    /// Folder that file names in the experiment are relative to.
+    pub folder: &'a Path,
+    /// Log every so many steps; 0 never.
+    pub trace_every: usize,
+}
+
+impl Bench<'_> {
+    /// Records of the cells with these plan indices (ascending); none where training was told to stop.
+    ///
+    /// # Errors
+    /// A file that the experiment names cannot be read.
+    pub fn compute(&self, indices: &[usize]) -> Result<Option<Vec<CellRecord>>, String> {
+        let stems = self.stems(indices);
+        let Some(toys) = self.train_toys(&stems) else { return Ok(None) };
+        let mut trained = Vec::with_capacity(stems.len());
+        for (stem, toy) in stems.iter().zip(toys) {
+            let source = self.source(stem, toy.as_ref())?;
+            trained.push(Trained { source, toy, saes: Vec::new() });
+        }
+        if !self.train_saes(&stems, &mut trained) {
+            return Ok(None);
+        }
+        let records: Vec<Vec<CellRecord>> =
+            stems.into_par_iter().zip(trained).map(|(stem, trained)| self.score_stem(&stem, trained)).collect();
+        Ok(Some(records.into_iter().flatten().collect()))
+    }
+
+    fn stems(&self, indices: &[usize]) -> Vec<Stem> {
+        let together = |a: &usize, b: &usize| self.plan.same_stem(*a, *b);
+        let groups: Vec<&[usize]> = indices.chunk_by(together).collect();
+        let stem = |cells: &[usize]| {
+            let sections: Vec<Cell> = cells.iter().map(|i| self.plan.cell(*i)).collect();
+            let first = &sections[0];
+            let world = Arc::new(resolve::world(&first.data, first.seed));
+            let importance =
+                first.toy.as_ref().map(|toy| resolve::importance(toy, first.data.n_features, first.seed));
+            Stem { cells: cells.to_vec(), sections, world, importance }
+        };
+        groups.into_iter().map(stem).collect()
+    }
+
+    /// `[stem]`; the inner option is empty where there is no toy model, the outer one where training was stopped.
+    fn train_toys(&self, stems: &[Stem]) -> Option<Vec<Option<ToyOutcome>>> {
+        let job = |stem: &Stem| -> Option<ToyJob> {
+            let cell = &stem.sections[0];
+            Some(resolve::toy_job(cell.toy.as_ref()?, &stem.world, cell.seed, self.trace_every))
+        };
+        let jobs: Vec<ToyJob> = stems.iter().filter_map(job).collect();
+        if jobs.is_empty() {
+            return Some(stems.iter().map(|_| None).collect());
+        }
+        let outcomes = self.backend.train_toys(&jobs, self.watch);
+        outcomes.into_iter().map(|outcome| outcome.map(Some)).collect()
+    }
+
+    /// Where a stem's hidden states come from; none where its toy model diverged.
+    fn source(&self, stem: &Stem, toy: Option<&ToyOutcome>) -> Result<Option<HiddenSource>, String> {
+        let cell = &stem.sections[0];
+        let maker = match toy {
+            Some(ToyOutcome { end: TrainingEnd::Diverged { .. }, .. }) => return Ok(None),
+            Some(outcome) => HiddenMaker::Toy(Arc::new(outcome.model.clone())),
+            None => match resolve::dictionary(&cell.data, cell.seed, self.folder) {
+                Some(dictionary) => HiddenMaker::Dictionary(Arc::new(dictionary?)),
+                None => return Err("nothing makes hidden states".into()),
+            },
+        };
+        Ok(Some(HiddenSource { world: stem.world.clone(), seed: cell.seed, maker }))
+    }
+
+    /// Fills `saes`; false where training was stopped.
+    fn train_saes(&self, stems: &[Stem], trained: &mut [Trained]) -> bool {
+        let (mut groups, mut owners) = (Vec::new(), Vec::new());
+        for (at, (stem, trained)) in stems.iter().zip(trained.iter_mut()).enumerate() {
+            trained.saes.resize_with(stem.cells.len(), || None);
+            let Some(source) = &trained.source else { continue };
+            let (mut saes, mut cells) = (Vec::new(), Vec::new());
+            for (cell, section) in stem.sections.iter().enumerate() {
+                if let CellMethod::Sae(kind, train) = &section.method {
+                    saes.push(resolve::sae_job(kind, train, source.d_hidden(), section.seed, self.trace_every));
+                    cells.push((at, cell));
+                }
+            }
+            if !saes.is_empty() {
+                groups.push(SaeGroup { source: source.clone(), saes });
+                owners.push(cells);
+            }
+        }
+        let outcomes = if groups.is_empty() { vec![] } else { self.backend.train_saes(&groups, self.watch) };
+        for ((stem, cell), outcome) in owners.into_iter().flatten().zip(outcomes.into_iter().flatten()) {
+            let Some(outcome) = outcome else { return false };
+            trained[stem].saes[cell] = Some(outcome);
+        }
+        true
+    }
+
+    fn score_stem(&self, stem: &Stem, trained: Trained) -> Vec<CellRecord> {
+        let toy_end = trained.toy.as_ref().map(|t| &t.end);
+        let steps = stem.sections[0].toy.as_ref().map(|t| t.train.steps);
+        let Some(source) = trained.source else {
+            let record = |cell: &usize| {
+                let end = toy_end.expect("only a diverged toy model leaves a stem without a source");
+                CellRecord::diverged(*cell, "toy", end, self.columns.len(), trained.toy.as_ref())
+            };
+            return stem.cells.iter().map(record).collect();
+        };
+        let model = trained.toy.as_ref().map(|t| &t.model);
+        let importance = stem.importance.as_deref();
+        let samples = stem.sections[0].evaluate.samples;
+        let evaluation = Evaluation::new(&source, samples, model.zip(importance));
+        let cells: Vec<_> = stem.cells.iter().zip(&stem.sections).zip(trained.saes).collect();
+        cells
+            .into_par_iter()
+            .map(|((index, section), sae)| {
+                if let Some(SaeOutcome { end: end @ TrainingEnd::Diverged { .. }, .. }) = &sae {
+                    return CellRecord::diverged(*index, "sae", end, self.columns.len(), trained.toy.as_ref());
+                }
+                let (coder, trace) = match sae {
+                    Some(outcome) => (Some(outcome.coder), outcome.trace),
+                    None => (stand_in(&section.method, &source, section.seed), vec![]),
+                };
+                let scored = evaluation.score(coder.as_deref(), self.columns);
+                let features = evaluation.feature_columns(&scored, importance);
+                let own_steps = match &section.method {
+                    CellMethod::Sae(_, train) => Some(train.steps),
+                    CellMethod::None => steps,
+                    CellMethod::Baseline(_) => None,
+                };
+                let toy = trained.toy.as_ref();
+                let record = CellRecord::ok(*index, scored, features, own_steps, toy, coder, trace);
+                CellRecord { toy_loss: evaluation.toy_loss(), ..record }
+            })
+            .collect()
+    }
+}
+
+/// The coder of a baseline.
+fn stand_in(method: &CellMethod, source: &HiddenSource, seed: u64) -> Option<Box<dyn Coder>> {
+    let CellMethod::Baseline(kind) = method else { return None };
+    Some(match kind {
+        BaselineKind::Random(s) => {
+            let n_latents = s.n_latents.unwrap_or(source.world.n_features);
+            Box::new(baseline::random(n_latents, source.d_hidden(), s.k, seed))
+        }
+        BaselineKind::Pca(s) => {
+            let n_latents = s.n_latents.unwrap_or(source.d_hidden()).min(source.d_hidden());
+            Box::new(baseline::pca(source, n_latents))
+        }
+        BaselineKind::Oracle(s) => {
+            let encoder = match s.encoder {
+                EncoderSection::TopK => baseline::OracleEncoder::TopK { k: s.k },
+                EncoderSection::Omp => baseline::OracleEncoder::Omp { k: s.k },
+            };
+            Box::new(baseline::oracle(source, encoder))
+        }
+    })
+}

@@ -1,0 +1,139 @@
+//! Which scores the rows of an experiment have.
+
+use crate::score::{self, Definition, Index, Need};
+use crate::spec::diagnostic::{Diagnostic, SpecError};
+use crate::spec::document::Document;
+use crate::spec::node::Value;
+use crate::store::{Column, Kind};
+
+/// A column of the rows that a score fills.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoreColumn {
+    /// As asked for: `mcc`, `norm_last`.
+    pub name: String,
+    pub definition: &'static Definition,
+    /// Which entry of a vector.
+    pub index: Option<Index>,
+}
+
+impl ScoreColumn {
+    pub fn column(&self) -> Column {
+        let kind = match self.definition.kind {
+            score::Kind::Word => Kind::Text,
+            _ => Kind::Float,
+        };
+        Column::new(self.name.clone(), kind)
+    }
+}
+
+/// What a document's cells can be scored on.
+struct Offer {
+    toy: bool,
+    method: bool,
+    /// All hidden states are two-dimensional.
+    flat: bool,
+    theory: bool,
+}
+
+impl Offer {
+    fn of(document: &Document) -> Offer {
+        let experiment = &document.experiment;
+        let swept = |path: &str| document.axes.iter().any(|a| a.paths.iter().any(|p| p.path == path));
+        let d_hidden = match (&experiment.toy, &experiment.data.dictionary) {
+            (Some(toy), _) if !swept("toy.d_hidden") => toy.d_hidden,
+            (None, Some(dictionary)) if !swept("data.dictionary.d_hidden") => dictionary.d_hidden,
+            _ => 0,
+        };
+        Offer {
+            toy: experiment.toy.is_some(),
+            method: !experiment.sae.is_empty() || !experiment.baselines.is_empty(),
+            flat: d_hidden == 2,
+            theory: experiment.toy.is_some(),
+        }
+    }
+
+    /// What a score needs and this experiment does not have.
+    fn missing(&self, definition: &Definition) -> Option<&'static str> {
+        definition.needs.iter().find_map(|need| match need {
+            Need::Truth | Need::Features | Need::Hidden => None,
+            Need::Dictionary | Need::Latents | Need::Reconstruction if self.method => None,
+            Need::Dictionary | Need::Latents | Need::Reconstruction => Some("a dictionary: an entry of `sae` or `baselines`"),
+            Need::ToyModel if self.toy => None,
+            Need::ToyModel => Some("a trained toy model"),
+            Need::Theory if self.theory => None,
+            Need::Theory => Some("a toy model with a closed form"),
+            Need::Parents => Some("`data.hierarchy`, which is not built yet"),
+        })
+    }
+}
+
+/// The score columns of a document: those asked for, or all scalars that apply.
+pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError> {
+    let offer = Offer::of(document);
+    let Some(asked) = &document.experiment.score else {
+        let applies = |d: &&'static Definition| {
+            // Theory is for worlds that have one, gaps for the plane: elsewhere the columns would be empty.
+            let special = d.needs.contains(&Need::Theory) || d.name.starts_with("gap_") && !offer.flat;
+            !d.is_vector() && !special && offer.missing(d).is_none()
+        };
+        let all = score::SCORES.iter().filter(applies);
+        return Ok(all.map(|d| ScoreColumn { name: d.name.to_owned(), definition: d, index: None }).collect());
+    };
+    let places: Vec<_> = match document.root.get("score").map(|n| &n.value) {
+        Some(Value::List(items)) => items.iter().map(|n| n.place).collect(),
+        _ => vec![],
+    };
+    let (mut columns, mut errors): (Vec<ScoreColumn>, Vec<Diagnostic>) = (vec![], vec![]);
+    for (i, name) in asked.iter().enumerate() {
+        let mut error = |message: String, help: Option<String>| {
+            let place = places.get(i).copied().unwrap_or_default();
+            errors.push(Diagnostic { place, message, help });
+        };
+        match score::parse_name(name) {
+            None => {
+                let help = match score::suggest(name) {
+                    Some(near) => format!("did you mean `{near}`? `tegum explain scores` lists them all"),
+                    None => "`tegum explain scores` lists them all".to_owned(),
+                };
+                error(format!("unknown score `{name}`"), Some(help));
+            }
+            Some((definition, _)) if offer.missing(definition).is_some() => {
+                let needed = offer.missing(definition).unwrap_or_default();
+                error(format!("`{name}` needs {needed}"), None);
+            }
+            Some((definition, None)) if definition.shape == score::Shape::PerLatent => {
+                error(format!("`{name}` is a vector over latents"), Some(format!("take one entry: `{name}_0`")));
+            }
+            // Vectors over features go to the table `features`, whole.
+            Some((definition, None)) if definition.is_vector() => {}
+            Some((definition, index)) => {
+                if let Some(Index::At(at)) = index
+                    && definition.shape == score::Shape::PerFeature
+                    && at >= document.experiment.data.n_features
+                {
+                    let n = document.experiment.data.n_features;
+                    error(format!("`{name}`: there are {n} features, 0 to {}", n - 1), None);
+                } else if columns.iter().any(|c| c.name == *name) {
+                    error(format!("`{name}` is listed twice"), None);
+                } else {
+                    columns.push(ScoreColumn { name: name.clone(), definition, index });
+                }
+            }
+        }
+    }
+    if errors.is_empty() { Ok(columns) } else { Err(document.error(errors)) }
+}
+
+/// Versions of everything that makes a row's numbers, in one text: part of every cell's id.
+pub fn algorithms(columns: &[ScoreColumn]) -> String {
+    let mut parts = vec![
+        format!("data:{}", crate::data::law::VERSION),
+        format!("toy:{}", crate::toy::VERSION),
+        format!("sae:{}", crate::sae::VERSION),
+        format!("baseline:{}", crate::baseline::VERSION),
+    ];
+    let mut scores: Vec<String> = columns.iter().map(|c| format!("{}:{}", c.name, c.definition.version)).collect();
+    scores.sort();
+    parts.extend(scores);
+    parts.join(" ")
+}

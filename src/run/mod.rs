@@ -1,0 +1,244 @@
+//! The whole program: a plan's missing cells are trained, scored and published, chunk by chunk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde_json::json;
+
+pub mod chunk;
+pub mod columns;
+pub mod evaluation;
+pub mod record;
+pub mod results;
+pub mod tables;
+
+use crate::backend::{Backend, Watch};
+use crate::plan::chunk::Chunk;
+use crate::plan::{AxisKind, AxisValue, Plan};
+use crate::progress::Progress;
+use crate::spec::diagnostic::SpecError;
+use crate::spec::node::Node;
+use crate::spec::output::WeightsSection;
+use crate::store::{self, ChunkResult, Column, Kind, PlanRecord, Store, StoreError, Value};
+use chunk::Bench;
+use columns::ScoreColumn;
+
+/// How a run is carried out; nothing here changes a row.
+pub struct Options {
+    pub out: PathBuf,
+    /// (i, S): chunks whose number is i modulo S.
+    pub shard: (u64, u64),
+    /// Folder that file names in the experiment are relative to.
+    pub folder: PathBuf,
+    /// Set by a signal: finish nothing more.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Cells of the plan.
+    pub cells: u64,
+    /// Of them, on disk when the run began.
+    pub already: u64,
+    /// Computed by this run.
+    pub computed: u64,
+    pub diverged: u64,
+    pub degenerate: u64,
+    /// Files set aside because they did not hash to their name.
+    pub quarantined: Vec<PathBuf>,
+    pub seconds: f64,
+    /// True where a signal ended the run early.
+    pub stopped: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Input(String),
+}
+
+impl RunError {
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            RunError::Spec(_) | RunError::Input(_) => 3,
+            RunError::Store(error) => error.exit_code(),
+        }
+    }
+}
+
+/// What the store is told of a plan.
+pub fn plan_record(plan: &Plan, columns: &[ScoreColumn], algorithms: &str, profile: &str) -> PlanRecord {
+    let axes = plan.columns.iter().map(|c| Column::new(c.name.clone(), store_kind(c.kind))).collect();
+    let values = |values: &[Node]| values.iter().map(crate::plan::canonical_text).collect::<Vec<_>>();
+    let swept: Vec<_> = (plan.document.axes.iter())
+        .flat_map(|axis| axis.paths.iter().map(|p| json!({ "path": p.path, "values": values(&p.values) })))
+        .collect();
+    PlanRecord {
+        experiment: plan.document.experiment.name.clone(),
+        canonical: json!({ "plan": plan.hash(), "seeds": plan.document.experiment.seeds, "axes": swept,
+            "experiment": plan.canonical() }),
+        axes,
+        scores: columns.iter().map(ScoreColumn::column).collect(),
+        cells: plan.cells.len() as u64,
+        chunks: plan.chunks().iter().map(|c| (c.first as u64, c.count as u64)).collect(),
+        algo_versions: [("all".to_owned(), algorithms.to_owned())].into(),
+        profile: profile.to_owned(),
+    }
+}
+
+pub fn store_kind(kind: AxisKind) -> Kind {
+    match kind {
+        AxisKind::Int => Kind::Int,
+        AxisKind::Float => Kind::Float,
+        AxisKind::Text => Kind::Text,
+    }
+}
+
+pub fn store_value(value: AxisValue) -> Value {
+    match value {
+        AxisValue::Null => Value::Null,
+        AxisValue::Int(v) => Value::Int(v),
+        AxisValue::Float(v) => Value::Float(v),
+        AxisValue::Text(v) => Value::Text(v),
+    }
+}
+
+/// Values of a cell's axes, in the order of the plan's columns.
+pub fn axis_values(plan: &Plan, index: usize) -> Vec<Value> {
+    plan.columns.iter().map(|c| store_value(plan.axis_value(c, plan.cells[index]))).collect()
+}
+
+/// Trains what is missing and publishes it.
+///
+/// # Errors
+/// What the store refuses, or a file the experiment names that cannot be read. Everything published before stays.
+pub fn run(
+    plan: &Plan,
+    columns: &[ScoreColumn],
+    backend: &dyn Backend,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Summary, RunError> {
+    let start = Instant::now();
+    let algorithms = columns::algorithms(columns);
+    let record = plan_record(plan, columns, &algorithms, backend.profile());
+    let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), &record)?;
+    let scan = store.scan()?;
+    store.remove_stale(&scan);
+    let state = store::Progress::of(&record, &plan.ids, &scan)?;
+    let chunks = plan.chunks();
+    let mine = |chunk: usize| chunk as u64 % options.shard.1 == options.shard.0;
+    let todo: Vec<(usize, Vec<usize>)> = (0..chunks.len())
+        .filter(|chunk| mine(*chunk))
+        .map(|chunk| (chunk, state.missing(&record, chunk as u64).iter().map(|i| *i as usize).collect()))
+        .filter(|(_, missing): &(usize, Vec<usize>)| !missing.is_empty())
+        .collect();
+    let mut summary = Summary {
+        cells: plan.cells.len() as u64,
+        already: state.done,
+        quarantined: scan.quarantined.iter().map(|d| d.path.clone()).collect(),
+        ..Summary::default()
+    };
+    for damage in &scan.quarantined {
+        tracing::warn!("{} was set aside: {}; its cells are computed again", damage.path.display(), damage.reason);
+    }
+    progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, &todo));
+    let watch = Stoppable { progress, stop: &options.stop };
+    let trace_every = plan.document.experiment.save.trace.every;
+    let bench = Bench { plan, columns, backend, watch: &watch, folder: &options.folder, trace_every };
+    for (chunk, missing) in todo {
+        if options.stop.load(Ordering::Relaxed) {
+            summary.stopped = true;
+            break;
+        }
+        let Some(records) = bench.compute(&missing).map_err(RunError::Input)? else {
+            summary.stopped = true;
+            break;
+        };
+        for record in &records {
+            summary.diverged += (record.status == store::Status::Diverged) as u64;
+            summary.degenerate += (record.status == store::Status::Degenerate) as u64;
+        }
+        summary.computed += records.len() as u64;
+        let result = tables::chunk_result(plan, chunk as u64, records, &algorithms, keep(plan))?;
+        store.publish(&result)?;
+        progress.cells_done(missing.len() as u64);
+    }
+    progress.end();
+    summary.seconds = start.elapsed().as_secs_f64();
+    if summary.computed > 0 {
+        store.write_provenance(&provenance(&summary, backend, &chunks, options))?;
+    }
+    Ok(summary)
+}
+
+fn keep(plan: &Plan) -> &WeightsSection {
+    &plan.document.experiment.save.weights
+}
+
+/// Model-steps of the cells to compute, for the progress bar.
+fn steps_of(plan: &Plan, todo: &[(usize, Vec<usize>)]) -> u64 {
+    let mut steps = 0;
+    for (_, cells) in todo {
+        for (n, index) in cells.iter().enumerate() {
+            let cell = plan.cell(*index);
+            let new_stem = n == 0 || !plan.same_stem(cells[n - 1], *index);
+            steps += cell.method_steps() + if new_stem { cell.toy_steps() } else { 0 };
+        }
+    }
+    steps
+}
+
+/// Progress that also carries the wish to stop.
+struct Stoppable<'a> {
+    progress: &'a Progress,
+    stop: &'a AtomicBool,
+}
+
+impl Watch for Stoppable<'_> {
+    fn advance(&self, model_steps: u64) {
+        self.progress.advance(model_steps);
+    }
+    fn stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Who computed what, beside the rows and never in them.
+fn provenance(summary: &Summary, backend: &dyn Backend, chunks: &[Chunk], options: &Options) -> serde_json::Value {
+    json!({
+        "tegum": env!("CARGO_PKG_VERSION"),
+        "backend": backend.name(),
+        "profile": backend.profile(),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "cpu": cpu_model(),
+        "threads": rayon::current_num_threads(),
+        "shard": [options.shard.0, options.shard.1],
+        "chunks": chunks.len(),
+        "cells_computed": summary.computed,
+        "seconds": summary.seconds,
+        "finished": std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |t| t.as_secs()),
+    })
+}
+
+/// The CPU's name, where the system tells.
+pub fn cpu_model() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Folder of a file, for names relative to it.
+pub fn folder_of(path: &Path) -> PathBuf {
+    path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}

@@ -1,0 +1,154 @@
+//! Records of cells as rows and side tables.
+
+use std::collections::BTreeMap;
+
+use polars::prelude::{Column as Series, DataFrame, NamedFrom};
+
+use super::evaluation::FeatureColumn;
+use super::record::CellRecord;
+use super::{RunError, axis_values};
+use crate::plan::Plan;
+use crate::spec::output::WeightsSection;
+use crate::store::{ChunkResult, Row, Side, SideTable, StoreError, WeightTensor, encode_weights};
+
+/// Everything a chunk publishes.
+pub fn chunk_result(
+    plan: &Plan,
+    chunk: u64,
+    records: Vec<CellRecord>,
+    algorithms: &str,
+    keep: &WeightsSection,
+) -> Result<ChunkResult, RunError> {
+    let mut side = Vec::new();
+    if plan.document.experiment.save.features {
+        side.extend(features(plan, &records)?.map(|frame| SideTable { side: Side::Features, frame }));
+    }
+    side.extend(trace(plan, &records)?.map(|frame| SideTable { side: Side::Trace, frame }));
+    let weights = weights(plan, &records, keep)?;
+    let rows = records.into_iter().map(|record| row(plan, record, algorithms)).collect();
+    Ok(ChunkResult { chunk, rows, side, weights })
+}
+
+fn row(plan: &Plan, record: CellRecord, algorithms: &str) -> Row {
+    let cell = plan.cells[record.index];
+    Row {
+        cell: plan.ids[record.index],
+        plan_index: record.index as u64,
+        seed: plan.document.experiment.seeds[cell.seed as usize],
+        method: plan.method_name(cell).map(str::to_owned),
+        status: record.status,
+        detail: record.detail,
+        steps_done: record.steps_done,
+        axes: axis_values(plan, record.index),
+        scores: record.values,
+        algo_version: algorithms.to_owned(),
+    }
+}
+
+fn wrong(error: impl std::fmt::Display) -> RunError {
+    RunError::Store(StoreError::WrongShape { reason: error.to_string() })
+}
+
+/// One row per cell and feature; none where no cell has any.
+fn features(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
+    let mut frame: Option<DataFrame> = None;
+    for record in records.iter().filter(|r| !r.features.is_empty()) {
+        let n = record.features.iter().map(|(_, c)| c.len()).max().unwrap_or(0);
+        let mut columns = vec![Series::new("cell".into(), vec![plan.ids[record.index].to_string(); n])];
+        columns.extend(record.features.iter().map(|(name, column)| match column {
+            FeatureColumn::Numbers(v) => Series::new(name.as_str().into(), finite(v)),
+            FeatureColumn::Whole(v) => Series::new(name.as_str().into(), v.clone()),
+            FeatureColumn::Words(v) => Series::new(name.as_str().into(), v.clone()),
+        }));
+        let of_cell = DataFrame::new(n, columns).map_err(wrong)?;
+        frame = Some(match frame {
+            None => of_cell,
+            Some(all) => polars::functions::concat_df_diagonal(&[all, of_cell]).map_err(wrong)?,
+        });
+    }
+    Ok(frame.map(|mut f| {
+        f.rechunk_mut();
+        f
+    }))
+}
+
+fn finite(values: &[Option<f64>]) -> Vec<Option<f64>> {
+    values.iter().map(|v| v.filter(|v| v.is_finite())).collect()
+}
+
+impl FeatureColumn {
+    fn len(&self) -> usize {
+        match self {
+            FeatureColumn::Numbers(v) => v.len(),
+            FeatureColumn::Whole(v) => v.len(),
+            FeatureColumn::Words(v) => v.len(),
+        }
+    }
+}
+
+/// One row per cell and logged step: which model, its loss, its l0.
+fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
+    let (mut cells, mut models, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut losses, mut l0s): (Vec<Option<f64>>, Vec<Option<f64>>) = (Vec::new(), Vec::new());
+    let finite = |v: f64| Some(v).filter(|v| v.is_finite());
+    for record in records {
+        let id = plan.ids[record.index].to_string();
+        let toy = record.toy_trace.iter().map(|t| ("toy", t.step, finite(t.loss), None));
+        let sae = record.sae_trace.iter().map(|t| ("sae", t.step, finite(t.loss), finite(t.l0)));
+        for (model, step, loss, l0) in toy.chain(sae) {
+            cells.push(id.clone());
+            models.push(model);
+            steps.push(step as i64);
+            losses.push(loss);
+            l0s.push(l0);
+        }
+    }
+    if cells.is_empty() {
+        return Ok(None);
+    }
+    let columns = vec![
+        Series::new("cell".into(), &cells),
+        Series::new("model".into(), models),
+        Series::new("step".into(), steps),
+        Series::new("loss".into(), losses),
+        Series::new("l0".into(), l0s),
+    ];
+    DataFrame::new(cells.len(), columns).map(Some).map_err(wrong)
+}
+
+/// The weights to keep: of every cell, or of the seed of lowest toy loss among those of this chunk.
+fn weights(plan: &Plan, records: &[CellRecord], keep: &WeightsSection) -> Result<Option<Vec<u8>>, RunError> {
+    let kept: Vec<&CellRecord> = match keep {
+        WeightsSection::None => return Ok(None),
+        WeightsSection::All => records.iter().collect(),
+        WeightsSection::Best => best_of_seeds(plan, records),
+    };
+    let tensors: Vec<WeightTensor> = kept
+        .iter()
+        .flat_map(|record| {
+            record.tensors.iter().map(|(name, tensor)| WeightTensor {
+                cell: plan.ids[record.index],
+                name,
+                shape: tensor.shape().to_vec(),
+                values: tensor.as_slice().expect("tensors are made in standard layout"),
+            })
+        })
+        .collect();
+    if tensors.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(encode_weights(&tensors)?))
+}
+
+fn best_of_seeds<'a>(plan: &Plan, records: &'a [CellRecord]) -> Vec<&'a CellRecord> {
+    let mut best: BTreeMap<(u32, u32, u32), &CellRecord> = BTreeMap::new();
+    for record in records.iter().filter(|r| !r.tensors.is_empty()) {
+        let cell = plan.cells[record.index];
+        let slot = best.entry((cell.stem, cell.method, cell.variant)).or_insert(record);
+        let loss = |r: &CellRecord| r.toy_loss.unwrap_or(f64::MAX);
+        if loss(record) < loss(slot) {
+            *slot = record;
+        }
+    }
+    best.into_values().collect()
+}
