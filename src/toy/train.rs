@@ -117,3 +117,119 @@ pub fn choose_restart(isa: Isa, job: &ToyJob, mut restarts: Vec<ToyOutcome>) -> 
     let best = weighted.zip(sound).min_by(|a, b| a.0.total_cmp(&b.0)).expect("two or more are sound").1;
     restarts.swap_remove(best)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::data::{Magnitude, MagnitudeSharing, World};
+    use crate::toy::{ToyKind, ToyTrain};
+    use crate::training::{Optimizer, Schedule};
+
+    fn job(n_features: usize, d_hidden: usize) -> ToyJob {
+        ToyJob {
+            world: Arc::new(World {
+                n_features,
+                firing_probability: vec![0.25; n_features],
+                magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
+                magnitude_sharing: MagnitudeSharing::Independent,
+                groups: vec![],
+            }),
+            seed: 1,
+            kind: ToyKind::ReluOutput,
+            d_hidden,
+            importance: vec![1.0; n_features],
+            init: ToyInit::Xavier,
+            restarts: 1,
+            train: ToyTrain {
+                steps: 100,
+                batch_size: 10,
+                optimizer: Optimizer::default(),
+                lr: 1e-3,
+                schedule: Schedule::Constant,
+                weight_decay: 0.0,
+                loss_scale: LossScale::Mean,
+            },
+            trace_every: 0,
+        }
+    }
+
+    /// The mean of 20000 squares of normals over their variance is 1 ± 0.01 (one sigma): five sigma, false alarm 6e-7 for
+    /// other seeds.
+    #[test]
+    fn weights_start_normal_with_the_stated_spread_and_differ_by_restart() {
+        let mut job = job(200, 100);
+        for (init, std) in [(ToyInit::Xavier, (2.0f64 / 300.0).sqrt()), (ToyInit::Normal(0.7), 0.7)] {
+            job.init = init;
+            let model = job.initial_model(0);
+            let square = model.w.iter().map(|w| (*w as f64 / std).powi(2)).sum::<f64>() / 20_000.0;
+            assert!((square - 1.0).abs() < 0.05, "{square}");
+            assert!(model.b.iter().all(|b| *b == 0.0));
+            assert_ne!(job.initial_model(1).w, model.w);
+            assert_eq!(job.initial_model(0).w, model.w);
+        }
+    }
+
+    #[test]
+    fn slopes_follow_importance_and_density_and_are_never_denormal() {
+        let mut job = job(4, 2);
+        job.importance = vec![1.0, 0.5, 1e-19, 0.0];
+        assert_eq!(job.slopes(), [0.05, 0.025, 0.0, 0.0]);
+        job.train.loss_scale = LossScale::PerDensity;
+        assert_eq!(job.slopes(), [0.2, 0.1, 2e-20, 0.0]);
+        let silent = World { firing_probability: vec![0.0; 4], ..(*job.world).clone() };
+        job.world = Arc::new(silent);
+        assert_eq!(job.loss_factor(), 1.0);
+    }
+
+    #[test]
+    fn traces_have_the_first_step_the_last_and_every_so_many() {
+        let mut job = job(2, 1);
+        job.train.steps = 10;
+        let logged = |job: &ToyJob| (0..10).filter(|&s| job.logs(s)).collect::<Vec<_>>();
+        assert_eq!(logged(&job), Vec::<usize>::new());
+        job.trace_every = 4;
+        assert_eq!(logged(&job), [0, 4, 8, 9]);
+        job.trace_every = 100;
+        assert_eq!(logged(&job), [0, 9]);
+    }
+
+    #[test]
+    fn the_guard_names_what_went_wrong_and_the_last_sound_loss() {
+        let diverged = |step, last_loss, tensor| Some(TrainingEnd::Diverged { step, last_loss, tensor });
+        let mut guard = Guard::default();
+        let fine = [1.0];
+        assert_eq!(guard.look(0, Some(2.0), &fine, &fine), None);
+        assert_eq!(guard.look(64, Some(1.5e6), &fine, &fine), None);
+        assert_eq!(guard.look(128, Some(2.1e6), &fine, &fine), diverged(128, 1.5e6, "loss"));
+        assert_eq!(guard.look(128, Some(f64::NAN), &fine, &fine), diverged(128, 1.5e6, "loss"));
+        assert_eq!(guard.look(128, Some(1.0), &[f32::INFINITY], &fine), diverged(128, 1.5e6, "w"));
+        assert_eq!(guard.look(200, None, &fine, &[f32::NAN]), diverged(200, 1.5e6, "b"));
+        assert_eq!(guard.look(200, None, &fine, &fine), None);
+        assert_eq!(Guard::default().look(0, Some(f64::INFINITY), &fine, &fine), diverged(0, 0.0, "loss"));
+        assert!(Guard::looks(0, 100) && Guard::looks(64, 100) && Guard::looks(99, 100) && !Guard::looks(65, 100));
+    }
+
+    fn outcome(restart: usize, scale: f32, end: TrainingEnd) -> ToyOutcome {
+        let w = vec![scale, 0.0, 0.0, scale];
+        let model = ToyModel { kind: ToyKind::ReluOutput, n_features: 2, d_hidden: 2, w, b: vec![0.0; 2] };
+        ToyOutcome { model, restart, end, trace: vec![] }
+    }
+
+    #[test]
+    fn the_restart_of_least_loss_stays_and_diverged_ones_do_not_count() {
+        let job = job(2, 2);
+        let wrong = || TrainingEnd::Diverged { step: 1, last_loss: 0.0, tensor: "w" };
+        let chosen = |restarts: Vec<(f32, TrainingEnd)>| {
+            let restarts = restarts.into_iter().enumerate().map(|(r, (scale, end))| outcome(r, scale, end)).collect();
+            choose_restart(Isa::available()[0], &job, restarts).restart
+        };
+        use TrainingEnd::Finished;
+        assert_eq!(chosen(vec![(0.5, Finished), (0.9, Finished), (0.7, Finished)]), 1);
+        assert_eq!(chosen(vec![(0.5, Finished), (0.9, wrong()), (0.7, Finished)]), 2);
+        assert_eq!(chosen(vec![(f32::NAN, wrong()), (0.1, Finished)]), 1);
+        assert_eq!(chosen(vec![(f32::NAN, wrong()), (0.1, wrong())]), 0);
+        assert_eq!(chosen(vec![(0.5, Finished), (0.5, Finished)]), 0);
+    }
+}
