@@ -91,6 +91,7 @@ pub struct ToyTrace {
 
 #[derive(Clone, Debug)]
 pub struct ToyOutcome {
+    /// As it was when training ended; where it diverged, weights need not be finite.
     pub model: ToyModel,
     /// Which restart was kept, from 0.
     pub restart: usize,

@@ -9,6 +9,7 @@ use crate::data::{Batch, Sampler};
 use crate::random::{Draws, Stream};
 
 impl ToyJob {
+    /// What kernels have to know of the model.
     pub fn shape(&self) -> Shape {
         Shape { kind: self.kind, n_features: self.world.n_features, d_hidden: self.d_hidden }
     }

@@ -69,13 +69,16 @@ pub enum Step {
 impl Step {
     /// Step `step`, from 0, at learning rate `lr` (the schedule's factor included).
     pub fn new(optimizer: Optimizer, lr: f64, weight_decay: f64, step: usize) -> Step {
-        let adaptive = |beta1: f64, beta2: f64, epsilon: f64, decay: f64, shrink: f64| Step::Adaptive {
-            take: [(1.0 - beta1) as f32, (1.0 - beta2) as f32],
-            rate: (-lr / (1.0 - power(beta1, step + 1))) as f32,
-            scale: (1.0 / (1.0 - power(beta2, step + 1))) as f32,
-            epsilon: epsilon as f32,
-            decay: decay as f32,
-            shrink: shrink as f32,
+        let adaptive = |beta1: f64, beta2: f64, epsilon: f64, decay: f64, shrink: f64| {
+            let [power1, power2] = powers([beta1, beta2], step + 1);
+            Step::Adaptive {
+                take: [(1.0 - beta1) as f32, (1.0 - beta2) as f32],
+                rate: (-lr / (1.0 - power1)) as f32,
+                scale: (1.0 / (1.0 - power2)) as f32,
+                epsilon: epsilon as f32,
+                decay: decay as f32,
+                shrink: shrink as f32,
+            }
         };
         match optimizer {
             Optimizer::Adam { beta1, beta2, epsilon } => adaptive(beta1, beta2, epsilon, weight_decay, 0.0),
@@ -87,26 +90,31 @@ impl Step {
     }
 }
 
-/// base^exponent by squaring: the same bits everywhere, which `powi` does not promise.
-fn power(base: f64, exponent: usize) -> f64 {
-    let (mut result, mut square, mut left) = (1.0, base, exponent);
+/// base^exponent by squaring: the same bits everywhere, which `powi` does not promise. Both at once, because the chain of
+/// products is what takes the time.
+fn powers(bases: [f64; 2], exponent: usize) -> [f64; 2] {
+    let (mut results, mut squares, mut left) = ([1.0; 2], bases, exponent);
     while left > 0 {
-        if left & 1 == 1 {
-            result *= square;
+        for i in 0..2 {
+            results[i] *= if left & 1 == 1 { squares[i] } else { 1.0 };
+            squares[i] *= squares[i];
         }
-        square *= square;
         left >>= 1;
     }
-    result
+    results
 }
 
 /// One step of one tensor, to be given to [`crate::backend::simd::run`]; inside another kernel call [`update`].
 pub struct Update<'a> {
+    /// What this step does.
     pub step: &'a Step,
     /// Factor of the gradient: 1, or less where gradients are clipped.
     pub scale: f32,
+    /// Moved in place.
     pub parameters: &'a mut [f32],
+    /// As long as the parameters.
     pub gradient: &'a [f32],
+    /// Made for as many parameters and the same optimiser.
     pub moments: &'a mut Moments,
 }
 
@@ -217,6 +225,7 @@ fn lanes<S: Simd>(x: S::F) -> [f32; 16] {
 pub struct ReferenceMoments(Vec<[f64; 2]>);
 
 impl ReferenceMoments {
+    /// Zeros for `len` parameters.
     pub fn new(len: usize) -> ReferenceMoments {
         ReferenceMoments(vec![[0.0; 2]; len])
     }
@@ -389,8 +398,9 @@ mod tests {
     fn powers_are_right_to_a_few_roundings() {
         for t in [1usize, 2, 3, 10, 1000, 30_000] {
             let expected = libm::pow(0.999, t as f64);
-            assert!((power(0.999, t) / expected - 1.0).abs() < 1e-12, "{t}");
+            assert!((powers([0.9, 0.999], t)[1] / expected - 1.0).abs() < 1e-12, "{t}");
         }
-        assert_eq!(power(0.9, 0), 1.0);
+        assert_eq!(powers([0.9, 0.5], 0), [1.0; 2]);
+        assert_eq!(powers([0.5, 0.0], 3), [0.125, 0.0]);
     }
 }

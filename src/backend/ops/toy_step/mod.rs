@@ -27,8 +27,11 @@ use crate::toy::ToyKind;
 /// What the kernels have to know of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
+    /// The function that makes x' of h.
     pub kind: ToyKind,
+    /// At least 1.
     pub n_features: usize,
+    /// At least 1.
     pub d_hidden: usize,
 }
 
@@ -41,11 +44,13 @@ impl Shape {
 
 /// One gradient, to be computed by [`gradient`].
 pub struct ToyStep<'a> {
+    /// The model's shape.
     pub shape: Shape,
     /// W and b, `[n_parameters]`.
     pub parameters: &'a [f32],
     /// c_i, `[n_features]`.
     pub slopes: &'a [f32],
+    /// x; lanes past its last sample count nothing.
     pub batch: &'a Batch,
     /// Whether the loss is wanted: most steps need none, and the gradient has the same bits without.
     pub with_loss: bool,

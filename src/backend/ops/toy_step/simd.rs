@@ -34,6 +34,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Memory for steps of this shape; about as much as the model times sixteen.
     pub fn new(shape: Shape) -> Scratch {
         let lanes = |len| vec![Lanes::default(); len];
         let Shape { n_features: n, d_hidden: m, .. } = shape;
