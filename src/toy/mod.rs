@@ -1,5 +1,8 @@
 //! Toy models: x through d_hidden dimensions and back.
 
 pub mod model;
+pub mod theory;
+pub mod train;
 
 pub use model::{LossScale, ToyInit, ToyJob, ToyKind, ToyModel, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
+pub use theory::Phase;

@@ -73,7 +73,8 @@ pub struct ToyJob {
 #[derive(Clone, Debug, PartialEq)]
 pub enum TrainingEnd {
     Finished,
-    /// The loss or a weight stopped being finite, or the loss exceeded its guard.
+    /// The loss or a weight stopped being finite, or the loss exceeded its guard: noticed after `step` finished steps;
+    /// `last_loss` is the last loss that was still in order (0 if none was); `tensor` is what was not, `w`, `b` or `loss`.
     Diverged {
         step: usize,
         last_loss: f64,
@@ -90,6 +91,7 @@ pub struct ToyTrace {
 
 #[derive(Clone, Debug)]
 pub struct ToyOutcome {
+    /// As it was when training ended; where it diverged, weights need not be finite.
     pub model: ToyModel,
     /// Which restart was kept, from 0.
     pub restart: usize,

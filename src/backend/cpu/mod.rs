@@ -1,0 +1,3 @@
+//! Training on the CPU: vector kernels, one thread a model.
+
+pub mod toy;

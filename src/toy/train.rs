@@ -1,0 +1,236 @@
+//! What every backend shares in training a toy model: where it starts, what its loss weighs, when it has diverged, and
+//! which restart stays.
+
+use super::model::{LossScale, ToyInit, ToyJob, ToyModel, ToyOutcome, TrainingEnd};
+use crate::backend::ops::toy_loss::ToyLoss;
+use crate::backend::ops::toy_step::Shape;
+use crate::backend::simd::Isa;
+use crate::data::{Batch, Sampler};
+use crate::random::{Draws, Stream};
+
+impl ToyJob {
+    /// What kernels have to know of the model.
+    pub fn shape(&self) -> Shape {
+        Shape { kind: self.kind, n_features: self.world.n_features, d_hidden: self.d_hidden }
+    }
+
+    /// The model before the first step. Weights are the words of [`Stream::ToyInit`] whose part is the restart's
+    /// number, in the order of `w`; so restart r starts the same in every job of one seed and shape, whatever else they
+    /// differ in.
+    pub fn initial_model(&self, restart: usize) -> ToyModel {
+        let Shape { kind, n_features, d_hidden } = self.shape();
+        let std = match self.init {
+            ToyInit::Xavier => (2.0 / (n_features + d_hidden) as f64).sqrt(),
+            ToyInit::Normal(std) => std,
+        };
+        let mut draws = Draws::new(self.seed, Stream::ToyInit, restart as u64);
+        let w = (0..n_features * d_hidden).map(|_| (std * draws.normal()) as f32).collect();
+        ToyModel { kind, n_features, d_hidden, w, b: vec![0.0; n_features] }
+    }
+
+    /// What the loss is multiplied by before it is differentiated: 1, or 1 over the mean firing probability (1 again where
+    /// nothing ever fires).
+    pub fn loss_factor(&self) -> f64 {
+        match self.train.loss_scale {
+            LossScale::Mean => 1.0,
+            LossScale::PerDensity => {
+                let p = self.world.marginal_probability();
+                let mean = p.iter().sum::<f64>() / p.len() as f64;
+                if mean > 0.0 { 1.0 / mean } else { 1.0 }
+            }
+        }
+    }
+
+    /// c_i = 2 I_i `loss_factor` / (batch_size n_features), so that dL/dx'_i = c_i (x'_i - x_i), `[n_features]`.
+    ///
+    /// Below 1e-20 it is 0: a curve of importance that falls so far would fill the gradient with denormal numbers, which
+    /// make the same step ten times slower and move no weight.
+    pub fn slopes(&self) -> Vec<f32> {
+        let factor = 2.0 * self.loss_factor() / (self.train.batch_size * self.world.n_features) as f64;
+        let slope = |importance: &f32| (*importance as f64 * factor) as f32;
+        self.importance.iter().map(slope).map(|c| if c.abs() < 1e-20 { 0.0 } else { c }).collect()
+    }
+
+    /// Whether the loss of `step` belongs in the trace: the first step, every `trace_every`-th and the last.
+    pub fn logs(&self, step: usize) -> bool {
+        self.trace_every > 0 && (step.is_multiple_of(self.trace_every) || step + 1 == self.train.steps)
+    }
+}
+
+/// Watches a training for divergence: a loss that is not finite or exceeds 1e6 times the loss of the first step plus 1e3,
+/// or a weight that is not finite.
+///
+/// It looks at every 64th step, at the last, and once more at the weights that come out. When it looks depends on
+/// nothing else, so the step it reports is the same everywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    first: Option<f64>,
+    last: f64,
+}
+
+impl Guard {
+    /// Whether the loss of `step` is looked at.
+    pub fn looks(step: usize, steps: usize) -> bool {
+        step.is_multiple_of(64) || step + 1 == steps
+    }
+
+    /// The end of the training if something is wrong after `step` steps. `loss` is that of the next batch, without
+    /// `loss_factor`; none after the last step.
+    pub fn look(&mut self, step: usize, loss: Option<f64>, w: &[f32], b: &[f32]) -> Option<TrainingEnd> {
+        let finite = |v: &[f32]| v.iter().all(|v| v.is_finite());
+        let tensor = if !finite(w) {
+            "w"
+        } else if !finite(b) {
+            "b"
+        } else {
+            let loss = loss.unwrap_or(self.last);
+            let first = *self.first.get_or_insert(loss);
+            if loss.is_finite() && loss <= 1e6 * first + 1e3 {
+                self.last = loss;
+                return None;
+            }
+            "loss"
+        };
+        Some(TrainingEnd::Diverged { step, last_loss: self.last, tensor })
+    }
+}
+
+/// Samples on which restarts are compared.
+const SELECT_SAMPLES: usize = 65_536;
+const SELECT_BATCH: usize = 1024;
+
+/// The restart of least importance-weighted loss on common fresh samples ([`Stream::Select`]); of equal ones the first.
+/// Restarts that diverged count only where all did: then the first stays.
+pub fn choose_restart(isa: Isa, job: &ToyJob, mut restarts: Vec<ToyOutcome>) -> ToyOutcome {
+    assert!(!restarts.is_empty());
+    let sound: Vec<usize> = (0..restarts.len()).filter(|&r| matches!(restarts[r].end, TrainingEnd::Finished)).collect();
+    if sound.len() < 2 {
+        return restarts.swap_remove(sound.first().copied().unwrap_or(0));
+    }
+    let mut losses: Vec<ToyLoss> = sound.iter().map(|&r| ToyLoss::new(&restarts[r].model, &job.importance)).collect();
+    let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Select);
+    let mut batch = Batch::default();
+    for step in 0..SELECT_SAMPLES / SELECT_BATCH {
+        sampler.draw(step as u32, SELECT_BATCH, &mut batch);
+        losses.iter_mut().for_each(|loss| loss.add(isa, &batch));
+    }
+    let weighted = losses.into_iter().map(|loss| loss.finish().1);
+    let best = weighted.zip(sound).min_by(|a, b| a.0.total_cmp(&b.0)).expect("two or more are sound").1;
+    restarts.swap_remove(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::data::{Magnitude, MagnitudeSharing, World};
+    use crate::toy::{ToyKind, ToyTrain};
+    use crate::training::{Optimizer, Schedule};
+
+    fn job(n_features: usize, d_hidden: usize) -> ToyJob {
+        ToyJob {
+            world: Arc::new(World {
+                n_features,
+                firing_probability: vec![0.25; n_features],
+                magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
+                magnitude_sharing: MagnitudeSharing::Independent,
+                groups: vec![],
+            }),
+            seed: 1,
+            kind: ToyKind::ReluOutput,
+            d_hidden,
+            importance: vec![1.0; n_features],
+            init: ToyInit::Xavier,
+            restarts: 1,
+            train: ToyTrain {
+                steps: 100,
+                batch_size: 10,
+                optimizer: Optimizer::default(),
+                lr: 1e-3,
+                schedule: Schedule::Constant,
+                weight_decay: 0.0,
+                loss_scale: LossScale::Mean,
+            },
+            trace_every: 0,
+        }
+    }
+
+    /// The mean of 20000 squares of normals over their variance is 1 ± 0.01 (one sigma): five sigma, false alarm 6e-7 for
+    /// other seeds.
+    #[test]
+    fn weights_start_normal_with_the_stated_spread_and_differ_by_restart() {
+        let mut job = job(200, 100);
+        for (init, std) in [(ToyInit::Xavier, (2.0f64 / 300.0).sqrt()), (ToyInit::Normal(0.7), 0.7)] {
+            job.init = init;
+            let model = job.initial_model(0);
+            let square = model.w.iter().map(|w| (*w as f64 / std).powi(2)).sum::<f64>() / 20_000.0;
+            assert!((square - 1.0).abs() < 0.05, "{square}");
+            assert!(model.b.iter().all(|b| *b == 0.0));
+            assert_ne!(job.initial_model(1).w, model.w);
+            assert_eq!(job.initial_model(0).w, model.w);
+        }
+    }
+
+    #[test]
+    fn slopes_follow_importance_and_density_and_are_never_denormal() {
+        let mut job = job(4, 2);
+        job.importance = vec![1.0, 0.5, 1e-19, 0.0];
+        assert_eq!(job.slopes(), [0.05, 0.025, 0.0, 0.0]);
+        job.train.loss_scale = LossScale::PerDensity;
+        assert_eq!(job.slopes(), [0.2, 0.1, 2e-20, 0.0]);
+        let silent = World { firing_probability: vec![0.0; 4], ..(*job.world).clone() };
+        job.world = Arc::new(silent);
+        assert_eq!(job.loss_factor(), 1.0);
+    }
+
+    #[test]
+    fn traces_have_the_first_step_the_last_and_every_so_many() {
+        let mut job = job(2, 1);
+        job.train.steps = 10;
+        let logged = |job: &ToyJob| (0..10).filter(|&s| job.logs(s)).collect::<Vec<_>>();
+        assert_eq!(logged(&job), Vec::<usize>::new());
+        job.trace_every = 4;
+        assert_eq!(logged(&job), [0, 4, 8, 9]);
+        job.trace_every = 100;
+        assert_eq!(logged(&job), [0, 9]);
+    }
+
+    #[test]
+    fn the_guard_names_what_went_wrong_and_the_last_sound_loss() {
+        let diverged = |step, last_loss, tensor| Some(TrainingEnd::Diverged { step, last_loss, tensor });
+        let mut guard = Guard::default();
+        let fine = [1.0];
+        assert_eq!(guard.look(0, Some(2.0), &fine, &fine), None);
+        assert_eq!(guard.look(64, Some(1.5e6), &fine, &fine), None);
+        assert_eq!(guard.look(128, Some(2.1e6), &fine, &fine), diverged(128, 1.5e6, "loss"));
+        assert_eq!(guard.look(128, Some(f64::NAN), &fine, &fine), diverged(128, 1.5e6, "loss"));
+        assert_eq!(guard.look(128, Some(1.0), &[f32::INFINITY], &fine), diverged(128, 1.5e6, "w"));
+        assert_eq!(guard.look(200, None, &fine, &[f32::NAN]), diverged(200, 1.5e6, "b"));
+        assert_eq!(guard.look(200, None, &fine, &fine), None);
+        assert_eq!(Guard::default().look(0, Some(f64::INFINITY), &fine, &fine), diverged(0, 0.0, "loss"));
+        assert!(Guard::looks(0, 100) && Guard::looks(64, 100) && Guard::looks(99, 100) && !Guard::looks(65, 100));
+    }
+
+    fn outcome(restart: usize, scale: f32, end: TrainingEnd) -> ToyOutcome {
+        let w = vec![scale, 0.0, 0.0, scale];
+        let model = ToyModel { kind: ToyKind::ReluOutput, n_features: 2, d_hidden: 2, w, b: vec![0.0; 2] };
+        ToyOutcome { model, restart, end, trace: vec![] }
+    }
+
+    #[test]
+    fn the_restart_of_least_loss_stays_and_diverged_ones_do_not_count() {
+        let job = job(2, 2);
+        let wrong = || TrainingEnd::Diverged { step: 1, last_loss: 0.0, tensor: "w" };
+        let chosen = |restarts: Vec<(f32, TrainingEnd)>| {
+            let restarts = restarts.into_iter().enumerate().map(|(r, (scale, end))| outcome(r, scale, end)).collect();
+            choose_restart(Isa::available()[0], &job, restarts).restart
+        };
+        use TrainingEnd::Finished;
+        assert_eq!(chosen(vec![(0.5, Finished), (0.9, Finished), (0.7, Finished)]), 1);
+        assert_eq!(chosen(vec![(0.5, Finished), (0.9, wrong()), (0.7, Finished)]), 2);
+        assert_eq!(chosen(vec![(f32::NAN, wrong()), (0.1, Finished)]), 1);
+        assert_eq!(chosen(vec![(f32::NAN, wrong()), (0.1, wrong())]), 0);
+        assert_eq!(chosen(vec![(0.5, Finished), (0.5, Finished)]), 0);
+    }
+}
