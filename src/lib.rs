@@ -20,3 +20,7 @@ pub mod random;
 
 /// Optimisers and schedules.
 pub mod training;
+
+/// Golden arrays, for tests.
+#[cfg(test)]
+mod testing;

@@ -4,6 +4,7 @@ use crate::hidden::HiddenSource;
 use crate::sae::{SaeJob, SaeOutcome};
 use crate::toy::{ToyJob, ToyOutcome};
 
+pub mod ops;
 pub mod simd;
 
 /// SAEs that read the same hidden states; those of equal batch size share one pass of data.

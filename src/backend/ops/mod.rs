@@ -1,0 +1,3 @@
+//! One operation each: signature, shapes, equation, and tests against plain loops.
+
+pub mod optimizer;
