@@ -4,7 +4,9 @@ use crate::hidden::HiddenSource;
 use crate::sae::{SaeJob, SaeOutcome};
 use crate::toy::{ToyJob, ToyOutcome};
 
+pub mod cpu;
 pub mod ops;
+pub mod reference;
 pub mod simd;
 
 /// SAEs that read the same hidden states; those of equal batch size share one pass of data.
