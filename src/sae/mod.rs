@@ -1,6 +1,17 @@
 //! Sparse autoencoders: h to latents to a reconstruction. One architecture, one file.
 
+#[cfg(test)]
+pub(crate) mod golden;
+pub mod program;
+pub mod relu;
+pub mod topk;
+pub mod train;
+pub mod weights;
+
 use ndarray::{Array2, ArrayD, ArrayView2};
+
+pub use program::{Penalty, Program};
+pub use weights::{Sae, Weights};
 
 use crate::toy::TrainingEnd;
 use crate::training::{Optimizer, Schedule};
@@ -28,6 +39,17 @@ pub enum Architecture {
     TopK { k: usize, aux_k: usize },
 }
 
+impl Architecture {
+    /// What a step of it does.
+    pub fn program(&self) -> Program {
+        match *self {
+            Architecture::Relu { l1, decoder } => relu::program(l1, decoder),
+            Architecture::TopK { k, aux_k } => topk::program(k, aux_k),
+        }
+    }
+}
+
+/// What holds the decoder of a ReLU autoencoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecoderRule {
     /// Unit rows; the gradient's part along each row is projected out.

@@ -1,0 +1,198 @@
+//! Trains sparse autoencoders on the CPU.
+//!
+//! One thread trains one autoencoder at a time, so that a small one stays in its cache; threads take different groups, or
+//! different autoencoders of a large group. Autoencoders of a group with equal batch size that are with one thread share
+//! each batch: it is drawn and packed once. Neither threads nor sharing touch a number, because batches come from a
+//! counter and an autoencoder reads nothing but its batches.
+
+pub mod step;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use self::step::{Scratch, Trainee};
+use crate::backend::Watch;
+use crate::backend::ops::layout::PackedBatch;
+use crate::backend::simd::Isa;
+use crate::sae::train::{Guard, HiddenBatches};
+use crate::sae::{Normalise, Sae, SaeJob, SaeOutcome, SaeTrace, Weights};
+use crate::toy::TrainingEnd;
+
+/// How often `watch` is told and asked.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+
+/// Trains the autoencoders of each group on its source; results are in the order of the jobs, none where `watch` said
+/// stop before a job was finished.
+pub fn train_from<H: HiddenBatches>(
+    isa: Isa,
+    groups: &[(&H, &[SaeJob])],
+    watch: &dyn Watch,
+) -> Vec<Vec<Option<SaeOutcome>>> {
+    let passes = passes(groups.iter().map(|group| group.1), rayon::current_num_threads());
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<_>> =
+        Mutex::new(groups.iter().map(|(_, jobs)| jobs.iter().map(|_| None).collect()).collect::<Vec<Vec<_>>>());
+    (0..rayon::current_num_threads()).into_par_iter().with_max_len(1).for_each(|_| {
+        while let Some(pass) = passes.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (source, jobs) = groups[pass.group];
+            let jobs_of_pass: Vec<&SaeJob> = pass.jobs.iter().map(|&job| &jobs[job]).collect();
+            let trained = train_pass(isa, source, &jobs_of_pass, watch);
+            let mut results = results.lock().expect("no thread panics while it holds this");
+            for (&job, outcome) in pass.jobs.iter().zip(trained) {
+                results[pass.group][job] = outcome;
+            }
+        }
+    });
+    results.into_inner().expect("no thread panics while it holds this")
+}
+
+/// Jobs of one group and batch size that one thread trains.
+#[derive(Clone, Debug, PartialEq)]
+struct Pass {
+    group: usize,
+    jobs: Vec<usize>,
+    cost: f64,
+}
+
+/// What there is to do, costliest first. Groups are cut where there are not enough of them for the threads; otherwise
+/// pieces keep at least four jobs, so that a batch is not drawn for too few.
+fn passes<'a>(groups: impl Iterator<Item = &'a [SaeJob]>, threads: usize) -> Vec<Pass> {
+    let mut whole = vec![];
+    for (group, jobs) in groups.enumerate() {
+        let mut by_batch_size = BTreeMap::<usize, Vec<usize>>::new();
+        for (i, job) in jobs.iter().enumerate() {
+            by_batch_size.entry(job.train.batch_size).or_default().push(i);
+        }
+        whole.extend(by_batch_size.into_values().map(|members| (group, jobs, members)));
+    }
+    let least = if whole.len() < threads { 1 } else { 4 };
+    let pieces = (2 * threads).div_ceil(whole.len().max(1));
+    let mut passes = vec![];
+    for (group, jobs, members) in whole {
+        let size = members.len().div_ceil(pieces).max(least);
+        for members in members.chunks(size) {
+            let cost = |&i: &usize| (jobs[i].train.steps * jobs[i].train.batch_size * jobs[i].n_latents) as f64;
+            passes.push(Pass { group, jobs: members.to_vec(), cost: members.iter().map(cost).sum() });
+        }
+    }
+    passes.sort_by(|a, b| b.cost.total_cmp(&a.cost));
+    passes
+}
+
+/// One autoencoder on its way.
+struct Run<'a> {
+    job: &'a SaeJob,
+    trainee: Trainee,
+    guard: Guard,
+    trace: Vec<SaeTrace>,
+    end: Option<TrainingEnd>,
+}
+
+impl Run<'_> {
+    /// One step; returns how many steps of the job are done with that.
+    fn step(&mut self, step: usize, batch: &PackedBatch, scratch: &mut Scratch) -> u64 {
+        let losses = self.trainee.gradients(batch, scratch);
+        self.end = self.guard.look(step, losses.total(), losses.mse);
+        if self.end.is_none() {
+            if self.job.logs(step) {
+                self.trace.push(SaeTrace { step, loss: losses.total(), l0: losses.l0 });
+            }
+            let norm = self.trainee.finish(scratch);
+            if !self.trainee.update(step, norm, scratch) {
+                self.end = Some(self.guard.diverged(step, self.trainee.broken_tensor()));
+            } else if step + 1 == self.job.train.steps {
+                self.end = Some(TrainingEnd::Finished);
+                return 1;
+            }
+        }
+        if self.end.is_some() { (self.job.train.steps - step) as u64 } else { 1 }
+    }
+
+    fn outcome(self, scale: f64) -> Option<SaeOutcome> {
+        let mut weights = self.trainee.weights();
+        weights.fold_scale(scale);
+        let coder = Box::new(Sae::new(weights, self.job.architecture.program().keep));
+        self.end.map(|end| SaeOutcome { coder, end, trace: self.trace })
+    }
+}
+
+/// Batches at the scales that the runs of a pass ask for.
+struct Feed<'a, H: HiddenBatches> {
+    source: &'a H,
+    batch_size: usize,
+    drawn: H::Batch,
+    /// Scale and packed batch, for no normalisation and for [`Normalise::MeanNorm`], where asked for.
+    packed: [Option<(f64, PackedBatch)>; 2],
+}
+
+impl<'a, H: HiddenBatches> Feed<'a, H> {
+    fn new(source: &'a H, jobs: &[&SaeJob]) -> Self {
+        let batch_size = jobs[0].train.batch_size;
+        let packed = [Normalise::None, Normalise::MeanNorm].map(|normalise| {
+            let asked = jobs.iter().any(|job| job.train.normalise == normalise);
+            asked.then(|| (normalise.scale(source, batch_size), PackedBatch::default()))
+        });
+        Feed { source, batch_size, drawn: H::Batch::default(), packed }
+    }
+
+    fn draw(&mut self, step: usize) {
+        let rows = self.source.draw(step as u32, self.batch_size, &mut self.drawn);
+        for (scale, packed) in self.packed.iter_mut().flatten() {
+            packed.fill(rows, self.source.d_hidden(), *scale as f32);
+        }
+    }
+
+    fn of(&self, normalise: Normalise) -> &(f64, PackedBatch) {
+        let at = match normalise {
+            Normalise::None => 0,
+            Normalise::MeanNorm => 1,
+        };
+        self.packed[at].as_ref().expect("made for every job of the pass")
+    }
+}
+
+fn train_pass<H: HiddenBatches>(isa: Isa, source: &H, jobs: &[&SaeJob], watch: &dyn Watch) -> Vec<Option<SaeOutcome>> {
+    if watch.stop() {
+        return jobs.iter().map(|_| None).collect();
+    }
+    let start = |job: &SaeJob| {
+        let program = job.architecture.program();
+        let weights = Weights::init(job.seed, job.n_latents, source.d_hidden(), &program);
+        Trainee::new(isa, &weights, program, job.train.clone())
+    };
+    let mut runs: Vec<Run> = (jobs.iter())
+        .map(|&job| Run { job, trainee: start(job), guard: Guard::default(), trace: vec![], end: None })
+        .collect();
+    for run in runs.iter_mut().filter(|run| run.job.train.steps == 0) {
+        run.end = Some(TrainingEnd::Finished);
+    }
+    let (mut feed, mut scratch) = (Feed::new(source, jobs), Scratch::default());
+    let (mut reported, mut done) = (Instant::now(), 0);
+    for step in 0.. {
+        if runs.iter().all(|run| run.end.is_some()) {
+            break;
+        }
+        feed.draw(step);
+        for run in runs.iter_mut().filter(|run| run.end.is_none()) {
+            done += run.step(step, &feed.of(run.job.train.normalise).1, &mut scratch);
+        }
+        if reported.elapsed() >= REPORT_EVERY {
+            watch.advance(std::mem::take(&mut done));
+            reported = Instant::now();
+            if watch.stop() {
+                break;
+            }
+        }
+    }
+    watch.advance(done);
+    runs.into_iter()
+        .map(|run| {
+            let scale = feed.of(run.job.train.normalise).0;
+            run.outcome(scale)
+        })
+        .collect()
+}

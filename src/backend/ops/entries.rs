@@ -1,0 +1,52 @@
+//! What the samples of a panel keep.
+
+use super::PANEL;
+
+/// Up to `capacity` latents a sample, each with its value.
+#[derive(Clone, Debug)]
+pub struct Entries {
+    capacity: usize,
+    count: [usize; PANEL],
+    /// `[PANEL][capacity]`
+    latents: Vec<u32>,
+    values: Vec<f32>,
+}
+
+impl Entries {
+    pub fn new(capacity: usize) -> Entries {
+        Entries { capacity, count: [0; PANEL], latents: vec![0; PANEL * capacity], values: vec![0.0; PANEL * capacity] }
+    }
+
+    /// Forgets everything; from now on a sample has room for `capacity` entries.
+    pub fn clear(&mut self, capacity: usize) {
+        if capacity > self.capacity {
+            *self = Entries::new(capacity);
+        }
+        self.count = [0; PANEL];
+    }
+
+    #[inline(always)]
+    pub fn push(&mut self, sample: usize, latent: u32, value: f32) {
+        let at = self.count[sample];
+        assert!(at < self.capacity);
+        self.latents[sample * self.capacity + at] = latent;
+        self.values[sample * self.capacity + at] = value;
+        self.count[sample] = at + 1;
+    }
+
+    /// Latents of a sample and their values.
+    #[inline(always)]
+    pub fn of(&self, sample: usize) -> (&[u32], &[f32]) {
+        let range = sample * self.capacity..sample * self.capacity + self.count[sample];
+        (&self.latents[range.clone()], &self.values[range])
+    }
+
+    /// Entries of all samples together.
+    pub fn len(&self) -> usize {
+        self.count.iter().sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

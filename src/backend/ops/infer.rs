@@ -1,0 +1,116 @@
+//! Encoding and decoding of samples at inference, for SAEs and baselines alike.
+//!
+//! ```text
+//! pre_j = offset_j + w_enc_j · h        kept by the rule of [`Keep`], ReLU but for `Keep::All`
+//! ĥ     = b_dec + Σ z_j w_dec_j         over z_j ≠ 0, ascending j
+//! ```
+//!
+//! Both are the fixed sums of the training step, so a row's bits depend on nothing but the row and the weights.
+
+use ndarray::{Array2, ArrayView2};
+
+use super::entries::Entries;
+use super::layout::{pack_panel, pack_rows};
+use super::product::{Product, Strided};
+use super::select::{Keep, SelectTop, TopScratch};
+use super::{LANES, PANEL, TILES, flat, flat_mut, rows, vectors};
+use crate::backend::simd::{self, Isa, Kernel, Lanes, Simd};
+
+/// An encoder that selects among affine functions of h.
+#[derive(Clone, Copy)]
+pub struct Encoder<'a> {
+    /// `[n_latents, d]`
+    pub w_enc: ArrayView2<'a, f32>,
+    /// `[n_latents]`
+    pub offset: &'a [f32],
+    /// `[n_latents]`: selection is by pre_j norm_j.
+    pub norm: &'a [f32],
+    pub keep: Keep,
+}
+
+impl Encoder<'_> {
+    /// Latents `[samples, n_latents]` of h `[samples, d]`.
+    pub fn encode(&self, isa: Isa, h: ArrayView2<'_, f32>) -> Array2<f32> {
+        let (m, d) = self.w_enc.dim();
+        assert_eq!(h.ncols(), d, "hidden states of the wrong width");
+        let (h, w_enc) = (h.as_standard_layout(), self.w_enc.as_standard_layout());
+        let (h, w_enc) = (h.as_slice().expect("standard layout"), w_enc.as_slice().expect("standard layout"));
+        let mut latents = vec![0.0; h.len() / d * m];
+        let (mut panel, mut pre) = (vec![Lanes::default(); d * TILES], vec![Lanes::default(); m * TILES]);
+        let (mut scratch, mut kept) = (TopScratch::default(), Entries::new(0));
+        for (h, out) in h.chunks(PANEL * d).zip(latents.chunks_mut(PANEL * m)) {
+            let live = h.len() / d;
+            pack_panel(h, d, 1.0, &mut panel);
+            let weights = Strided { numbers: w_enc, row_stride: d, depth_stride: 1 };
+            simd::run(isa, Product { weights, start: self.offset, x: &panel, out: &mut pre });
+            match self.keep {
+                Keep::All => transpose(flat(&pre), m, out, |x| x),
+                Keep::Positive => transpose(flat(&pre), m, out, |x| if x > 0.0 { x } else { 0.0 }),
+                Keep::Top(k) => {
+                    let (pre, norm) = (&pre[..], self.norm);
+                    let (scratch, kept) = (&mut scratch, &mut kept);
+                    simd::run(isa, SelectTop { pre, norm, among: None, k, relu: true, live, scratch, kept });
+                    for (s, row) in out.chunks_exact_mut(m).enumerate() {
+                        let (latents, values) = kept.of(s);
+                        for (&j, &z) in latents.iter().zip(values) {
+                            row[j as usize] = z;
+                        }
+                    }
+                }
+            }
+        }
+        Array2::from_shape_vec((latents.len() / m, m), latents).expect("as many numbers as the shape says")
+    }
+}
+
+/// A panel `[m][PANEL]` as rows `[samples, m]`, sixteen latents at a time so that both sides stay in the cache.
+fn transpose(pre: &[f32], m: usize, out: &mut [f32], f: impl Fn(f32) -> f32) {
+    for first in (0..m).step_by(LANES) {
+        let last = (first + LANES).min(m);
+        for (s, row) in out.chunks_exact_mut(m).enumerate() {
+            for (j, out) in row[first..last].iter_mut().enumerate() {
+                *out = f(pre[(first + j) * PANEL + s]);
+            }
+        }
+    }
+}
+
+/// Reconstructions `[samples, d]` of `latents` `[samples, n_latents]` with `decoder` `[n_latents, d]` and bias `[d]`.
+pub fn decode(isa: Isa, latents: ArrayView2<'_, f32>, decoder: ArrayView2<'_, f32>, bias: &[f32]) -> Array2<f32> {
+    let (m, d) = decoder.dim();
+    assert_eq!(latents.ncols(), m, "latents of the wrong width");
+    let (latents, decoder) = (latents.as_standard_layout(), decoder.as_standard_layout());
+    let latents = latents.as_slice().expect("standard layout");
+    let (mut w_dec, mut start) = (vec![], vec![]);
+    pack_rows(decoder.as_slice().expect("standard layout"), d, 1.0, &mut w_dec);
+    pack_rows(bias, d, 1.0, &mut start);
+    let mut out = vec![0.0; latents.len() / m * d];
+    simd::run(isa, Decode { latents, w_dec: &w_dec, start: &start, out: &mut out, d });
+    Array2::from_shape_vec((latents.len() / m, d), out).expect("as many numbers as the shape says")
+}
+
+struct Decode<'a> {
+    latents: &'a [f32],
+    /// `[n_latents][vectors(d)]`
+    w_dec: &'a [Lanes],
+    start: &'a [Lanes],
+    out: &'a mut [f32],
+    d: usize,
+}
+
+impl Kernel for Decode<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let width = vectors(self.d);
+        let m = self.w_dec.len() / width;
+        let mut row = vec![Lanes::default(); width];
+        for (latents, out) in self.latents.chunks_exact(m).zip(self.out.chunks_exact_mut(self.d)) {
+            row.copy_from_slice(self.start);
+            for (j, &z) in latents.iter().enumerate().filter(|(_, z)| **z != 0.0) {
+                rows::add_multiple::<S>(&mut row, z, &self.w_dec[j * width..][..width]);
+            }
+            out.copy_from_slice(&flat_mut(&mut row)[..self.d]);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What is done once a step for each latent's rows: the end of the gradients, and what the next step reads.
+//!
+//! ```text
+//! FinishGradients, from sums over samples:
+//!   db_dec   = Σ_s G - Σ_j db_enc_j w_enc_j
+//!   dW_enc_j = Σ_s dz h - db_enc_j b_dec
+//!   dW_dec_j = Σ_s z G + pull_j w_dec_j           pull_j = l1 / n · Σ_s z_j / |w_dec_j|: the penalty's share
+//!   unit rows: dW_dec_j -= (dW_dec_j · w_dec_j) w_dec_j
+//!   squared norm of all four
+//! Refresh, after the optimiser:
+//!   unit rows: w_dec_j /= |w_dec_j|
+//!   norm_j = |w_dec_j|,  offset_j = b_enc_j - w_enc_j · b_dec
+//! ```
+
+use super::sparse::GradientSums;
+use crate::backend::simd::{Kernel, Lanes, Simd};
+
+/// Turns `sums` into the gradients of all four parameters, in place; returns the square of their global norm.
+pub struct FinishGradients<'a> {
+    pub w_enc: &'a [Lanes],
+    pub w_dec: &'a [Lanes],
+    pub b_dec: &'a [Lanes],
+    /// `[n_latents]`; none: no penalty on decoder norms.
+    pub pull: Option<&'a [f32]>,
+    /// Take out the part of each decoder row's gradient along the (unit) row.
+    pub project: bool,
+    pub sums: &'a mut GradientSums,
+}
+
+impl Kernel for FinishGradients<'_> {
+    type Out = f64;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> f64 {
+        let FinishGradients { w_enc, w_dec, b_dec, pull, project, sums } = self;
+        let width = b_dec.len();
+        let weights = w_enc.chunks_exact(width).zip(w_dec.chunks_exact(width));
+        let gradients = sums.w_enc.chunks_exact_mut(width).zip(sums.w_dec.chunks_exact_mut(width));
+        let mut total = 0.0;
+        for (latent, ((enc, dec), (d_enc, d_dec))) in weights.zip(gradients).enumerate() {
+            let bias = sums.b_enc[latent];
+            let mut square = S::splat(0.0);
+            for v in 0..width {
+                let gradient = S::fma(S::splat(-bias), S::load(&b_dec[v]), S::load(&d_enc[v]));
+                square = S::fma(gradient, gradient, square);
+                S::store(gradient, &mut d_enc[v]);
+                let rest = S::fma(S::splat(-bias), S::load(&enc[v]), S::load(&sums.b_dec[v]));
+                S::store(rest, &mut sums.b_dec[v]);
+            }
+            if let Some(pull) = pull {
+                add_multiple::<S>(d_dec, pull[latent], dec);
+            }
+            if project {
+                let along = dot::<S>(d_dec, dec);
+                add_multiple::<S>(d_dec, -along, dec);
+            }
+            for d_dec in d_dec.iter() {
+                square = S::fma(S::load(d_dec), S::load(d_dec), square);
+            }
+            total += S::fold(square) as f64 + bias as f64 * bias as f64;
+        }
+        total + dot::<S>(&sums.b_dec, &sums.b_dec) as f64
+    }
+}
+
+/// Norms and offsets of the weights as they are now. Returns whether every weight is a finite number.
+pub struct Refresh<'a> {
+    pub w_enc: &'a [Lanes],
+    pub b_enc: &'a [f32],
+    pub w_dec: &'a mut [Lanes],
+    pub b_dec: &'a [Lanes],
+    /// Divide decoder rows by their norm (a row of zeros stays).
+    pub unit: bool,
+    /// `[n_latents]`
+    pub norm: &'a mut [f32],
+    /// `[n_latents]`
+    pub offset: &'a mut [f32],
+}
+
+impl Kernel for Refresh<'_> {
+    type Out = bool;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> bool {
+        let width = self.b_dec.len();
+        let mut finite = true;
+        let rows = self.w_enc.chunks_exact(width).zip(self.w_dec.chunks_exact_mut(width)).zip(self.b_enc);
+        for (latent, ((enc, dec), bias)) in rows.enumerate() {
+            let mut norm = dot::<S>(dec, dec).sqrt();
+            if self.unit && norm > 0.0 {
+                for row in dec.iter_mut() {
+                    S::store(S::div(S::load(row), S::splat(norm)), row);
+                }
+                norm /= norm;
+            }
+            let offset = bias - dot::<S>(enc, self.b_dec);
+            // Any weight that is not finite makes one of the two so: products with 0 of an infinity are not numbers.
+            finite &= norm.is_finite() && offset.is_finite();
+            (self.norm[latent], self.offset[latent]) = (norm, offset);
+        }
+        finite
+    }
+}
+
+/// Σ a b: sixteen fused chains over the vectors, then the fold.
+#[inline(always)]
+pub fn dot<S: Simd>(a: &[Lanes], b: &[Lanes]) -> f32 {
+    let mut sum = S::splat(0.0);
+    for (a, b) in a.iter().zip(b) {
+        sum = S::fma(S::load(a), S::load(b), sum);
+    }
+    S::fold(sum)
+}
+
+/// to += factor x.
+#[inline(always)]
+pub fn add_multiple<S: Simd>(to: &mut [Lanes], factor: f32, x: &[Lanes]) {
+    for (to, x) in to.iter_mut().zip(x) {
+        S::store(S::fma(S::splat(factor), S::load(x), S::load(to)), to);
+    }
+}

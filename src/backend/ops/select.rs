@@ -1,0 +1,360 @@
+//! Which latents of a sample are kept.
+//!
+//! ```text
+//! positive:  latents with pre > 0
+//! top:       the k latents of greatest pre_j norm_j, ties to the lower latent; then, with `relu`, those with pre > 0
+//! ```
+//!
+//! `top` for k up to 4 keeps, in each lane, the best so far in order of value. For larger k it first finds a bar per
+//! lane that at least k keys reach and few more: the k-th greatest of the maxima of blocks of latents is one, and
+//! halving the range of the maxima comes close to it without sorting. One pass then collects what reaches the bar, and
+//! a selection on (key, lower latent first) ends it. Both are exact.
+
+use super::entries::Entries;
+use super::{LANES, PANEL, TILES, flat};
+use crate::backend::simd::{Kernel, Lanes, Simd};
+
+/// The rule by which latents are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All of them, of either sign.
+    All,
+    /// Those with pre > 0.
+    Positive,
+    /// The k of greatest pre_j |decoder_j| where pre > 0; ties to the lower latent.
+    Top(usize),
+}
+
+/// Keeps the positive pre-activations of a panel, ascending latent.
+pub struct SelectPositive<'a> {
+    /// `[n_latents][TILES]`
+    pub pre: &'a [Lanes],
+    /// Samples of the panel that are not padding.
+    pub live: usize,
+    pub kept: &'a mut Entries,
+}
+
+impl Kernel for SelectPositive<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        self.kept.clear(self.pre.len() / TILES);
+        for (latent, row) in self.pre.chunks_exact(TILES).enumerate() {
+            for (v, lanes) in row.iter().enumerate() {
+                let mut bits = S::positive_bits(S::load(lanes)) & live_bits(self.live, v);
+                while bits != 0 {
+                    let lane = bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    self.kept.push(v * LANES + lane, latent as u32, lanes.0[lane]);
+                }
+            }
+        }
+    }
+}
+
+/// Bit l is set where lane l of vector `v` is a sample below `live`.
+#[inline(always)]
+pub fn live_bits(live: usize, v: usize) -> u32 {
+    let lanes = live.saturating_sub(v * LANES).min(LANES);
+    (1u32 << lanes) - 1
+}
+
+/// Memory that [`SelectTop`] uses again from panel to panel.
+#[derive(Clone, Debug, Default)]
+pub struct TopScratch {
+    maxima: Vec<Lanes>,
+    /// Candidates of one vector of samples: `[LANES][candidates]`, as (key, lower candidate first) in one number.
+    found: Vec<u64>,
+    order: Vec<u64>,
+}
+
+/// Keeps the k greatest of a panel.
+pub struct SelectTop<'a> {
+    /// `[n_latents][TILES]`
+    pub pre: &'a [Lanes],
+    /// `[n_latents]`
+    pub norm: &'a [f32],
+    /// Latents to choose from, ascending; none: all.
+    pub among: Option<&'a [u32]>,
+    pub k: usize,
+    /// Drop what is not positive.
+    pub relu: bool,
+    pub live: usize,
+    pub scratch: &'a mut TopScratch,
+    pub kept: &'a mut Entries,
+}
+
+impl Kernel for SelectTop<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self) {
+        let k = self.k.min(self.candidates());
+        self.k = k;
+        self.kept.clear(k);
+        for v in 0..self.live.div_ceil(LANES) {
+            match k {
+                0 => {}
+                1 => self.insert::<S, 1>(v),
+                2 => self.insert::<S, 2>(v),
+                3 => self.insert::<S, 3>(v),
+                4 => self.insert::<S, 4>(v),
+                _ => self.collect::<S>(v),
+            }
+        }
+    }
+}
+
+impl SelectTop<'_> {
+    #[inline(always)]
+    fn candidates(&self) -> usize {
+        self.among.map_or(self.norm.len(), <[u32]>::len)
+    }
+
+    #[inline(always)]
+    fn latent(&self, candidate: usize) -> usize {
+        self.among.map_or(candidate, |among| among[candidate] as usize)
+    }
+
+    /// pre norm of a candidate, for the samples of vector `v`.
+    #[inline(always)]
+    fn key<S: Simd>(&self, candidate: usize, v: usize) -> S::F {
+        let latent = self.latent(candidate);
+        S::mul(S::load(&self.pre[latent * TILES + v]), S::splat(self.norm[latent]))
+    }
+
+    #[inline(always)]
+    fn push(&mut self, sample: usize, candidate: usize) {
+        let latent = self.latent(candidate);
+        let value = flat(self.pre)[latent * PANEL + sample];
+        if value > 0.0 || !self.relu {
+            self.kept.push(sample, latent as u32, value);
+        }
+    }
+
+    /// K is known: each lane holds its K best so far, in registers.
+    #[inline(always)]
+    fn insert<S: Simd, const K: usize>(&mut self, v: usize) {
+        let mut keys = [S::splat(f32::NEG_INFINITY); K];
+        // Numbers of candidates ride along as f32, exact below 2^24.
+        let mut names = [S::splat(0.0); K];
+        for candidate in 0..self.candidates() {
+            let key = self.key::<S>(candidate, v);
+            let (mut next_key, mut next_name) = (key, S::splat(candidate as f32));
+            for slot in 0..K {
+                let (old_key, old_name) = (keys[slot], names[slot]);
+                // Strictly greater: of equal keys the one that came first, the lower latent, stays ahead. What the new
+                // key pushes out of a slot moves to the next one, whatever lies there.
+                keys[slot] = S::where_greater(key, old_key, next_key, old_key);
+                names[slot] = S::where_greater(key, old_key, next_name, old_name);
+                next_key = S::where_greater(key, old_key, old_key, next_key);
+                next_name = S::where_greater(key, old_key, old_name, next_name);
+            }
+        }
+        let (mut keys_out, mut names_out) = ([Lanes::default(); K], [Lanes::default(); K]);
+        for slot in 0..K {
+            S::store(keys[slot], &mut keys_out[slot]);
+            S::store(names[slot], &mut names_out[slot]);
+        }
+        for lane in 0..(self.live - v * LANES).min(LANES) {
+            for slot in 0..K {
+                // A slot stays empty where pre-activations are not numbers.
+                if keys_out[slot].0[lane] > f32::NEG_INFINITY {
+                    self.push(v * LANES + lane, names_out[slot].0[lane] as usize);
+                }
+            }
+        }
+    }
+
+    /// Any k: a bar, what reaches it, and the k greatest of that.
+    #[inline(always)]
+    fn collect<S: Simd>(&mut self, v: usize) {
+        let (k, candidates) = (self.k, self.candidates());
+        let bar = self.bar::<S>(v);
+        let mut counts = [0; LANES];
+        let mut found = std::mem::take(&mut self.scratch.found);
+        found.resize(LANES * candidates, 0);
+        let live = live_bits(self.live, v);
+        for candidate in 0..candidates {
+            let key = self.key::<S>(candidate, v);
+            let mut lanes = Lanes::default();
+            S::store(key, &mut lanes);
+            let mut bits = !S::positive_bits(S::sub(bar, key)) & live;
+            while bits != 0 {
+                let lane = bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                found[lane * candidates + counts[lane]] = ordered(lanes.0[lane], candidate);
+                counts[lane] += 1;
+            }
+        }
+        let mut order = std::mem::take(&mut self.scratch.order);
+        for (lane, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let found = &found[lane * candidates..][..count];
+            let mut least = 0;
+            if count > k {
+                order.clear();
+                order.extend_from_slice(found);
+                least = *order.select_nth_unstable(count - k).1;
+            }
+            for &entry in found.iter().filter(|entry| **entry >= least) {
+                self.push(v * LANES + lane, (u32::MAX - entry as u32) as usize);
+            }
+        }
+        (self.scratch.found, self.scratch.order) = (found, order);
+    }
+
+    /// In each lane a number that at least k keys reach.
+    #[inline(always)]
+    fn bar<S: Simd>(&mut self, v: usize) -> S::F {
+        let (k, candidates) = (self.k, self.candidates());
+        let block = (candidates / (4 * k).next_power_of_two()).max(1);
+        let blocks = candidates.div_ceil(block);
+        let mut maxima = std::mem::take(&mut self.scratch.maxima);
+        maxima.resize(blocks, Lanes::default());
+        let (mut low, mut high) = (S::splat(f32::INFINITY), S::splat(f32::NEG_INFINITY));
+        for (b, maximum) in maxima.iter_mut().enumerate() {
+            let mut top = self.key::<S>(b * block, v);
+            for candidate in b * block + 1..((b + 1) * block).min(candidates) {
+                top = S::max(top, self.key::<S>(candidate, v));
+            }
+            S::store(top, maximum);
+            low = S::where_greater(low, top, top, low);
+            high = S::max(high, top);
+        }
+        // At least k maxima reach `low` at every step, at first because all do.
+        let (one, spare) = (S::splat(1.0), S::splat((blocks - k) as f32 + 0.5));
+        for _ in 0..12 {
+            let middle = S::mul(S::add(low, high), S::splat(0.5));
+            let mut below = S::splat(0.0);
+            for maximum in &maxima {
+                below = S::add(below, S::where_positive(S::sub(middle, S::load(maximum)), one));
+            }
+            low = S::where_greater(spare, below, middle, low);
+            high = S::where_greater(spare, below, high, middle);
+        }
+        self.scratch.maxima = maxima;
+        low
+    }
+}
+
+/// A number that orders by key, then by lower candidate.
+#[inline(always)]
+fn ordered(key: f32, candidate: usize) -> u64 {
+    // -0 is made 0, which it equals.
+    let bits = (key + 0.0).to_bits();
+    let rising = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    (rising as u64) << 32 | (u32::MAX - candidate as u32) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::ops::flat_mut;
+    use crate::backend::simd::{self, Isa};
+    use crate::random::{Draws, Stream};
+
+    /// The definition: a stable sort of the keys.
+    fn plain(pre: &[f32], norm: &[f32], among: &[u32], k: usize, relu: bool, s: usize) -> Vec<(u32, f32)> {
+        let key = |j: u32| pre[j as usize * PANEL + s] * norm[j as usize];
+        let mut order = among.to_vec();
+        order.sort_by(|&a, &b| key(b).partial_cmp(&key(a)).expect("no NaN here"));
+        order.truncate(k);
+        order.retain(|&j| pre[j as usize * PANEL + s] > 0.0 || !relu);
+        order.sort_unstable();
+        order.into_iter().map(|j| (j, pre[j as usize * PANEL + s])).collect()
+    }
+
+    fn kept_by(kept: &Entries, s: usize) -> Vec<(u32, f32)> {
+        let (latents, values) = kept.of(s);
+        let mut found: Vec<_> = latents.iter().copied().zip(values.iter().copied()).collect();
+        found.sort_unstable_by_key(|entry| entry.0);
+        found
+    }
+
+    /// Pre-activations on a coarse grid, so that many keys tie.
+    fn coarse(m: usize, levels: u32, part: u64) -> Vec<Lanes> {
+        let mut draws = Draws::new(5, Stream::SaeInit, part);
+        let mut pre = vec![Lanes::default(); m * TILES];
+        for x in flat_mut(&mut pre) {
+            *x = draws.below(levels) as f32 - (levels / 3) as f32;
+        }
+        pre
+    }
+
+    fn check(pre: &[Lanes], norm: &[f32], among: Option<&[u32]>, k: usize, relu: bool, live: usize) {
+        let all: Vec<u32> = (0..norm.len() as u32).collect();
+        for isa in Isa::available() {
+            let (mut scratch, mut kept) = (TopScratch::default(), Entries::new(0));
+            simd::run(isa, SelectTop { pre, norm, among, k, relu, live, scratch: &mut scratch, kept: &mut kept });
+            for s in 0..PANEL {
+                let expected =
+                    if s < live { plain(flat(pre), norm, among.unwrap_or(&all), k, relu, s) } else { vec![] };
+                assert_eq!(kept_by(&kept, s), expected, "{isa:?}, {} latents, k = {k}, sample {s}", norm.len());
+            }
+        }
+    }
+
+    #[test]
+    fn topk_keeps_ties_in_index_order() {
+        for m in [1, 2, 15, 16, 17, 40, 300] {
+            let norm: Vec<f32> = (0..m).map(|j| [1.0, 0.5, 2.0][j % 3]).collect();
+            for k in [1, 2, 3, 4, 5, 6, 11, m / 2, m].into_iter().filter(|&k| k >= 1 && k <= m) {
+                check(&coarse(m, 7, 1), &norm, None, k, true, PANEL);
+                check(&coarse(m, 1000, 2), &norm, None, k, false, 17);
+            }
+        }
+    }
+
+    #[test]
+    fn all_equal_keys_keep_the_lowest_latents() {
+        let pre = vec![Lanes([2.0; LANES]); 50 * TILES];
+        for k in [1, 3, 7, 49] {
+            check(&pre, &[1.0; 50], None, k, true, PANEL);
+        }
+    }
+
+    #[test]
+    fn a_choice_among_some_latents_ignores_the_others_and_keeps_negative_values_if_asked() {
+        let among: Vec<u32> = (0..60).filter(|j| j % 4 == 1).collect();
+        for k in [1, 4, 6, 15, 40] {
+            check(&coarse(60, 9, 3), &[1.0; 60], Some(&among), k, false, 33);
+        }
+    }
+
+    #[test]
+    fn nothing_positive_keeps_nothing_and_values_that_are_not_numbers_do_not_panic() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut pre = vec![Lanes([-1.0; LANES]); 40 * TILES];
+            check(&pre, &[1.0; 40], None, 6, true, PANEL);
+            pre[8] = Lanes([bad; LANES]);
+            for k in [2, 6] {
+                let (mut scratch, mut kept) = (TopScratch::default(), Entries::new(0));
+                let select = SelectTop {
+                    pre: &pre,
+                    norm: &[1.0; 40],
+                    among: None,
+                    k,
+                    relu: false,
+                    live: PANEL,
+                    scratch: &mut scratch,
+                    kept: &mut kept,
+                };
+                simd::run(Isa::available()[0], select);
+                assert!(kept.len() <= k * PANEL);
+            }
+        }
+    }
+
+    #[test]
+    fn positive_values_are_kept_in_ascending_order_of_latents() {
+        let pre = coarse(33, 5, 4);
+        for isa in Isa::available() {
+            let mut kept = Entries::new(0);
+            simd::run(isa, SelectPositive { pre: &pre, live: 18, kept: &mut kept });
+            for s in 0..PANEL {
+                let expected: Vec<u32> =
+                    (0..33).filter(|&j| s < 18 && flat(&pre)[j as usize * PANEL + s] > 0.0).collect();
+                assert_eq!(kept.of(s).0, expected);
+            }
+        }
+    }
+}
