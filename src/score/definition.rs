@@ -1,0 +1,271 @@
+//! What each score is: name, version, words, formula, source, axis label. `explain`, column docs and figure labels read
+//! this; the definitions themselves stand beside the code that computes them.
+
+/// One score, defined once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Definition {
+    /// As written in `score:` and as the column is called. Of a vector, its base name: `norm` for `norm_0`, `norm_last`.
+    pub name: &'static str,
+    /// Raised when a value may change for the same arrays.
+    pub version: u32,
+    /// One line.
+    pub meaning: &'static str,
+    pub formula: &'static str,
+    /// Paper or code that the definition comes from.
+    pub source: &'static str,
+    /// Arrays without which the score is left out.
+    pub needs: &'static [Need],
+    pub kind: Kind,
+    pub shape: Shape,
+    /// Axis label: words, symbol, unit.
+    pub label: &'static str,
+    /// None where neither end is better by itself.
+    pub better: Option<Better>,
+}
+
+/// An array, or what else a score is computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    Truth,
+    Dictionary,
+    Features,
+    Latents,
+    Hidden,
+    Reconstruction,
+    Parents,
+    /// A trained toy model with its importances.
+    ToyModel,
+    /// A world and toy model that have a closed-form theory.
+    Theory,
+}
+
+/// What kind of number (or word) one entry is; figures choose ranges and colours by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No fixed range.
+    Amount,
+    /// In [0, 1].
+    Share,
+    /// In [-1, 1].
+    Cosine,
+    /// A whole number, or a mean of whole numbers.
+    Count,
+    Degrees,
+    Word,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Scalar,
+    /// A vector with one entry a feature.
+    PerFeature,
+    /// A vector with one entry a latent.
+    PerLatent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
+/// Which entry of a vector score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Index {
+    At(usize),
+    Last,
+}
+
+use super::{
+    absorption, absorption_gap, classification, counts, cross, fisher, gaps, geometry, interference, leakage, magnitude, mcc,
+    merging, mixing, mmcs, reconstruction, simulation, splitting, toy_loss, uniqueness,
+};
+
+/// Every score, in the order of rows and of the JSON of the `score` command.
+pub const SCORES: &[Definition] = &[
+    toy_loss::LOSS,
+    toy_loss::LOSS_WEIGHTED,
+    geometry::N_REPRESENTED,
+    geometry::NORM_MEAN,
+    geometry::D_STAR,
+    geometry::CAPACITY,
+    interference::INTERFERENCE,
+    interference::MUTUAL_COHERENCE,
+    interference::WELCH_GAP,
+    gaps::GAP_MIN_DEGREES,
+    gaps::GAP_MAX_DEGREES,
+    THEORY_MARGIN,
+    mmcs::MMCS,
+    mmcs::RECOVERED,
+    mcc::MCC,
+    uniqueness::UNIQUENESS,
+    counts::TRUE_L0,
+    counts::L0,
+    counts::DEAD,
+    counts::DEAD_FRACTION,
+    mmcs::MMCS_LATENTS,
+    mcc::MCC_REPRESENTED,
+    merging::MERGING,
+    fisher::FISHER_DIAGONALITY,
+    leakage::LEAKAGE,
+    simulation::SIMULATION_SCORE,
+    classification::PRECISION,
+    classification::RECALL,
+    classification::F1,
+    magnitude::MAGNITUDE_SLOPE,
+    splitting::SPLITTING,
+    splitting::SPLIT_SHARE,
+    splitting::MISSED_SHARE,
+    absorption::ABSORPTION_ANY,
+    mixing::MIXING,
+    absorption::ABSORPTION,
+    absorption::ABSORPTION_FULL,
+    absorption_gap::ABSORPTION_GAP,
+    reconstruction::EXPLAINED_VARIANCE,
+    reconstruction::FVU,
+    reconstruction::SHRINKAGE,
+    geometry::NORM,
+    geometry::SUPERPOSITION,
+    geometry::DIMENSIONALITY,
+    geometry::PHASE,
+    THEORY_PHASE,
+    counts::DENSITY,
+    cross::CROSS,
+];
+
+/// Computed from closed forms by the toy module; defined here so that every column has its definition in one list.
+pub const THEORY_PHASE: Definition = Definition {
+    name: "theory_phase",
+    version: 1,
+    meaning: "phase of feature i in the solution of least closed-form loss",
+    formula: "argmin over the candidate solutions of their expected loss; null where no closed form is known",
+    source: "Elhage et al. 2022, Toy Models of Superposition, theory of phase changes",
+    needs: &[Need::Theory],
+    kind: Kind::Word,
+    shape: Shape::PerFeature,
+    label: "theoretical phase",
+    better: None,
+};
+
+/// As [`THEORY_PHASE`]: computed by the toy module.
+pub const THEORY_MARGIN: Definition = Definition {
+    name: "theory_margin",
+    version: 1,
+    meaning: "second least over least closed-form loss: how far the theory is from a phase boundary",
+    formula: "second / first of the sorted losses of the candidates that can be best; null where no closed form is known",
+    source: "Elhage et al. 2022, Toy Models of Superposition, theory of phase changes",
+    needs: &[Need::Theory],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "theory margin L\u{2082}/L\u{2081}",
+    better: None,
+};
+
+impl Definition {
+    pub fn is_vector(&self) -> bool {
+        self.shape != Shape::Scalar
+    }
+}
+
+/// The definition of exactly this name, without index.
+pub fn definition(name: &str) -> Option<&'static Definition> {
+    SCORES.iter().find(|definition| definition.name == name)
+}
+
+/// Reads a name of `score:`: `mmcs`, a whole vector `norm` or `norm_i` (`density_j`), or an entry `norm_0`, `norm_last`.
+///
+/// None for an unknown name, for an index on a scalar, and for an index not in plain decimal form (`norm_01`).
+pub fn parse_name(name: &str) -> Option<(&'static Definition, Option<Index>)> {
+    if let Some(found) = definition(name) {
+        return Some((found, None));
+    }
+    let (base, suffix) = name.rsplit_once('_')?;
+    let found = definition(base).filter(|definition| definition.is_vector())?;
+    match (suffix, found.shape) {
+        ("last", _) => Some((found, Some(Index::Last))),
+        ("i", Shape::PerFeature) | ("j", Shape::PerLatent) => Some((found, None)),
+        _ => plain_number(suffix).map(|index| (found, Some(Index::At(index)))),
+    }
+}
+
+fn plain_number(text: &str) -> Option<usize> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if plain { text.parse().ok() } else { None }
+}
+
+/// The score that an unknown name most likely means, or None where nothing is near.
+///
+/// Near is at most a third of the letters changed (Damerau-Levenshtein). An index is kept: `nrom_3` gives `norm_3`.
+pub fn suggest(name: &str) -> Option<String> {
+    let indexed = name.rsplit_once('_').filter(|(_, suffix)| *suffix == "last" || plain_number(suffix).is_some());
+    let whole = nearest(name, |_| true).map(|(distance, found)| (distance, found.to_string()));
+    let entry = indexed.and_then(|(base, suffix)| {
+        nearest(base, Definition::is_vector).map(|(distance, found)| (distance, format!("{found}_{suffix}")))
+    });
+    // The shorter distance wins; at equal distance the whole name.
+    match (whole, entry) {
+        (Some(whole), Some(entry)) => Some(if entry.0 < whole.0 { entry.1 } else { whole.1 }),
+        (whole, entry) => whole.or(entry).map(|(_, found)| found),
+    }
+}
+
+fn nearest(name: &str, admits: impl Fn(&Definition) -> bool) -> Option<(usize, &'static str)> {
+    let lower = name.to_lowercase().replace('-', "_");
+    SCORES
+        .iter()
+        .filter(|definition| admits(definition))
+        .map(|definition| (strsim::damerau_levenshtein(&lower, definition.name), definition.name))
+        .filter(|(distance, found)| *distance <= (found.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_definition_is_complete() {
+        for (k, a) in SCORES.iter().enumerate() {
+            assert!(SCORES[..k].iter().all(|b| b.name != a.name), "{} twice", a.name);
+            assert!(a.version >= 1);
+            for text in [a.name, a.meaning, a.formula, a.source, a.label] {
+                assert!(!text.trim().is_empty(), "{} lacks a text", a.name);
+            }
+            assert!(!a.meaning.contains('\n'), "{}: the meaning is one line", a.name);
+            assert!(!a.needs.is_empty(), "{} needs nothing", a.name);
+            assert!(a.needs.windows(2).all(|pair| pair[0] < pair[1]), "{}: needs in order, once each", a.name);
+        }
+    }
+
+    #[test]
+    fn an_entry_of_a_vector_is_addressed_by_its_index_or_by_last() {
+        let read = |name| parse_name(name).map(|(found, index)| (found.name, index));
+        assert_eq!(read("mmcs"), Some(("mmcs", None)));
+        assert_eq!(read("norm_mean"), Some(("norm_mean", None)));
+        assert_eq!(read("norm"), Some(("norm", None)));
+        assert_eq!(read("norm_i"), Some(("norm", None)));
+        assert_eq!(read("density_j"), Some(("density", None)));
+        assert_eq!(read("norm_0"), Some(("norm", Some(Index::At(0)))));
+        assert_eq!(read("theory_phase_12"), Some(("theory_phase", Some(Index::At(12)))));
+        assert_eq!(read("norm_last"), Some(("norm", Some(Index::Last))));
+    }
+
+    #[test]
+    fn what_is_no_score_is_not_parsed() {
+        for name in ["", "_", "mmsc", "mmcs_0", "mcc_last", "norm_", "norm_01", "norm_-1", "norm_+1", "norm_1e3", "norm_j",
+            "norm_0_1", "norm_99999999999999999999999", "Norm_0"]
+        {
+            assert_eq!(parse_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_score_gets_the_nearest_name() {
+        assert_eq!(suggest("mmsc").as_deref(), Some("mmcs"));
+        assert_eq!(suggest("absorbtion").as_deref(), Some("absorption"));
+        assert_eq!(suggest("Dead-Fraction").as_deref(), Some("dead_fraction"));
+        assert_eq!(suggest("nrom_3").as_deref(), Some("norm_3"));
+        assert_eq!(suggest("superpositon_last").as_deref(), Some("superposition_last"));
+        assert_eq!(suggest("temperature"), None);
+    }
+}
