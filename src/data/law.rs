@@ -62,6 +62,9 @@ use super::world::{GroupRule, Magnitude, MagnitudeSharing, World};
 /// Samples of a row block: the unit in which c3 counts.
 pub const ROW_BLOCK: usize = 1024;
 
+/// Version of the data law, part of every cell's id.
+pub const VERSION: u32 = 1;
+
 /// Units whose probability is at most this are drawn by skips, others by coins.
 pub const SKIP_AT_MOST: f64 = 0.12;
 

@@ -1,6 +1,6 @@
 //! `exclude`: cells left out by a condition over swept and fixed paths.
 
-use polars::prelude::{Column as Series, DataFrame, IntoLazy, NamedFrom};
+use polars::prelude::{Column as Series, DataFrame, IntoLazy};
 use polars::sql::SQLContext;
 use serde_json::Value as Json;
 
@@ -113,7 +113,7 @@ fn word(value: &AxisValue) -> Option<&str> {
 
 fn evaluate(cells: usize, columns: Vec<Series>, condition: &str) -> Result<Vec<bool>, String> {
     let frame = DataFrame::new(cells, columns).map_err(|e| e.to_string())?;
-    let context = SQLContext::new();
+    let mut context = SQLContext::new();
     context.register("cells", frame.lazy());
     let query = format!("select coalesce(({condition}), false) as excluded from cells");
     let answer = context.execute(&query).and_then(|lazy| lazy.collect()).map_err(|e| e.to_string())?;

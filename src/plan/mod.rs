@@ -19,7 +19,7 @@ pub mod id;
 pub mod parts;
 pub mod resolve;
 
-pub use id::CellId;
+pub use id::{CellId, NotACellId};
 pub use parts::Method;
 use parts::{Facts, Tables, spread};
 

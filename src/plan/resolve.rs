@@ -78,7 +78,7 @@ pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Res
                 if shape != (n, d) {
                     return Err(format!("{path} holds {shape:?}, expected [n_features, d_hidden] = ({n}, {d})"));
                 }
-                let rows: Vec<f32> = rows.iter().map(|v| *v as f32).collect();
+                let rows: Vec<f32> = rows.into_f32().iter().copied().collect();
                 Dictionary::from_rows(n, d, &rows).map_err(|e| e.to_string())
             }),
     };

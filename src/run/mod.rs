@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::spec::diagnostic::SpecError;
 use crate::spec::node::Node;
 use crate::spec::output::WeightsSection;
-use crate::store::{self, ChunkResult, Column, Kind, PlanRecord, Store, StoreError, Value};
+use crate::store::{self, Column, Kind, PlanRecord, Store, StoreError, Value};
 use chunk::Bench;
 use columns::ScoreColumn;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use polars::prelude::{Column as Series, DataFrame, NamedFrom};
+use polars::prelude::{Column as Series, DataFrame};
 
 use super::evaluation::FeatureColumn;
 use super::record::CellRecord;

@@ -10,7 +10,7 @@ use super::error::StoreError;
 use super::part::parquet;
 use super::plan_file::{PlanRecord, short_hash};
 use super::resume::{ChunkState, Progress};
-use super::row::CellId;
+use crate::plan::CellId;
 use super::rows::logical_hash;
 use super::scan::Scan;
 

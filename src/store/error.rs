@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::row::CellId;
+use crate::plan::CellId;
 
 /// A failure of the run store.
 #[derive(Debug, thiserror::Error)]

@@ -43,7 +43,9 @@ pub use part::{PartName, dtype, frame, layout, parquet};
 pub use plan_file::PlanRecord;
 pub use publish::Published;
 pub use resume::{ChunkState, Progress};
-pub use row::{CellId, Column, Kind, NotACellId, Row, Schema, Status, Value};
+pub use row::{Column, Kind, Row, Schema, Status, Value};
+
+pub use crate::plan::CellId;
 pub use rows::{PlannedCell, logical_hash};
 pub use scan::{Damage, Scan};
 pub use side::Side;

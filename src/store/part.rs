@@ -13,7 +13,8 @@ use polars::prelude::{
 
 use super::error::StoreError;
 use super::plan_file::short_hash;
-use super::row::{CellId, Column, Kind, Row, Schema, Value};
+use super::row::{Column, Kind, Row, Schema, Value};
+use crate::plan::CellId;
 
 /// Key under which a part carries the number of its chunk, so that a renamed part is noticed.
 const CHUNK_KEY: &str = "tegum.chunk";

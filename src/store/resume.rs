@@ -2,7 +2,7 @@
 
 use super::error::StoreError;
 use super::plan_file::PlanRecord;
-use super::row::CellId;
+use crate::plan::CellId;
 use super::scan::Scan;
 
 /// How far a chunk is.

@@ -1,9 +1,8 @@
 //! What one cell of a plan comes to: a row of typed values, and the names and types of its columns.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+
+use crate::plan::CellId;
 
 /// One entry of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,48 +55,6 @@ pub struct Schema {
     pub scores: Vec<Column>,
 }
 
-/// First 128 bits of the hash over everything that can change a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CellId(pub [u8; 16]);
-
-impl fmt::Display for CellId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// A text that is not 32 lower-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a cell id: 32 hexadecimal digits in lower case are expected")]
-pub struct NotACellId(pub String);
-
-impl FromStr for CellId {
-    type Err = NotACellId;
-
-    fn from_str(text: &str) -> Result<Self, NotACellId> {
-        let wrong = || NotACellId(text.to_string());
-        let digits = text.as_bytes();
-        if digits.len() != 32 {
-            return Err(wrong());
-        }
-        let mut bytes = [0u8; 16];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let high = hex_digit(pair[0]).ok_or_else(wrong)?;
-            let low = hex_digit(pair[1]).ok_or_else(wrong)?;
-            *byte = high << 4 | low;
-        }
-        Ok(CellId(bytes))
-    }
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
 /// How a cell ended. All four are results: final, never tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -147,21 +104,6 @@ pub struct Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cell_id_survives_its_text_form() {
-        let id = CellId([0, 1, 2, 3, 250, 251, 252, 253, 254, 255, 16, 17, 18, 19, 20, 21]);
-        assert_eq!(id.to_string(), "00010203fafbfcfdfeff101112131415");
-        assert_eq!(id.to_string().parse(), Ok(id));
-    }
-
-    #[test]
-    fn text_that_is_not_a_cell_id_is_refused() {
-        for text in ["", "00", "zz010203fafbfcfdfeff101112131415", "00010203FAFBFCFDFEFF101112131415"] {
-            assert!(text.parse::<CellId>().is_err(), "{text}");
-        }
-        assert!("é010203fafbfcfdfeff10111213141".parse::<CellId>().is_err());
-    }
 
     #[test]
     fn a_measurement_that_is_not_finite_becomes_null() {

@@ -7,7 +7,8 @@ use super::error::StoreError;
 use super::part::{layout, series};
 use super::plan_file::PlanRecord;
 use super::resume::check_ids;
-use super::row::{CellId, Value};
+use super::row::{Value};
+use crate::plan::CellId;
 use super::{PARTS, Store};
 
 /// What the present plan says of a cell.

@@ -11,7 +11,7 @@ use super::error::StoreError;
 use super::files::files_below;
 use super::part::{Part, PartName, decode, folder_of};
 use super::publish::TEMPORARY;
-use super::row::CellId;
+use crate::plan::CellId;
 use super::rows::ids_of;
 use super::side::Side;
 use super::weights::WEIGHTS;

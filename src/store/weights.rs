@@ -9,7 +9,7 @@ use super::Store;
 use super::error::StoreError;
 use super::files::files_below;
 use super::part::PartName;
-use super::row::CellId;
+use crate::plan::CellId;
 
 /// Folder of the weights.
 pub const WEIGHTS: &str = "weights";

@@ -6,3 +6,6 @@ pub mod train;
 
 pub use model::{LossScale, ToyInit, ToyJob, ToyKind, ToyModel, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
 pub use theory::Phase;
+
+/// Version of what toy training computes, part of every cell's id: raised when bits may change.
+pub const VERSION: u32 = 1;

@@ -1,4 +1,30 @@
 //! Training on the CPU: vector kernels, one thread a model.
 
+use super::{Backend, SaeGroup, Watch};
+use crate::sae::SaeOutcome;
+use crate::toy::{ToyJob, ToyOutcome};
+
 pub mod sae;
 pub mod toy;
+
+/// The arithmetic profile: rows of this profile are equal bit for bit on every machine.
+pub const PROFILE: &str = "cpu-f32-v1";
+
+/// Vector kernels over rayon's threads.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuBackend;
+
+impl Backend for CpuBackend {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+    fn profile(&self) -> &'static str {
+        PROFILE
+    }
+    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
+        toy::train(jobs, watch)
+    }
+    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
+        sae::train(groups, watch)
+    }
+}

@@ -1,4 +1,27 @@
 //! Training by plain f64 loops, for tests: slow, short, and what the other backends are held to.
 
+use super::{Backend, SaeGroup, Watch};
+use crate::sae::SaeOutcome;
+use crate::toy::{ToyJob, ToyOutcome};
+
 pub mod sae;
 pub mod toy;
+
+/// Plain loops, one model after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct ReferenceBackend;
+
+impl Backend for ReferenceBackend {
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+    fn profile(&self) -> &'static str {
+        "reference-f64-v1"
+    }
+    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
+        toy::train(jobs, watch)
+    }
+    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
+        sae::train(groups, watch)
+    }
+}

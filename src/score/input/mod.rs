@@ -134,6 +134,14 @@ impl Matrix {
         }
     }
 
+    /// In single precision.
+    pub fn into_f32(self) -> Array2<f32> {
+        match self {
+            Matrix::F32(matrix) => matrix,
+            Matrix::F64(matrix) => matrix.mapv(|v| v as f32),
+        }
+    }
+
     fn into_f64(self) -> Array2<f64> {
         match self {
             Matrix::F32(matrix) => matrix.mapv(f64::from),
