@@ -141,7 +141,8 @@ fn absorbed_feature<T: Real>(scene: &Scene<T>, i: usize) -> Absorbed {
     let main: Vec<Seen> = scene.sets[i].iter().map(|&latent| see(latent)).collect();
     let in_set = |latent: &usize| scene.sets[i].contains(latent);
     let outside: Vec<Seen> = (0..scene.dictionary.n).filter(|latent| !in_set(latent)).map(see).collect();
-    let absorbers: Vec<&Seen> = outside.iter().filter(|l| l.foreign && l.cosine >= ABSORBER_COSINE).collect();
+    let absorbs = |seen: &&Seen| seen.foreign && seen.cosine >= ABSORBER_COSINE;
+    let absorbers: Vec<(usize, f64)> = outside.iter().filter(absorbs).map(|seen| (seen.latent, seen.pull)).collect();
 
     let (mut fraction_sum, mut full_count, mut samples) = (0.0, 0usize, 0usize);
     for sample in scene.feature_firings.samples_of(i) {
@@ -172,14 +173,14 @@ fn fraction(there: f64, carried: f64, taken: f64) -> f64 {
 }
 
 /// A: the sum of the three greatest positive projections of absorbers.
-fn strongest<T: Real>(absorbers: &[&Seen], z: &[T]) -> f64 {
+fn strongest<T: Real>(absorbers: &[(usize, f64)], z: &[T]) -> f64 {
     let mut top = [0.0f64; ABSORBERS];
-    for seen in absorbers {
-        let mut projection = z[seen.latent].into() * seen.pull;
+    for &(latent, pull) in absorbers {
+        let mut projection = z[latent].into() * pull;
+        // Each place keeps the greater and passes the lesser on; without branches, which would be mispredicted.
         for place in &mut top {
-            if projection > *place {
-                std::mem::swap(place, &mut projection);
-            }
+            let (greater, lesser) = if projection > *place { (projection, *place) } else { (*place, projection) };
+            (*place, projection) = (greater, lesser);
         }
     }
     top.iter().sum()

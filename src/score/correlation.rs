@@ -7,6 +7,9 @@ use super::vector::{Real, Rows};
 /// Columns of one side that are correlated together: bounds the table of sums, and is the unit of work of a thread.
 const BLOCK: usize = 64;
 
+/// Entries that are gathered one by one cost this many times one that is added in a row.
+const GATHER: usize = 4;
+
 /// Where mean over spread of two columns multiply to more than this, the one-pass sum would lose digits.
 const ILL_CONDITIONED: f64 = 1e3;
 
@@ -78,19 +81,34 @@ pub fn correlations<T: Real, R: Send>(
 }
 
 /// Σ over samples of a_column b_k, `[columns, b columns]`.
+///
+/// A row of b with many zeros is gathered, another one added whole, which the compiler does several entries at a time:
+/// the zeros it adds change no sum, so both ways give the same bits.
 fn products<T: Real>(a: &Rows<T>, b: &Rows<T>, columns: &[usize]) -> Vec<f64> {
     let mut sums = vec![0.0f64; columns.len() * b.n_columns];
     let mut active: Vec<(usize, f64)> = vec![];
+    let mut whole = vec![0.0f64; b.n_columns];
     for (a_row, b_row) in a.rows().zip(b.rows()) {
-        active.clear();
-        active.extend(b_row.iter().enumerate().filter(|(_, b)| **b != T::default()).map(|(k, &b)| (k, b.into())));
-        if active.is_empty() {
+        let count = b_row.iter().filter(|b| **b != T::default()).count();
+        if count == 0 {
             continue;
+        }
+        let gather = GATHER * count < b.n_columns;
+        if gather {
+            active.clear();
+            active.extend(b_row.iter().enumerate().filter(|(_, b)| **b != T::default()).map(|(k, &b)| (k, b.into())));
+        } else {
+            whole.iter_mut().zip(b_row).for_each(|(whole, &b)| *whole = b.into());
         }
         for (sums, &column) in sums.chunks_exact_mut(b.n_columns).zip(columns) {
             let value: f64 = a_row[column].into();
-            if value != 0.0 {
+            if value == 0.0 {
+                continue;
+            }
+            if gather {
                 active.iter().for_each(|&(k, b)| sums[k] += value * b);
+            } else {
+                sums.iter_mut().zip(&whole).for_each(|(sum, b)| *sum += value * b);
             }
         }
     }

@@ -19,8 +19,7 @@ pub const CROSS: Definition = Definition {
 /// [`CROSS`] of each feature; None where no other feature is matched.
 pub fn cross(cosines: &Cosines, matching: &[Option<usize>]) -> Vec<Option<f64>> {
     let matched = pairs(matching);
-    let of_feature = |i: usize| {
-        super::vector::mean(matched.iter().filter(|(k, _)| *k != i).map(|&(_, j)| cosines.at(j, i)))
-    };
+    let of_feature =
+        |i: usize| super::vector::mean(matched.iter().filter(|(k, _)| *k != i).map(|&(_, j)| cosines.at(j, i)));
     (0..cosines.n_features).map(of_feature).collect()
 }

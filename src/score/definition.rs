@@ -10,12 +10,14 @@ pub struct Definition {
     pub version: u32,
     /// One line.
     pub meaning: &'static str,
+    /// In symbols, one line.
     pub formula: &'static str,
     /// Paper or code that the definition comes from.
     pub source: &'static str,
     /// Arrays without which the score is left out.
     pub needs: &'static [Need],
     pub kind: Kind,
+    /// One value, or one a feature or latent.
     pub shape: Shape,
     /// Axis label: words, symbol, unit.
     pub label: &'static str,
@@ -26,12 +28,19 @@ pub struct Definition {
 /// An array, or what else a score is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
+    /// True directions, `[n_features, d_hidden]`.
     Truth,
+    /// Decoder rows, `[n_latents, d_hidden]`.
     Dictionary,
+    /// True activations, `[samples, n_features]`.
     Features,
+    /// Latents, `[samples, n_latents]`.
     Latents,
+    /// Hidden states, `[samples, d_hidden]`.
     Hidden,
+    /// Reconstructions, `[samples, d_hidden]`.
     Reconstruction,
+    /// The hierarchy, {child: parent}.
     Parents,
     /// A trained toy model with its importances.
     ToyModel,
@@ -50,12 +59,16 @@ pub enum Kind {
     Cosine,
     /// A whole number, or a mean of whole numbers.
     Count,
+    /// An angle.
     Degrees,
+    /// One of a few words.
     Word,
 }
 
+/// How many values a score has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
+    /// One value.
     Scalar,
     /// A vector with one entry a feature.
     PerFeature,
@@ -63,6 +76,7 @@ pub enum Shape {
     PerLatent,
 }
 
+/// Which end of a score is the good one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     Higher,
@@ -77,8 +91,8 @@ pub enum Index {
 }
 
 use super::{
-    absorption, absorption_gap, classification, counts, cross, fisher, gaps, geometry, interference, leakage, magnitude, mcc,
-    merging, mixing, mmcs, reconstruction, simulation, splitting, toy_loss, uniqueness,
+    absorption, absorption_gap, classification, counts, cross, fisher, gaps, geometry, interference, leakage,
+    magnitude, mcc, merging, mixing, mmcs, reconstruction, simulation, splitting, toy_loss, uniqueness,
 };
 
 /// Every score, in the order of rows and of the JSON of the `score` command.
@@ -162,6 +176,7 @@ pub const THEORY_MARGIN: Definition = Definition {
 };
 
 impl Definition {
+    /// Whether it has an entry for each feature or latent.
     pub fn is_vector(&self) -> bool {
         self.shape != Shape::Scalar
     }
@@ -252,9 +267,22 @@ mod tests {
 
     #[test]
     fn what_is_no_score_is_not_parsed() {
-        for name in ["", "_", "mmsc", "mmcs_0", "mcc_last", "norm_", "norm_01", "norm_-1", "norm_+1", "norm_1e3", "norm_j",
-            "norm_0_1", "norm_99999999999999999999999", "Norm_0"]
-        {
+        for name in [
+            "",
+            "_",
+            "mmsc",
+            "mmcs_0",
+            "mcc_last",
+            "norm_",
+            "norm_01",
+            "norm_-1",
+            "norm_+1",
+            "norm_1e3",
+            "norm_j",
+            "norm_0_1",
+            "norm_99999999999999999999999",
+            "Norm_0",
+        ] {
             assert_eq!(parse_name(name), None, "{name}");
         }
     }

@@ -30,7 +30,8 @@ impl Firings {
                 bits[column * words + word] = value;
             }
         }
-        let count = |column: usize| bits[column * words..(column + 1) * words].iter().map(|w| w.count_ones() as usize).sum();
+        let count =
+            |column: usize| bits[column * words..(column + 1) * words].iter().map(|w| w.count_ones() as usize).sum();
         let counts = (0..n).map(count).collect();
         Firings { samples, n, words, bits, counts }
     }

@@ -10,7 +10,7 @@ pub const MCC: Definition = Definition {
     version: 1,
     meaning: "mean absolute cosine under one-to-one matching of all features and all latents, dead ones too",
     formula: "mean of |w_j . g_i| over the min(n_features, n_latents) pairs of the best assignment",
-    source: "SAELens synthetic/evals.py; O'Neill et al. 2025, arXiv 2505.20254",
+    source: "SAELens synthetic/evals.py; after arXiv 2505.20254",
     needs: &[Need::Truth, Need::Dictionary],
     kind: Kind::Share,
     shape: Shape::Scalar,

@@ -110,6 +110,7 @@ impl<'a, T> Arrays<'a, T> {
 pub enum Vector {
     /// None where the entry is undefined.
     Numbers(Vec<Option<f64>>),
+    /// Phases.
     Words(Vec<&'static str>),
 }
 
@@ -123,7 +124,9 @@ pub enum Entry {
 /// What [`evaluate`] found, in the order of [`SCORES`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
+    /// Scores of one value.
     pub scalars: Vec<(&'static Definition, Value)>,
+    /// Scores of one value a feature or latent.
     pub vectors: Vec<(&'static Definition, Vector)>,
     /// The matched latent of each feature, `[n_features]`.
     pub matching: Option<Vec<Option<usize>>>,
@@ -244,9 +247,7 @@ fn score_truth<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
         asked.number(&gaps::GAP_MAX_DEGREES, || Some(gaps::gap_max(truth, represented)));
     }
     asked.vector(&geometry::NORM, || Some(defined(&truth.norms)));
-    asked.vector(&geometry::SUPERPOSITION, || {
-        Some(Vector::Numbers(geometry::superposition(truth, shared.overlaps())))
-    });
+    asked.vector(&geometry::SUPERPOSITION, || Some(Vector::Numbers(geometry::superposition(truth, shared.overlaps()))));
     asked.vector(&geometry::DIMENSIONALITY, || Some(defined(&shared.dimensionality())));
     asked.vector(&geometry::PHASE, || Some(Vector::Words(geometry::phase(truth, shared.overlaps()))));
 }
@@ -261,9 +262,7 @@ fn score_directions<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
     asked.number(&mmcs::RECOVERED, || Some(mmcs::recovered(shared.cosines()?, represented)));
     asked.number(&mcc::MCC, || Some(mcc::mcc(shared.cosines()?)));
     asked.number(&uniqueness::UNIQUENESS, || Some(uniqueness::uniqueness(shared.closest()?)));
-    asked.number(&mmcs::MMCS_LATENTS, || {
-        Some(mmcs::mmcs_latents(shared.cosines()?, represented, shared.alive()?))
-    });
+    asked.number(&mmcs::MMCS_LATENTS, || Some(mmcs::mmcs_latents(shared.cosines()?, represented, shared.alive()?)));
     asked.number(&mcc::MCC_REPRESENTED, || {
         Some(mcc::mcc_represented(shared.cosines()?, represented, shared.matching()?))
     });
@@ -367,6 +366,7 @@ impl Scores {
 const PAST_THE_END: Undefined = Undefined("there is no such feature or latent");
 
 impl Vector {
+    /// Number of entries.
     pub fn len(&self) -> usize {
         match self {
             Vector::Numbers(numbers) => numbers.len(),
@@ -374,6 +374,7 @@ impl Vector {
         }
     }
 
+    /// Whether there are no features, or no latents.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -107,6 +107,12 @@ fn cut_or_trailing(found: u64, promised: u64) -> &'static str {
     if found < promised { "it is cut short" } else { "something trails the data" }
 }
 
+/// Text from a file for a message: at most `limit` characters, those that do not print escaped.
+fn shown(text: &str, limit: usize) -> String {
+    let escape = |c: char| if matches!(c, '\'' | '"') { c.to_string() } else { c.escape_debug().to_string() };
+    text.chars().take(limit).map(escape).collect()
+}
+
 /// Names from a file, shortened and with control characters escaped.
 fn listed(names: &[String]) -> String {
     const SHOWN: usize = 8;
@@ -127,6 +133,7 @@ pub enum Matrix {
 }
 
 impl Matrix {
+    /// (rows, columns)
     pub fn dim(&self) -> (usize, usize) {
         match self {
             Matrix::F32(matrix) => matrix.dim(),
@@ -311,12 +318,24 @@ fn check_shapes(files: &ScoreFiles, inputs: &Inputs) -> Result<(), InputError> {
     let hidden = shaped(&files.hidden, &inputs.hidden);
     let reconstruction = shaped(&files.reconstruction, &inputs.reconstruction);
     let rules = [
-        (&dictionary, Columns, &truth, Columns, "rows of the dictionary and of the truth must be equally long (d_hidden)"),
+        (
+            &dictionary,
+            Columns,
+            &truth,
+            Columns,
+            "rows of the dictionary and of the truth must be equally long (d_hidden)",
+        ),
         (&features, Columns, &truth, Rows, "features need a column for each row of the truth (n_features)"),
         (&latents, Columns, &dictionary, Rows, "latents need a column for each row of the dictionary (n_latents)"),
         (&latents, Rows, &features, Rows, "latents and features need the same samples as rows"),
         (&hidden, Columns, &truth, Columns, "hidden states and rows of the truth must be equally long (d_hidden)"),
-        (&reconstruction, Columns, &hidden, Columns, "hidden states and reconstructions must be equally long (d_hidden)"),
+        (
+            &reconstruction,
+            Columns,
+            &hidden,
+            Columns,
+            "hidden states and reconstructions must be equally long (d_hidden)",
+        ),
         (&reconstruction, Rows, &hidden, Rows, "hidden states and reconstructions need the same samples as rows"),
         (&hidden, Rows, &features, Rows, "hidden states and features need the same samples as rows"),
         (&hidden, Rows, &latents, Rows, "hidden states and latents need the same samples as rows"),

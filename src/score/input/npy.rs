@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 
 use ndarray::{Array2, ShapeBuilder};
 
-use super::{Matrix, Problem};
+use super::{Matrix, Problem, shown};
 
 /// A header of a plain matrix has about a hundred bytes; NumPy itself refuses more than 10,000.
 const HEADER_LIMIT: u64 = 65_536;
@@ -133,7 +133,7 @@ impl Header {
                 "descr" => descr.replace(rest.descr()?).is_some(),
                 "fortran_order" => fortran_order.replace(rest.boolean()?).is_some(),
                 "shape" => shape.replace(rest.tuple()?).is_some(),
-                other => return Err(Problem::BadHeader(format!("unknown key {:?}", shorten(other)))),
+                other => return Err(Problem::BadHeader(format!("unknown key {}", shorten(other)))),
             };
             if repeated {
                 return Err(Problem::BadHeader(format!("{key} is there twice")));
@@ -179,7 +179,7 @@ impl Header {
 }
 
 fn shorten(text: &str) -> String {
-    text.chars().take(60).collect()
+    shown(text, 60)
 }
 
 /// Reads the few Python literals that a header is made of; anything else is an error, never evaluated.

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 
 use super::entries::Entries;
 use super::npy::numbers;
-use super::{Matrix, Problem};
+use super::{Matrix, Problem, shown};
 
 const HEADER_LIMIT: u64 = 1 << 20;
 const TENSOR_LIMIT: usize = 4096;
@@ -64,7 +64,7 @@ fn read_header(file: &mut impl Read, length: u64) -> Result<(Metadata, u64), Pro
     // At most HEADER_LIMIT bytes.
     let mut header = vec![0u8; header_length as usize];
     file.read_exact(&mut header)?;
-    let bad = |error: serde_json::Error| Problem::BadHeader(error.to_string().chars().take(200).collect());
+    let bad = |error: serde_json::Error| Problem::BadHeader(shown(&error.to_string(), 200));
     let Entries(entries) = serde_json::from_slice::<Entries<IgnoredAny>>(&header).map_err(bad)?;
     let tensors = entries.iter().filter(|(name, _)| name != "__metadata__").count();
     if tensors > TENSOR_LIMIT {

@@ -52,7 +52,10 @@ fn assert_close(what: &str, found: &Json, expected: &Json) {
     match (found.as_f64(), expected.as_f64()) {
         (Some(found), Some(expected)) => {
             let tolerance = if what.ends_with("mixing") { 1e-8 } else { 1e-9 };
-            assert!((found - expected).abs() <= tolerance * (1.0 + expected.abs()), "{what}: {found}, expected {expected}");
+            assert!(
+                (found - expected).abs() <= tolerance * (1.0 + expected.abs()),
+                "{what}: {found}, expected {expected}"
+            );
         }
         _ => assert_eq!(found, expected, "{what}"),
     }
