@@ -58,3 +58,29 @@ pub fn ramp_down(step: usize, steps: usize, share: f64) -> f64 {
     let width = share * steps as f64;
     if width <= 0.0 { 1.0 } else { ((steps - step) as f64 / width).min(1.0) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn course(schedule: Schedule, steps: usize) -> Vec<f64> {
+        (0..steps).map(|step| schedule.factor(step, steps)).collect()
+    }
+
+    #[test]
+    fn schedules_fall_to_zero_one_step_after_the_end() {
+        assert_eq!(course(Schedule::Constant, 3), [1.0; 3]);
+        assert_eq!(course(Schedule::Linear, 4), [1.0, 0.75, 0.5, 0.25]);
+        let cosine = course(Schedule::Cosine, 4);
+        assert_eq!(cosine[0], 1.0);
+        assert!((cosine[2] - 0.5).abs() < 1e-15 && cosine[3] > 0.0 && cosine.is_sorted_by(|a, b| a > b));
+    }
+
+    #[test]
+    fn warmup_stable_decay_rises_stays_and_falls() {
+        let stable = Schedule::WarmupStableDecay { warmup: 0.2, decay: 0.4 };
+        assert_eq!(course(stable, 10), [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
+        let neither = Schedule::WarmupStableDecay { warmup: 0.0, decay: 0.0 };
+        assert_eq!(course(neither, 5), [1.0; 5]);
+    }
+}
