@@ -1,0 +1,230 @@
+//! Bars of columns side by side, seed spread as whiskers.
+
+use super::axis::{Axis, Marks, Spacing};
+use super::caption::{Caption, Context};
+use super::data::{Levels, Order, Summary, Table};
+use super::error::FigureError;
+use super::layout::{Panel, Parts};
+use super::legend::{Legend, Sample};
+use super::look::{Amount, ColumnLook, Labels};
+use super::panels::{MOST_KINDS, at_most, checked_range, level_names, series_styles, width_for};
+use super::scene::{Rect, Scene, Shape};
+use super::spec::{Band, Bars};
+use super::text::Rich;
+use super::theme::{self, Width};
+
+/// Share of its slot that a cluster of bars takes.
+const CLUSTER: f64 = 0.8;
+/// Half the width of a whisker's ends, as a share of a bar.
+const WHISKER: f64 = 0.22;
+/// Room above the tallest bar, as a share of the axis.
+const RIM: f64 = 0.05;
+/// More bars than this take two columns of the page.
+const BARS_IN_ONE_COLUMN: usize = 16;
+
+/// Draws the bars.
+pub fn draw(spec: &Bars, table: &Table, labels: &dyn Labels, context: &Context) -> Result<(Scene, Caption), FigureError> {
+    let chart = Chart::of(spec, table, labels)?;
+    let n_bars: usize = chart.panels.iter().flatten().map(Vec::len).sum();
+    let width = spec.width.unwrap_or_else(|| match n_bars {
+        n if n > BARS_IN_ONE_COLUMN => Width::TwoColumns,
+        _ => width_for(None, chart.panels.len(), 1),
+    });
+    let one_y = spec.y.len() == 1;
+    let x_label = spec.x.as_ref().map(|column| labels.describe(column).axis_label());
+    let y_label = match (&spec.x, one_y) {
+        (_, true) => labels.describe(&spec.y[0]).axis_label(),
+        (None, false) => Rich::plain("score"),
+        (Some(_), false) => Rich::default(),
+    };
+    let parts = Parts {
+        width,
+        most_columns: if width == Width::OneColumn { 2 } else { 4 },
+        titles: chart.titles.clone(),
+        aspect: match (chart.panels.len(), width) {
+            (1, Width::OneColumn) => 0.62,
+            (1, Width::TwoColumns) => 0.36,
+            _ => 0.9,
+        },
+        x: Axis::of_names(&chart.names),
+        x_label: x_label.unwrap_or_default(),
+        y: chart.y_axes(spec)?,
+        y_label,
+        bar: None,
+        legend: chart.legend(spec, labels),
+    };
+    let mut layout = parts.lay_out();
+    for (panel, clusters) in layout.panels.iter().zip(&chart.panels) {
+        chart.draw_panel(&mut layout.scene, panel, clusters, spec.band);
+    }
+    let caption = chart.caption(spec, table, labels, context);
+    Ok((layout.finish(), caption))
+}
+
+/// What the bars show.
+struct Chart {
+    titles: Vec<Rich>,
+    /// Names below the clusters.
+    names: Vec<Rich>,
+    groups: Levels,
+    /// `panels[panel][cluster][group]`; `None` where no row has a value.
+    panels: Vec<Vec<Vec<Option<Summary>>>>,
+    looks: Vec<ColumnLook>,
+    /// Level of x and of the group, for each row.
+    keys: [Vec<Option<usize>>; 2],
+}
+
+impl Chart {
+    fn of(spec: &Bars, table: &Table, labels: &dyn Labels) -> Result<Chart, FigureError> {
+        let everywhere = vec![Some(0); table.height];
+        let (groups, group_of) = match &spec.group {
+            Some(column) => {
+                let keyed = table.keyed("group", column, Order::Rising)?;
+                at_most(&keyed.levels, MOST_KINDS - 1, "group", column)?;
+                (keyed.levels, keyed.of_row)
+            }
+            None => (Levels::Names(vec![String::new()]), everywhere.clone()),
+        };
+        let looks: Vec<ColumnLook> = spec.y.iter().map(|column| labels.describe(column)).collect();
+        let x = spec.x.as_ref().map(|column| table.keyed("x", column, Order::Rising)).transpose()?;
+        let (x_names, x_of) = match x {
+            Some(keyed) => (Some(level_names(&keyed.levels)), keyed.of_row),
+            None => (None, everywhere),
+        };
+        let summary = |ys: &[Option<f64>], cluster: usize, group: usize| {
+            let rows = (0..table.height).filter(|row| x_of[*row] == Some(cluster) && group_of[*row] == Some(group));
+            Summary::of(&rows.filter_map(|row| ys[row]).collect::<Vec<f64>>())
+        };
+        let mut by_column = Vec::new();
+        for (number, column) in spec.y.iter().enumerate() {
+            let ys = table.numbers(&format!("y ({})", number + 1), column)?;
+            let clusters: Vec<Vec<Option<Summary>>> = (0..x_names.as_ref().map_or(1, Vec::len))
+                .map(|cluster| (0..groups.len()).map(|group| summary(ys, cluster, group)).collect())
+                .collect();
+            by_column.push(clusters);
+        }
+        if by_column.iter().flatten().flatten().all(Option::is_none) {
+            let why = format!("no row has a value of `{}`", spec.y.join("`, `"));
+            return Err(FigureError::NothingToDraw { at: "bars".to_owned(), why });
+        }
+        let names_of_y: Vec<Rich> = looks.iter().map(ColumnLook::axis_label).collect();
+        let keys = [x_of, group_of];
+        Ok(match x_names {
+            Some(names) => {
+                let titles = if looks.len() > 1 { names_of_y } else { vec![Rich::default()] };
+                Chart { titles, names, groups, panels: by_column, looks, keys }
+            }
+            None => {
+                // One panel; the columns are its clusters.
+                let clusters = by_column.into_iter().flatten().collect();
+                Chart { titles: vec![Rich::default()], names: names_of_y, groups, panels: vec![clusters], looks, keys }
+            }
+        })
+    }
+
+    /// An axis for each panel; they have no common scale.
+    fn y_axes(&self, spec: &Bars) -> Result<Vec<Axis>, FigureError> {
+        checked_range(spec.range, false)?;
+        let axis = |(number, panel): (usize, &Vec<Vec<Option<Summary>>>)| {
+            let shown: Vec<(f64, f64)> =
+                panel.iter().flatten().flatten().map(|summary| summary.band(spec.band)).collect();
+            let low = shown.iter().map(|(low, _)| *low).fold(0.0, f64::min);
+            let high = shown.iter().map(|(_, high)| *high).fold(0.0, f64::max);
+            let looks = if self.panels.len() > 1 { &self.looks[number..=number] } else { &self.looks[..] };
+            let shares = looks.iter().all(|look| look.scale == Amount::Share);
+            let whole = looks.iter().all(|look| look.scale == Amount::Count);
+            let (low, high) = match spec.range {
+                Some([low, high]) => (low, high),
+                None if shares && low >= 0.0 && high <= 1.0 => (0.0, 1.0),
+                // Bars stand on zero; only the side they reach to gets room.
+                None => {
+                    let rim = (high - low) * RIM;
+                    (if low < 0.0 { low - rim } else { 0.0 }, if high > 0.0 { high + rim } else { 0.0 })
+                }
+            };
+            Axis::of_range(low, high, Spacing::Linear, 0.0, Marks::Round { whole })
+        };
+        Ok(self.panels.iter().enumerate().map(axis).collect())
+    }
+
+    fn legend(&self, spec: &Bars, labels: &dyn Labels) -> Legend {
+        let mut legend = Legend::default();
+        if let Some(column) = &spec.group {
+            if let Levels::Numbers(_) = self.groups {
+                legend.heading(&labels.describe(column).axis_label());
+            }
+            for (name, style) in level_names(&self.groups).into_iter().zip(series_styles(&self.groups)) {
+                legend.push(Sample::Colour(style.colour), name);
+            }
+        }
+        legend
+    }
+
+    fn draw_panel(&self, scene: &mut Scene, panel: &Panel, clusters: &[Vec<Option<Summary>>], band: Band) {
+        let styles = series_styles(&self.groups);
+        let bar = CLUSTER / self.groups.len() as f64;
+        // Bars stand on zero, or on the end of the axis nearest to it.
+        let ground = 0f64.clamp(panel.y.low, panel.y.high);
+        for (cluster, groups) in clusters.iter().enumerate() {
+            for ((group, summary), style) in groups.iter().enumerate().zip(&styles) {
+                let left = cluster as f64 - CLUSTER / 2.0 + group as f64 * bar;
+                let Some(summary) = summary else {
+                    let at = panel.point(left + bar / 2.0, ground);
+                    let lines = vec![vec![[at[0] - 2.0, at[1] - 3.0], [at[0] + 2.0, at[1] - 3.0]]];
+                    scene.add(Shape::Lines { lines, width: theme::LINE, colour: theme::HATCH, dash: None });
+                    continue;
+                };
+                let top = summary.mean.clamp(panel.y.low, panel.y.high);
+                // A hair of paper between neighbours.
+                let gap = bar * 0.04;
+                let (a, b) = (panel.point(left + gap, ground), panel.point(left + bar - gap, top));
+                let rect = Rect::new(a[0], a[1].min(b[1]), b[0], a[1].max(b[1]));
+                scene.add_inside(panel.rect, Shape::Block { rect, fill: style.colour });
+                let (low, high) = summary.band(band);
+                if high > low {
+                    whisker(scene, panel, left + bar / 2.0, (low, high), bar * WHISKER);
+                }
+            }
+        }
+        if panel.y.low < 0.0 && panel.y.high > 0.0 {
+            let (from, to) = (panel.point(panel.x.low, 0.0), panel.point(panel.x.high, 0.0));
+            scene.line(from, to, theme::HAIRLINE, theme::INK);
+        }
+    }
+
+    fn caption(&self, spec: &Bars, table: &Table, labels: &dyn Labels, context: &Context) -> Caption {
+        let mut caption = Caption::default();
+        for column in &spec.y {
+            caption.column("Bars", column, &labels.describe(column));
+        }
+        if let Some(x) = &spec.x {
+            caption.column("Across", x, &labels.describe(x));
+        }
+        if let Some(group) = &spec.group {
+            caption.column("Colour", group, &labels.describe(group));
+        }
+        let candidates: Vec<String> = context.swept.iter().cloned().chain(["seed".to_owned()]).collect();
+        let keys = [&self.keys[0][..], &self.keys[1]];
+        caption.reduction(context, &table.varying_within(&keys, &candidates));
+        let spread = self.panels.iter().flatten().flatten().flatten().any(|summary| summary.n > 1);
+        if let Some(words) = spec.band.in_words("whiskers").filter(|_| spread) {
+            caption.say(format!("Spread: {words}"));
+        }
+        if self.panels.iter().flatten().flatten().any(Option::is_none) {
+            caption.say("A short grey line stands where no row has a value");
+        }
+        if let Some(filter) = &spec.filter {
+            caption.say(format!("Only rows where {filter}"));
+        }
+        caption
+    }
+}
+
+/// A line from the smallest to the largest value with a cap at each end that lies inside the axis.
+fn whisker(scene: &mut Scene, panel: &Panel, x: f64, (low, high): (f64, f64), half: f64) {
+    let inside = |y: f64| y.clamp(panel.y.low, panel.y.high);
+    scene.line(panel.point(x, inside(low)), panel.point(x, inside(high)), theme::FRAME, theme::INK);
+    for end in [low, high].into_iter().filter(|end| inside(*end) == *end) {
+        scene.line(panel.point(x - half, end), panel.point(x + half, end), theme::FRAME, theme::INK);
+    }
+}

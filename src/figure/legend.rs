@@ -1,0 +1,196 @@
+//! The legend: one flowing line, or a few, above the panels, so that it never covers data.
+
+use super::colour::Rgb;
+use super::marks::{self, Marker};
+use super::scene::{Anchor, Point, Rect, Scene, Shape};
+use super::text::{CAP_HEIGHT, Rich};
+use super::theme;
+
+/// Side of a colour sample.
+const SAMPLE: f64 = 7.0;
+/// Length of a line sample.
+const LINE_SAMPLE: f64 = 14.0;
+/// Between a sample and its text.
+const SAMPLE_GAP: f64 = 3.0;
+/// Between entries.
+const ENTRY_GAP: f64 = 9.0;
+/// From line to line.
+const LINE_HEIGHT: f64 = 10.5;
+/// Under the legend.
+const BELOW: f64 = 5.0;
+
+/// What stands before the text of an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sample {
+    /// A filled square.
+    Colour(Rgb),
+    /// A line with a data point, as a curve draws it.
+    Series { colour: Rgb, dash: Option<(f64, f64)>, marker: Marker },
+    /// A data point alone.
+    Dot(Rgb),
+    /// A hatched square.
+    Hatched,
+    /// A square with a cross.
+    Cross,
+    /// A line with a halo, as overlays are drawn.
+    Overlay { dash: Option<(f64, f64)> },
+    /// Nothing: the text is the heading of what follows.
+    Heading,
+}
+
+impl Sample {
+    fn width(&self) -> f64 {
+        match self {
+            Sample::Series { .. } | Sample::Overlay { .. } => LINE_SAMPLE,
+            Sample::Colour(_) | Sample::Hatched | Sample::Cross => SAMPLE,
+            Sample::Dot(_) => 2.0 * theme::DOT + 1.0,
+            Sample::Heading => 0.0,
+        }
+    }
+
+    fn gap(&self) -> f64 {
+        if *self == Sample::Heading { 0.0 } else { SAMPLE_GAP }
+    }
+
+    /// Draws the sample with its left side at x and its middle at y.
+    fn draw(&self, scene: &mut Scene, [x, y]: Point) {
+        let square = Rect::new(x, y - SAMPLE / 2.0, x + SAMPLE, y + SAMPLE / 2.0);
+        let line = [[x, y], [x + LINE_SAMPLE, y]];
+        match self {
+            Sample::Colour(fill) => {
+                scene.add(Shape::Block { rect: square, fill: *fill });
+                outline(scene, square);
+            }
+            Sample::Series { colour, dash, marker } => {
+                scene.add(Shape::Lines { lines: vec![line.to_vec()], width: theme::LINE, colour: *colour, dash: *dash });
+                scene.add(marker.shape([x + LINE_SAMPLE / 2.0, y], *colour));
+            }
+            Sample::Dot(fill) => {
+                let centre = [x + self.width() / 2.0, y];
+                scene.add(Shape::Disc { centre, radius: self.width() / 2.0, fill: *fill, rim: None });
+            }
+            Sample::Hatched => {
+                marks::hatched(scene, square);
+                outline(scene, square);
+            }
+            Sample::Cross => {
+                scene.add(Shape::Block { rect: square, fill: theme::MISSING });
+                outline(scene, square);
+                marks::cross(scene, square.centre(), 2.0);
+            }
+            Sample::Overlay { dash } => {
+                let around = Rect::new(x, y - theme::HALO, x + LINE_SAMPLE, y + theme::HALO);
+                marks::haloed(scene, around, &[line.to_vec()], *dash);
+            }
+            Sample::Heading => {}
+        }
+    }
+}
+
+/// A thin frame around a sample, so that white and light grey show on paper.
+fn outline(scene: &mut Scene, rect: Rect) {
+    for (from, to) in sides(rect) {
+        scene.line(from, to, theme::HAIRLINE, theme::INK);
+    }
+}
+
+/// The four sides of a rectangle.
+pub fn sides(rect: Rect) -> [(Point, Point); 4] {
+    let Rect { left, top, right, bottom } = rect;
+    [
+        ([left, top], [right, top]),
+        ([left, bottom], [right, bottom]),
+        ([left, top], [left, bottom]),
+        ([right, top], [right, bottom]),
+    ]
+}
+
+/// Entries in reading order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Legend {
+    entries: Vec<(Sample, Rich)>,
+}
+
+impl Legend {
+    /// Adds an entry.
+    pub fn push(&mut self, sample: Sample, text: Rich) {
+        self.entries.push((sample, text));
+    }
+
+    /// Adds the words that say what the following entries are.
+    pub fn heading(&mut self, text: &Rich) {
+        if !text.is_empty() {
+            self.push(Sample::Heading, text.clone().then(&Rich::plain(":")));
+        }
+    }
+
+    /// Height that the legend takes where it may be `width` points wide; zero without entries.
+    pub fn height(&self, width: f64) -> f64 {
+        match self.flow(width).last() {
+            Some((line, _)) => (line + 1) as f64 * LINE_HEIGHT + BELOW,
+            None => 0.0,
+        }
+    }
+
+    /// Draws the legend with its top left corner at the given point.
+    pub fn draw(&self, scene: &mut Scene, [left, top]: Point, width: f64) {
+        for ((sample, text), (line, x)) in self.entries.iter().zip(self.flow(width)) {
+            let middle = top + (line as f64 + 0.5) * LINE_HEIGHT;
+            sample.draw(scene, [left + x, middle]);
+            let baseline = middle + CAP_HEIGHT * theme::TEXT / 2.0;
+            let start = left + x + sample.width() + sample.gap();
+            scene.text([start, baseline], Anchor::Start, theme::TEXT, theme::INK, text.clone());
+        }
+    }
+
+    /// Line and left side of each entry.
+    fn flow(&self, width: f64) -> Vec<(usize, f64)> {
+        let (mut line, mut x) = (0, 0.0);
+        let mut places = Vec::with_capacity(self.entries.len());
+        for (sample, text) in &self.entries {
+            let entry = sample.width() + sample.gap() + text.width(theme::TEXT);
+            if x > 0.0 && x + entry > width {
+                (line, x) = (line + 1, 0.0);
+            }
+            places.push((line, x));
+            x += entry + if *sample == Sample::Heading { ENTRY_GAP / 2.0 } else { ENTRY_GAP };
+        }
+        places
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Legend {
+        let mut legend = Legend::default();
+        legend.heading(&Rich::plain("method"));
+        for (i, name) in ["relu", "topk", "batch_topk", "matryoshka", "random", "pca"].iter().enumerate() {
+            let marker = Marker::of_series(i);
+            legend.push(Sample::Series { colour: super::super::colour::KINDS[i], dash: None, marker }, Rich::plain(name));
+        }
+        legend.push(Sample::Hatched, Rich::plain("no value"));
+        legend.push(Sample::Cross, Rich::plain("diverged"));
+        legend
+    }
+
+    #[test]
+    fn an_empty_legend_takes_no_room() {
+        assert_eq!(Legend::default().height(100.0), 0.0);
+    }
+
+    #[test]
+    fn entries_flow_into_lines_and_stay_inside_the_width() {
+        let legend = sample();
+        let mut heights = Vec::new();
+        for width in [120.0, 236.0, 500.0] {
+            let mut scene = Scene::new(width + 2.0, legend.height(width));
+            legend.draw(&mut scene, [1.0, 0.0], width);
+            assert_eq!(scene.faults(), Vec::<String>::new());
+            heights.push(legend.height(width));
+        }
+        assert!(heights[0] > heights[1] && heights[1] > heights[2]);
+        assert_eq!(heights[2], LINE_HEIGHT + BELOW);
+    }
+}

@@ -1,0 +1,298 @@
+//! Whole figures: composed from tables that resemble runs, checked as scenes and as files.
+
+use super::data::{Column, Levels, Table};
+use super::samples::*;
+use super::scene::{Rect, Shape};
+use super::*;
+
+/// Every sample figure with its name.
+pub fn all() -> Vec<(&'static str, FigureSpec, Table, Option<Table>, Context)> {
+    let swept = ["data.firing_probability", "toy.d_hidden"];
+    let single_panel = |colour: &str| (single(colour), quickstart(), None, context(&swept));
+    let named = |name, (spec, table, features, context)| (name, spec, table, features, context);
+    let (rows, features) = pentagon();
+    let mut faceted = facets();
+    if let FigureSpec::PhaseDiagram(spec) = &mut faceted {
+        spec.contours = vec!["mcc = 0.6".into()];
+    }
+    vec![
+        ("recovery", facets(), quickstart(), None, context(&swept)),
+        ("contours", faceted, quickstart(), None, context(&swept)),
+        named("mcc", single_panel("mcc")),
+        named("loss", single_panel("loss")),
+        named("represented", single_panel("n_represented")),
+        named("leakage", single_panel("leakage")),
+        ("trained", phase_spec(&["theory_boundary"]), phases(), None, phase_context()),
+        ("theory", phase_spec(&["theory_phase_last"]), phases(), None, phase_context()),
+        ("pentagon", vectors("importance"), rows.clone(), Some(features.clone()), context(&swept)),
+        ("pentagon_features", vectors("feature"), rows, Some(features), context(&swept)),
+        ("fvu", curve("l0", &["fvu"], "method", Band::MinMax), zoo(), None, context(&["sae.k"])),
+        ("fvu_sd", curve("sae.k", &["fvu", "mcc"], "method", Band::Sd), zoo(), None, context(&["sae.k"])),
+        (
+            "loss_by_width",
+            curve("data.firing_probability", &["loss"], "toy.d_hidden", Band::MinMax),
+            quickstart(),
+            None,
+            context(&swept),
+        ),
+        ("scores", bars(&["f1", "mcc", "uniqueness", "absorption_any"], None), zoo(), None, context(&["sae.k"])),
+        ("by_k", bars(&["mcc", "absorption_gap"], Some("sae.k")), zoo(), None, context(&["sae.k"])),
+        ("one_score", bars(&["mcc"], None), zoo(), None, context(&["sae.k"])),
+    ]
+}
+
+fn scene_of(spec: &FigureSpec, table: &Table, features: Option<&Table>, context: &Context) -> Scene {
+    compose(spec, table, features, &HouseLabels, context).expect("the sample can be drawn").0
+}
+
+fn texts(scene: &Scene) -> Vec<String> {
+    let text = |shape: &Shape| match shape {
+        Shape::Text { text, .. } => Some(text.read()),
+        _ => None,
+    };
+    scene.items.iter().filter_map(|item| text(&item.shape)).collect()
+}
+
+fn fault(spec: &FigureSpec, table: &Table) -> String {
+    match compose(spec, table, None, &HouseLabels, &context(&[])) {
+        Ok(_) => "no fault".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn no_figure_clips_a_shape_or_lets_texts_overlap() {
+    for (name, spec, table, features, context) in all() {
+        for width in [Width::OneColumn, Width::TwoColumns] {
+            let mut spec = spec.clone();
+            match &mut spec {
+                FigureSpec::PhaseDiagram(spec) => spec.width = Some(width),
+                FigureSpec::Curve(spec) => spec.width = Some(width),
+                FigureSpec::Vectors(spec) => spec.width = Some(width),
+                FigureSpec::Bars(spec) => spec.width = Some(width),
+            }
+            let scene = scene_of(&spec, &table, features.as_ref(), &context);
+            assert_eq!(scene.faults(), Vec::<String>::new(), "{name}, {width:?}");
+        }
+    }
+}
+
+#[test]
+fn every_figure_is_as_wide_as_a_column_and_its_svg_is_well_formed() {
+    for (name, spec, table, features, context) in all() {
+        let scene = scene_of(&spec, &table, features.as_ref(), &context);
+        let (width, _) = raster::pixel_size(&scene);
+        assert!(width == 1004 || width == 2102, "{name}: {width}");
+        let document = svg::write(&scene);
+        let elements = svg::tests::elements(&document);
+        assert_eq!(&elements[..3], ["svg", "title", "desc"], "{name}");
+        assert!(document.contains(&format!("sample: {}", spec.file_name())), "{name}");
+    }
+}
+
+#[test]
+fn equal_rows_give_equal_bytes_in_both_formats() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |sub: &str| -> Vec<Vec<u8>> {
+        let folder = folder.path().join(sub);
+        let (scene, caption) =
+            compose(&facets(), &quickstart(), None, &HouseLabels, &context(&[])).expect("the sample can be drawn");
+        let files = output::write(&scene, &caption, &context(&[]), "recovery", &folder, &[Format::Png, Format::Svg]);
+        let files = files.expect("the folder can be written");
+        let names: Vec<_> = files.iter().filter_map(|file| file.file_name()).collect();
+        assert_eq!(names, ["recovery.png", "recovery.svg", "recovery.txt"]);
+        assert_eq!(std::fs::read_dir(&folder).expect("it exists").count(), 3, "temporary files are gone");
+        files.iter().map(|file| std::fs::read(file).expect("it was written")).collect()
+    };
+    assert_eq!(write("first"), write("second"));
+}
+
+#[test]
+fn a_phase_diagram_has_one_block_for_each_cell_and_together_they_fill_the_panel() {
+    let scene = scene_of(&phase_spec(&[]), &phases(), None, &phase_context());
+    // The legend's samples are squares of 7 points; cells are wider.
+    let cells: Vec<Rect> = scene
+        .items
+        .iter()
+        .filter_map(|item| match item.shape {
+            Shape::Block { rect, .. } if rect.width() > 7.1 => Some(rect),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(cells.len(), 81);
+    let area: f64 = cells.iter().map(|cell| cell.width() * cell.height()).sum();
+    let whole = cells.iter().copied().reduce(|all, cell| all.union(&cell)).expect("81 cells");
+    assert!((area / (whole.width() * whole.height()) - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn cells_take_the_mean_over_seeds_and_diverged_runs_do_not_count() {
+    let mut rows = Rows::default();
+    for (x, value, status) in
+        [(1.0, 0.2, "ok"), (1.0, 0.4, "ok"), (2.0, 0.9, "ok"), (2.0, 0.1, "diverged"), (3.0, f64::NAN, "diverged")]
+    {
+        rows.push(&[("x", x), ("y", 1.0), ("mcc", value)], &[("status", status)]);
+    }
+    let spec = FigureSpec::PhaseDiagram(PhaseDiagram {
+        x: "x".into(),
+        y: "y".into(),
+        colour: "mcc".into(),
+        ..PhaseDiagram::default()
+    });
+    let table = rows.table();
+    let (scene, caption) = compose(&spec, &table, None, &HouseLabels, &context(&[])).expect("it can be drawn");
+    let fills: Vec<colour::Rgb> = scene
+        .items
+        .iter()
+        .filter_map(|item| match item.shape {
+            Shape::Block { rect, fill } if rect.width() > 7.1 => Some(fill),
+            _ => None,
+        })
+        .collect();
+    let viridis = |share| colour::Ramp::Viridis.at(share);
+    assert_eq!(fills, [viridis(0.3), viridis(0.9), theme::MISSING]);
+    assert!(texts(&scene).contains(&"diverged".to_owned()));
+    assert!(!texts(&scene).contains(&"no value".to_owned()));
+    assert!(caption.description().contains("2 cells in which 2 of 3 runs diverged"), "{}", caption.description());
+}
+
+#[test]
+fn missing_and_diverged_cells_are_in_the_legend_only_where_there_are_any() {
+    let with = texts(&scene_of(&facets(), &quickstart(), None, &context(&[])));
+    assert!(with.contains(&"no value".to_owned()) && with.contains(&"diverged".to_owned()));
+    let without = texts(&scene_of(&phase_spec(&[]), &phases(), None, &context(&[])));
+    assert!(!without.contains(&"no value".to_owned()) && !without.contains(&"diverged".to_owned()));
+}
+
+#[test]
+fn phases_keep_their_colours_and_their_legend_whatever_the_rows_hold() {
+    let mut table = phases();
+    for (name, column) in &mut table.columns {
+        if let (true, Column::Text(words)) = (name == "phase_last", column) {
+            words.iter_mut().for_each(|word| *word = Some("dedicated".to_owned()));
+        }
+    }
+    let scene = scene_of(&phase_spec(&[]), &table, None, &phase_context());
+    for name in ["dropped", "superposed", "dedicated"] {
+        assert!(texts(&scene).contains(&name.to_owned()));
+    }
+    let blue = colour::phase("dedicated").expect("a phase");
+    let cells = scene.items.iter().filter(|item| matches!(item.shape, Shape::Block { fill, .. } if fill == blue));
+    assert_eq!(cells.count(), 81 + 1);
+}
+
+#[test]
+fn panel_titles_are_values() {
+    let scene = scene_of(&facets(), &quickstart(), None, &context(&[]));
+    for method in ["relu", "topk", "random", "pca"] {
+        assert!(texts(&scene).contains(&method.to_owned()));
+    }
+    let (rows, features) = pentagon();
+    let scene = scene_of(&vectors("importance"), &rows, Some(&features), &context(&[]));
+    let titles: Vec<String> = texts(&scene).into_iter().filter(|text| text.starts_with("p = ")).collect();
+    assert_eq!(titles, ["p = 1", "p = 0.2", "p = 0.1", "p = 0.05", "p = 0.01"]);
+}
+
+#[test]
+fn an_axis_label_says_name_and_symbol() {
+    let texts = texts(&scene_of(&single("mcc"), &quickstart(), None, &context(&[])));
+    assert!(texts.contains(&"firing probability p".to_owned()) && texts.contains(&"hidden width d".to_owned()));
+}
+
+#[test]
+fn measured_x_values_of_one_setting_become_one_point() {
+    let spec = curve("l0", &["fvu"], "method", Band::None);
+    let scene = scene_of(&spec, &zoo(), None, &context(&["sae.k"]));
+    let lines: Vec<usize> = scene
+        .items
+        .iter()
+        .filter_map(|item| match &item.shape {
+            Shape::Lines { lines, width, .. } if *width == theme::LINE => Some(lines[0].len()),
+            _ => None,
+        })
+        .filter(|points| *points > 2)
+        .collect();
+    // Six methods of six settings each, three seeds a point.
+    assert_eq!(lines, [6; 6]);
+}
+
+#[test]
+fn wrong_columns_and_empty_tables_are_refused_with_advice() {
+    let table = quickstart();
+    assert!(fault(&single("mc"), &table).contains("did you mean `mcc`"));
+    let words = curve("data.firing_probability", &["method"], "toy.d_hidden", Band::None);
+    assert!(fault(&words, &table).contains("column `method` holds words"));
+    assert!(fault(&single("mcc"), &Rows::default().table()).contains("there are no rows"));
+    assert!(fault(&vectors("importance"), &pentagon().0).contains("save: {features: true}"));
+    let mut contoured = single("mcc");
+    if let FigureSpec::PhaseDiagram(spec) = &mut contoured {
+        spec.contours = vec!["mcc = high".into()];
+    }
+    assert!(fault(&contoured, &table).contains("`high` is not a level"));
+    let mut reversed = single("mcc");
+    if let FigureSpec::PhaseDiagram(spec) = &mut reversed {
+        spec.range = Some([1.0, 0.0]);
+    }
+    assert!(fault(&reversed, &table).contains("[1, 0] is not a range"));
+}
+
+#[test]
+fn more_kinds_than_colours_are_refused() {
+    let names: Vec<String> = (0..40).map(|i| format!("kind {i}")).collect();
+    let mut rows = Rows::default();
+    for (i, name) in names.iter().enumerate() {
+        rows.push(&[("x", i as f64), ("y", 0.0)], &[("kind", name)]);
+    }
+    let table = rows.table();
+    let spec = FigureSpec::PhaseDiagram(PhaseDiagram {
+        x: "x".into(),
+        y: "y".into(),
+        colour: "kind".into(),
+        ..PhaseDiagram::default()
+    });
+    assert!(fault(&spec, &table).contains("40 different values"));
+    assert!(fault(&curve("x", &["y"], "kind", Band::None), &table).contains("40 different values"));
+}
+
+#[test]
+fn vectors_refuse_models_of_another_width() {
+    let (rows, mut features) = pentagon();
+    features.columns.push(("w_2".into(), Column::Number(vec![Some(0.1); features.height])));
+    let error = compose(&vectors("importance"), &rows, Some(&features), &HouseLabels, &context(&[]));
+    assert!(matches!(error, Err(FigureError::NotTwoDimensional { .. })));
+    let (rows, mut features) = pentagon();
+    features.columns.retain(|(name, _)| name != "w_1");
+    let error = compose(&vectors("importance"), &rows, Some(&features), &HouseLabels, &context(&[]));
+    assert!(matches!(error, Err(FigureError::NotTwoDimensional { .. })));
+}
+
+#[test]
+fn of_several_runs_of_a_panel_the_one_of_lowest_loss_is_drawn() {
+    let (rows, features) = pentagon();
+    let (_, caption) =
+        compose(&vectors("importance"), &rows, Some(&features), &HouseLabels, &context(&[])).expect("it can be drawn");
+    assert!(caption.description().contains("Of up to 2 rows a panel, the one of lowest loss is shown"));
+}
+
+#[test]
+fn a_kind_on_an_axis_gets_equal_cells_in_the_order_of_the_rows() {
+    let spec = FigureSpec::PhaseDiagram(PhaseDiagram {
+        x: "method".into(),
+        y: "toy.d_hidden".into(),
+        colour: "mcc".into(),
+        ..PhaseDiagram::default()
+    });
+    let table = quickstart();
+    let keyed = table.keyed("x", "method", data::Order::Rising).expect("a column");
+    assert_eq!(keyed.levels, Levels::Names(["relu", "topk", "random", "pca"].map(str::to_owned).to_vec()));
+    let scene = scene_of(&spec, &table, None, &context(&[]));
+    let widths: Vec<f64> = scene
+        .items
+        .iter()
+        .filter_map(|item| match item.shape {
+            Shape::Block { rect, .. } if rect.width() > 7.1 => Some(rect.width()),
+            _ => None,
+        })
+        .collect();
+    assert!(widths.iter().all(|width| (width - widths[0]).abs() < 1e-9));
+}
