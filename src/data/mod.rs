@@ -1,8 +1,14 @@
 //! The world: ground-truth features, their law, and a dictionary where no toy model makes the hidden states.
 
+pub mod curve;
 pub mod dictionary;
+pub mod events;
+pub mod law;
 pub mod sampler;
 pub mod world;
 
+pub use curve::Curve;
+pub use dictionary::Dictionary;
+pub use events::Events;
 pub use sampler::{Batch, Sampler};
 pub use world::{Group, GroupRule, Magnitude, MagnitudeSharing, World};

@@ -17,13 +17,24 @@ pub struct World {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Magnitude {
     /// U[low, high].
-    Uniform { low: f64, high: f64 },
+    Uniform {
+        low: f64,
+        high: f64,
+    },
     Constant(Vec<f64>),
     /// Normal, clipped at 0 (so a firing feature may have the value 0).
-    Normal { mean: Vec<f64>, std: Vec<f64> },
+    Normal {
+        mean: Vec<f64>,
+        std: Vec<f64>,
+    },
     /// Absolute value of a normal.
-    FoldedNormal { mean: Vec<f64>, std: Vec<f64> },
-    Exponential { mean: Vec<f64> },
+    FoldedNormal {
+        mean: Vec<f64>,
+        std: Vec<f64>,
+    },
+    Exponential {
+        mean: Vec<f64>,
+    },
     /// U[-bound, bound].
     Symmetric(f64),
 }

@@ -93,7 +93,7 @@ impl Sae {
             norm: &mut norm,
             offset: &mut offset,
         };
-        simd::run(Isa::available()[0], facts);
+        simd::run(Isa::best(), facts);
         let matrix = |w| Array2::from_shape_vec((m, d), w).expect("the caller's shape");
         Sae {
             w_enc: matrix(weights.w_enc),
@@ -122,11 +122,11 @@ impl Coder for Sae {
 
     fn encode(&self, h: ArrayView2<'_, f32>) -> Array2<f32> {
         let encoder = Encoder { w_enc: self.w_enc.view(), offset: &self.offset, norm: &self.norm, keep: self.keep };
-        encoder.encode(Isa::available()[0], h)
+        encoder.encode(Isa::best(), h)
     }
 
     fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
-        infer::decode(Isa::available()[0], latents, self.w_dec.view(), &self.b_dec.to_vec())
+        infer::decode(Isa::best(), latents, self.w_dec.view(), &self.b_dec.to_vec())
     }
 
     /// `W_enc` and `W_dec` `[n_latents, d_hidden]`, `b_enc` `[n_latents]`, `b_dec` `[d_hidden]`.

@@ -10,10 +10,10 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::entries::Entries;
-use super::layout::{pack_panel, pack_rows};
+use super::layout::{LANES, PANEL, TILES, flat, flat_mut, pack_panel, pack_rows, vectors};
 use super::product::{Product, Strided};
+use super::rows;
 use super::select::{Keep, SelectTop, TopScratch};
-use super::{LANES, PANEL, TILES, flat, flat_mut, rows, vectors};
 use crate::backend::simd::{self, Isa, Kernel, Lanes, Simd};
 
 /// An encoder that selects among affine functions of h.

@@ -1,0 +1,206 @@
+//! From event to event: geometric gaps.
+
+use super::coins::picked;
+use super::variate::{ln_unit, variate};
+use super::{Block, finish, finish_one, words, words4};
+use crate::backend::simd::{Lanes, Simd};
+use crate::data::events::{Divide, Events};
+use crate::data::law::{GroupPlan, Plan, ROW_BLOCK, Scale, SkipClass, Tag, sample_word};
+use crate::data::world::GroupRule;
+use crate::random::philox;
+
+/// Gaps are cut here; a row block has fewer places.
+const LONGEST_GAP: f32 = (1 << 30) as f32;
+
+/// Takes the events of a class as they come, sixteen at a time: the first `count` lie inside the row block.
+/// Values are finished where slope and offset are common to all features and magnitudes are not shared, else base variates.
+pub(super) trait Receive {
+    fn take<S: Simd>(&mut self, position: &[u32; 16], value: &[f32; 16], count: usize);
+}
+
+/// Takes entries of x.
+pub(super) trait Sink {
+    fn put(&mut self, sample: usize, feature: usize, value: f32);
+}
+
+/// The events of one class over `places` places a sample.
+#[inline(always)]
+pub(super) fn skips<S: Simd, R: Receive>(plan: &Plan, block: Block, class: &SkipClass, places: usize, to: &mut R) {
+    let at = block.address(class.high);
+    let inverse = S::splat(class.inverse);
+    let common = if plan.shared { None } else { plan.common };
+    let mut walk = Walk { next: 0, end: (block.samples * places) as u64 };
+    let mut call = 0;
+    while walk.next < walk.end {
+        // What is still to come decides only how many words are drawn at once, never which.
+        if (walk.end - walk.next) as f64 * class.probability > 12.0 {
+            let [gap, k, more_gap, more_k] = words4::<S>(at, call);
+            walk.sixteen::<S, R>(plan, inverse, common, gap, k, to);
+            walk.sixteen::<S, R>(plan, inverse, common, more_gap, more_k, to);
+            call += 16;
+        } else {
+            let [gap, k] = words::<S>(at, call);
+            walk.sixteen::<S, R>(plan, inverse, common, gap, k, to);
+            call += 8;
+        }
+    }
+}
+
+/// Where a class's events have come to.
+struct Walk {
+    next: u64,
+    end: u64,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn sixteen<S: Simd, R: Receive>(
+        &mut self,
+        plan: &Plan,
+        inverse: S::F,
+        common: Option<(f32, f32)>,
+        gap: S::U,
+        k: S::U,
+        to: &mut R,
+    ) {
+        let mut gaps = [0; 16];
+        S::store_u(S::to_u32(S::min(S::mul(ln_unit::<S>(gap), inverse), S::splat(LONGEST_GAP))), &mut gaps);
+        let (mut position, mut count) = ([0; 16], 0);
+        for l in 0..16 {
+            self.next += gaps[l] as u64;
+            position[l] = self.next as u32;
+            count += (self.next < self.end) as usize;
+            self.next += 1;
+        }
+        let mut value = variate::<S>(plan.base, k, &Scale::FULL);
+        if let Some((slope, offset)) = common {
+            value = finish::<S>(plan.clip, value, S::splat(slope), S::splat(offset));
+        }
+        let mut values = [0.0; 16];
+        S::store_to(value, &mut values);
+        to.take::<S>(&position, &values, count);
+    }
+}
+
+/// Events of a class of all features: their positions are those of x.
+pub(super) struct Direct<'a> {
+    plan: &'a Plan,
+    share: &'a [Lanes; ROW_BLOCK / 16],
+    divide: Divide,
+    base: u32,
+    events: &'a mut Events,
+}
+
+impl<'a> Direct<'a> {
+    /// Events of the row block whose first place is `base`.
+    pub fn new(plan: &'a Plan, share: &'a [Lanes; ROW_BLOCK / 16], base: u32, events: &'a mut Events) -> Self {
+        Direct { plan, share, divide: Divide::by(plan.n_features as u32), base, events }
+    }
+}
+
+impl Receive for Direct<'_> {
+    #[inline(always)]
+    fn take<S: Simd>(&mut self, position: &[u32; 16], value: &[f32; 16], count: usize) {
+        let (to_position, to_value) = self.events.room::<16>();
+        for l in 0..16 {
+            to_position[l] = self.base.wrapping_add(position[l]);
+        }
+        *to_value = *value;
+        if self.plan.shared || self.plan.common.is_none() {
+            for l in 0..count {
+                let (sample, feature) = self.divide.apply(position[l]);
+                to_value[l] = class_value(self.plan, self.share, value[l], sample as usize, feature as usize);
+            }
+        }
+        self.events.grow(count);
+    }
+}
+
+/// Events of a class of some features.
+pub(super) struct ClassEvents<'a, K> {
+    plan: &'a Plan,
+    class: &'a SkipClass,
+    share: &'a [Lanes; ROW_BLOCK / 16],
+    divide: Divide,
+    sink: &'a mut K,
+}
+
+impl<'a, K: Sink> ClassEvents<'a, K> {
+    pub fn new(plan: &'a Plan, class: &'a SkipClass, share: &'a [Lanes; ROW_BLOCK / 16], sink: &'a mut K) -> Self {
+        ClassEvents { plan, class, share, divide: Divide::by(class.features.len() as u32), sink }
+    }
+}
+
+impl<K: Sink> Receive for ClassEvents<'_, K> {
+    #[inline(always)]
+    fn take<S: Simd>(&mut self, position: &[u32; 16], value: &[f32; 16], count: usize) {
+        for l in 0..count {
+            let (sample, place) = self.divide.apply(position[l]);
+            let (sample, feature) = (sample as usize, self.class.features[place as usize] as usize);
+            self.sink.put(sample, feature, class_value(self.plan, self.share, value[l], sample, feature));
+        }
+    }
+}
+
+/// The magnitude of an event, from what [`Receive`] got.
+#[inline(always)]
+fn class_value(plan: &Plan, share: &[Lanes; ROW_BLOCK / 16], value: f32, sample: usize, feature: usize) -> f32 {
+    if plan.shared {
+        finish_one(plan, share[sample / 16].0[sample % 16], feature)
+    } else if plan.common.is_none() {
+        finish_one(plan, value, feature)
+    } else {
+        value
+    }
+}
+
+/// Events of a group: position is the sample, and the members have their own words.
+pub(super) struct GroupEvents<'a, K> {
+    pub plan: &'a Plan,
+    pub block: Block,
+    pub group: &'a GroupPlan,
+    pub share: &'a [Lanes; ROW_BLOCK / 16],
+    pub sink: &'a mut K,
+}
+
+impl<K: Sink> GroupEvents<'_, K> {
+    #[inline(always)]
+    fn word(&self, tag: Tag, id: usize, sample: usize) -> u32 {
+        let (call, word) = sample_word(sample);
+        philox([call, tag.with(id), self.block.step, self.block.block], self.block.key)[word]
+    }
+
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, sample: usize, feature: usize, value_id: usize) {
+        let base = if self.plan.shared {
+            self.share[sample / 16].0[sample % 16]
+        } else {
+            // Sixteen copies of one number: such events are few, and the bits are the vector code's by construction.
+            let mut copies = Lanes::default();
+            let k = S::splat_u(self.word(Tag::Value, value_id, sample));
+            S::store(variate::<S>(self.plan.base, k, &Scale::FULL), &mut copies);
+            copies.0[0]
+        };
+        self.sink.put(sample, feature, finish_one(self.plan, base, feature));
+    }
+}
+
+impl<K: Sink> Receive for GroupEvents<'_, K> {
+    #[inline(always)]
+    fn take<S: Simd>(&mut self, position: &[u32; 16], _value: &[f32; 16], count: usize) {
+        for &sample in &position[..count] {
+            let (sample, group) = (sample as usize, self.group);
+            match group.rule {
+                GroupRule::Together => {
+                    for &(feature, _) in &group.members {
+                        self.put::<S>(sample, feature, feature);
+                    }
+                }
+                GroupRule::Exclusive => {
+                    let pick = picked(self.word(Tag::Pick, group.id, sample), group.members.len());
+                    self.put::<S>(sample, group.members[pick].0, group.id);
+                }
+            }
+        }
+    }
+}
