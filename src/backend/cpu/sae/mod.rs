@@ -195,3 +195,6 @@ fn train_pass(source: &HiddenSource, jobs: &[&SaeJob], watch: &dyn Watch) -> Vec
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
