@@ -98,7 +98,7 @@ fn bench(row: &Row, seconds: f64, peak: f64) {
         dead_after: 1000,
     };
     let weights = Weights::init(1, row.n_latents, row.d, &program);
-    let mut trainee = Trainee::new(Isa::available()[0], &weights, program, train.clone());
+    let mut trainee = Trainee::new(Isa::best(), &weights, program, train.clone());
     let hidden: Vec<Vec<f32>> = (0..BATCHES).map(|batch| hidden(row, batch)).collect();
     let packed: Vec<PackedBatch> = hidden
         .iter()
@@ -167,7 +167,7 @@ impl Kernel for Peak {
 
 fn main() {
     let seconds = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(0.5);
-    let isa = Isa::available()[0];
+    let isa = Isa::best();
     let turns = 100_000;
     let peak = 2.0 * 16.0 * 12.0 * turns as f64 / least(0.3, |_| drop(black_box(simd::run(isa, Peak(turns)))));
     println!("{isa:?}, {:.0} GFLOP/s of fused multiply-adds", peak / 1e9);

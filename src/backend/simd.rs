@@ -150,8 +150,6 @@ pub trait Simd: Copy {
     fn select_positive(gate: Self::F, a: Self::F, b: Self::F) -> Self::F;
     /// The sign bit cleared.
     fn abs(x: Self::F) -> Self::F;
-    /// x where a > b, else y.
-    fn where_greater(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
     /// Bit l is set where lane l is > 0.
     fn positive_bits(x: Self::F) -> u32;
     /// The sum of all lanes: halves are added until one lane is left, (l, l+8), (l, l+4), (l, l+2), (l, l+1).
@@ -243,8 +241,6 @@ impl Simd for Avx512 {
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
         fn where_positive(gate: __m512, x: __m512) -> __m512 =
             _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_ps()), x);
-        fn where_greater(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 =
-            _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), x);
         fn positive_bits(x: __m512) -> u32 = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps()) as u32;
         fn fold(x: __m512) -> f32 =
             fold8(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)));
@@ -336,8 +332,6 @@ impl Simd for Avx2 {
         fn fma(a: Pair, b: Pair, c: Pair) -> Pair = both!(_mm256_fmadd_ps, a, b, c);
         fn where_positive(gate: Pair, x: Pair) -> Pair =
             both!(|g, x| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(g, _mm256_setzero_ps()), x), gate, x);
-        fn where_greater(a: Pair, b: Pair, x: Pair, y: Pair) -> Pair =
-            both!(|a, b, x, y| _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)), a, b, x, y);
         fn fold(x: Pair) -> f32 = fold8(_mm256_add_ps(x[0], x[1]));
 
         fn splat_u(x: u32) -> PairU = [_mm256_set1_epi32(x as i32); 2];
@@ -467,9 +461,6 @@ impl Simd for Portable {
     }
     fn abs(x: Self::F) -> Self::F {
         lanes!(|i| x[i].abs())
-    }
-    fn where_greater(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
-        lanes!(|i| if a[i] > b[i] { x[i] } else { y[i] })
     }
     fn positive_bits(x: Self::F) -> u32 {
         (0..16).map(|i| ((x[i] > 0.0) as u32) << i).sum()

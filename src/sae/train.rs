@@ -1,17 +1,8 @@
-//! What every backend shares in training an autoencoder: its data, the scale of its inputs, what it logs, and when it has
-//! diverged.
+//! What every backend shares in training an autoencoder: the scale of its inputs, what it logs, and when it has diverged.
 
 use super::{Normalise, SaeJob};
+use crate::hidden::{HiddenBatch, HiddenStream};
 use crate::toy::TrainingEnd;
-
-/// Training batches of hidden states.
-pub trait HiddenBatches: Sync {
-    /// Memory that is used again from batch to batch.
-    type Batch: Default;
-    fn d_hidden(&self) -> usize;
-    /// Fills `batch` with batch `step` of the training stream and returns its rows `[samples, d_hidden]`.
-    fn draw<'a>(&self, step: u32, samples: usize, batch: &'a mut Self::Batch) -> &'a [f32];
-}
 
 /// Training batches whose mean norm sets the scale of the inputs under [`Normalise::MeanNorm`]: the first ones of the
 /// training stream, in the size of the job's own batches.
@@ -19,18 +10,17 @@ const NORM_BATCHES: u32 = 64;
 
 impl Normalise {
     /// The factor of the inputs: 1, or sqrt(d_hidden) over their mean norm in the first batches (1 again where all are 0).
-    pub fn scale<H: HiddenBatches>(self, source: &H, batch_size: usize) -> f64 {
+    pub fn scale(self, stream: &HiddenStream, batch_size: usize) -> f64 {
         match self {
             Normalise::None => 1.0,
             Normalise::MeanNorm => {
-                let d = source.d_hidden();
-                let (mut batch, mut total) = (H::Batch::default(), 0.0);
+                let (mut batch, mut total) = (HiddenBatch::default(), 0.0);
                 for step in 0..NORM_BATCHES {
-                    let rows = source.draw(step, batch_size, &mut batch);
-                    total += rows.chunks_exact(d).map(norm).sum::<f64>();
+                    stream.draw_hidden(step, batch_size, &mut batch);
+                    total += batch.h.chunks_exact(batch.d_hidden).map(norm).sum::<f64>();
                 }
                 let mean = total / (NORM_BATCHES as usize * batch_size) as f64;
-                if mean > 0.0 { (d as f64).sqrt() / mean } else { 1.0 }
+                if mean > 0.0 { (batch.d_hidden as f64).sqrt() / mean } else { 1.0 }
             }
         }
     }
@@ -44,6 +34,11 @@ impl SaeJob {
     /// Whether the loss of `step` belongs in the trace: the first step, every `trace_every`-th and the last.
     pub fn logs(&self, step: usize) -> bool {
         self.trace_every > 0 && (step.is_multiple_of(self.trace_every) || step + 1 == self.train.steps)
+    }
+
+    /// How much work it is, in units of no meaning: for putting jobs in order.
+    pub fn cost(&self) -> f64 {
+        self.train.steps as f64 * self.train.batch_size as f64 * self.n_latents as f64
     }
 }
 

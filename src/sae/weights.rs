@@ -93,7 +93,7 @@ impl Sae {
             norm: &mut norm,
             offset: &mut offset,
         };
-        simd::run(Isa::available()[0], facts);
+        simd::run(Isa::best(), facts);
         let matrix = |w| Array2::from_shape_vec((m, d), w).expect("the caller's shape");
         Sae {
             w_enc: matrix(weights.w_enc),
@@ -122,11 +122,11 @@ impl Coder for Sae {
 
     fn encode(&self, h: ArrayView2<'_, f32>) -> Array2<f32> {
         let encoder = Encoder { w_enc: self.w_enc.view(), offset: &self.offset, norm: &self.norm, keep: self.keep };
-        encoder.encode(Isa::available()[0], h)
+        encoder.encode(Isa::best(), h)
     }
 
     fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
-        infer::decode(Isa::available()[0], latents, self.w_dec.view(), &self.b_dec.to_vec())
+        infer::decode(Isa::best(), latents, self.w_dec.view(), &self.b_dec.to_vec())
     }
 
     /// `W_enc` and `W_dec` `[n_latents, d_hidden]`, `b_enc` `[n_latents]`, `b_dec` `[d_hidden]`.
@@ -137,5 +137,58 @@ impl Coder for Sae {
             ("W_dec", self.w_dec.clone().into_dyn()),
             ("b_dec", self.b_dec.clone().into_dyn()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sae::golden::Golden;
+
+    /// f32 chains of 6 and 9 products of size up to some 3: 15 * 6e-8 * 10 < 1e-5.
+    #[test]
+    fn inference_gives_the_golden_latents_and_reconstructions() {
+        for golden in Golden::all() {
+            let sae = Sae::new(golden.weights.clone(), golden.architecture.program().keep);
+            let x = Array2::from_shape_vec((16, 6), golden.x.clone()).expect("16 x 6");
+            let latents = sae.encode(x.view());
+            let decoded = sae.decode(latents.view());
+            for (found, expected) in latents.iter().zip(&golden.latents).chain(decoded.iter().zip(&golden.x_hat)) {
+                assert!((*found as f64 - expected).abs() < 1e-5, "{:?}: {found} {expected}", golden.architecture);
+            }
+        }
+    }
+
+    #[test]
+    fn initial_encoders_equal_their_decoders_whose_rows_have_the_norm_asked_for() {
+        for golden in Golden::all() {
+            let program = golden.architecture.program();
+            let weights = Weights::init(3, 50, 7, &program);
+            assert_eq!(weights.w_enc, weights.w_dec);
+            assert!(weights.b_enc.iter().chain(&weights.b_dec).all(|&b| b == 0.0));
+            for row in weights.w_dec.chunks_exact(7) {
+                let norm = row.iter().map(|&w| w as f64 * w as f64).sum::<f64>().sqrt();
+                assert!((norm / program.init_norm - 1.0).abs() < 1e-6);
+            }
+        }
+    }
+
+    /// The mean of 5000 independent uniform directions has expected squared length 1/5000; 16 times that is passed with
+    /// probability below 1e-9 (chi-square with 7 degrees of freedom).
+    #[test]
+    fn initial_directions_point_everywhere() {
+        let rows = directions(&mut Draws::new(1, Stream::SaeInit, 0), 5000, 7, 1.0);
+        let square: f64 = (0..7).map(|k| (rows.iter().skip(k).step_by(7).sum::<f32>() as f64 / 5000.0).powi(2)).sum();
+        assert!(square < 16.0 / 5000.0, "{square}");
+    }
+
+    #[test]
+    fn tensors_are_named_and_shaped_for_export() {
+        let golden = &Golden::all()[2];
+        let sae = Sae::new(golden.weights.clone(), golden.architecture.program().keep);
+        let tensors = sae.tensors();
+        let shapes: Vec<_> = tensors.iter().map(|(name, array)| (*name, array.shape().to_vec())).collect();
+        assert_eq!(shapes, [("W_enc", vec![9, 6]), ("b_enc", vec![9]), ("W_dec", vec![9, 6]), ("b_dec", vec![6])]);
+        assert_eq!(tensors[2].1.iter().copied().collect::<Vec<_>>(), golden.weights.w_dec);
     }
 }

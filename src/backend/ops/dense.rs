@@ -1,7 +1,7 @@
 //! The elementwise work between the dense products of a ReLU step, samples in the lanes, one panel at a time.
 
+use super::layout::{LANES, TILES};
 use super::select::live_bits;
-use super::{LANES, TILES};
 use crate::backend::simd::{Kernel, Lanes, Simd};
 
 /// z = ReLU(pre) in place; padding becomes 0. Returns how many are positive.
@@ -90,7 +90,7 @@ impl Kernel for Gate<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::ops::{PANEL, flat, flat_mut};
+    use crate::backend::ops::layout::{PANEL, flat, flat_mut};
     use crate::backend::simd::{self, Isa};
 
     fn numbers(rows: usize, factor: f32) -> Vec<Lanes> {

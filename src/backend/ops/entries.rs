@@ -1,6 +1,6 @@
 //! What the samples of a panel keep.
 
-use super::PANEL;
+use super::layout::PANEL;
 
 /// Up to `capacity` latents a sample, each with its value.
 #[derive(Clone, Debug)]

@@ -10,10 +10,10 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::entries::Entries;
-use super::layout::{pack_panel, pack_rows};
+use super::layout::{LANES, PANEL, TILES, flat, flat_mut, pack_panel, pack_rows, vectors};
 use super::product::{Product, Strided};
+use super::rows;
 use super::select::{Keep, SelectTop, TopScratch};
-use super::{LANES, PANEL, TILES, flat, flat_mut, rows, vectors};
 use crate::backend::simd::{self, Isa, Kernel, Lanes, Simd};
 
 /// An encoder that selects among affine functions of h.
@@ -112,5 +112,80 @@ impl Kernel for Decode<'_> {
             }
             out.copy_from_slice(&flat_mut(&mut row)[..self.d]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Draws, Stream};
+
+    fn random(rows: usize, columns: usize, part: u64) -> Array2<f32> {
+        let mut draws = Draws::new(9, Stream::SaeInit, part);
+        Array2::from_shape_simple_fn((rows, columns), || draws.normal() as f32)
+    }
+
+    /// Chains of fused sums are the definition, so equality is exact, whatever stands around a sample.
+    #[test]
+    fn every_sample_is_encoded_by_the_definition_on_every_instruction_set() {
+        for (samples, m, d) in [(1, 1, 1), (65, 17, 5), (130, 40, 20), (3, 5, 70)] {
+            let (h, w_enc) = (random(samples, d, 1), random(m, d, 2));
+            let offset = random(1, m, 3).into_raw_vec_and_offset().0;
+            let norm: Vec<f32> = (0..m).map(|j| 1.0 + (j % 3) as f32).collect();
+            let pre = |s: usize, j: usize| (0..d).fold(offset[j], |sum, k| w_enc[[j, k]].mul_add(h[[s, k]], sum));
+            for keep in [Keep::All, Keep::Positive, Keep::Top(1), Keep::Top(m)] {
+                let encoder = Encoder { w_enc: w_enc.view(), offset: &offset, norm: &norm, keep };
+                for isa in Isa::available() {
+                    let latents = encoder.encode(isa, h.view());
+                    assert_eq!(latents.dim(), (samples, m));
+                    for ((s, j), &z) in latents.indexed_iter() {
+                        let greater = |&i: &usize| pre(s, i) * norm[i] > pre(s, j) * norm[j];
+                        let expected = match keep {
+                            Keep::All => pre(s, j),
+                            Keep::Top(k) if (0..m).filter(greater).count() >= k => 0.0,
+                            Keep::Positive | Keep::Top(_) => pre(s, j).max(0.0),
+                        };
+                        assert_eq!(z, expected, "{isa:?} {keep:?} ({s}, {j}) of {samples} x {m}, d = {d}");
+                    }
+                    let middle = h.slice(ndarray::s![samples / 2.., ..]);
+                    assert_eq!(encoder.encode(isa, middle), latents.slice(ndarray::s![samples / 2.., ..]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn decoding_adds_what_is_not_zero_in_order_of_latents() {
+        for (samples, m, d) in [(1, 1, 1), (7, 17, 5), (5, 40, 20), (3, 5, 70)] {
+            let (mut latents, decoder, bias) = (random(samples, m, 4), random(m, d, 5), random(1, d, 6));
+            latents.mapv_inplace(|z| if z > 0.5 { 0.0 } else { z });
+            for isa in Isa::available() {
+                let decoded = decode(isa, latents.view(), decoder.view(), bias.as_slice().expect("one row"));
+                for ((s, k), &x) in decoded.indexed_iter() {
+                    let kept = (0..m).filter(|&j| latents[[s, j]] != 0.0);
+                    let chain = kept.fold(bias[[0, k]], |sum, j| latents[[s, j]].mul_add(decoder[[j, k]], sum));
+                    assert_eq!(x, chain, "{isa:?} ({s}, {k}) of {samples} x {m}, d = {d}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_samples_give_no_latents() {
+        let w_enc = random(3, 2, 1);
+        let encoder = Encoder { w_enc: w_enc.view(), offset: &[0.0; 3], norm: &[1.0; 3], keep: Keep::Top(2) };
+        let none = encoder.encode(Isa::best(), Array2::zeros((0, 2)).view());
+        assert_eq!(none.dim(), (0, 3));
+        assert_eq!(decode(Isa::best(), none.view(), w_enc.view(), &[0.0; 2]).dim(), (0, 2));
+    }
+
+    /// Columns first in memory: the layout is no matter.
+    #[test]
+    fn arrays_in_any_layout_give_the_same() {
+        let (h, w_enc) = (random(20, 6, 1), random(9, 6, 2));
+        let turned = h.t().as_standard_layout().into_owned();
+        let encoder = Encoder { w_enc: w_enc.view(), offset: &[0.1; 9], norm: &[1.0; 9], keep: Keep::Positive };
+        let latents = encoder.encode(Isa::best(), h.view());
+        assert_eq!(latents, encoder.encode(Isa::best(), turned.t()));
     }
 }

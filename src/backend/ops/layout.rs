@@ -1,7 +1,39 @@
-//! Hidden states and weights in the layouts of the operations.
+//! Hidden states and weights in the layouts of the operations on autoencoders.
+//!
+//! A batch of n samples is cut into **panels** of [`PANEL`] samples, four vectors of sixteen; the last panel is padded
+//! with zero samples. Operations in which every sample does the same work (products with all latents) have samples in
+//! the lanes: `[panel][row][TILES]`. Operations that follow the few latents of one sample have the hidden dimension in
+//! the lanes: `[row][vectors]`, rows padded with zeros to [`vectors`] whole vectors.
 
-use super::{LANES, PANEL, TILES, flat, flat_mut, vectors};
 use crate::backend::simd::Lanes;
+
+/// Samples in a lane vector.
+pub const LANES: usize = 16;
+
+/// Lane vectors of samples in a panel.
+pub const TILES: usize = 4;
+
+/// Samples in a panel: the fixed block of every sum over samples.
+pub const PANEL: usize = LANES * TILES;
+
+/// Lane vectors in a padded row of `d` numbers: as few as hold it up to four, from then on a multiple of four, because
+/// long rows are worked on four vectors at a time.
+pub fn vectors(d: usize) -> usize {
+    let least = d.div_ceil(LANES).max(1);
+    if least <= 4 { least } else { least.next_multiple_of(4) }
+}
+
+/// The numbers of lane vectors, in order.
+pub fn flat(lanes: &[Lanes]) -> &[f32] {
+    // SAFETY: `Lanes` is `repr(C)`, sixteen f32 without padding.
+    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+}
+
+/// The numbers of lane vectors, in order, to be written.
+pub fn flat_mut(lanes: &mut [Lanes]) -> &mut [f32] {
+    // SAFETY: as in `flat`; any f32 is a valid lane.
+    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }
+}
 
 /// A batch of hidden states in both layouts, packed once for every SAE that reads it.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +107,14 @@ pub fn unpack_rows(rows: &[Lanes], d: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_up_to_four_vectors_are_not_padded_further() {
+        let expected = [(1, 1), (16, 1), (17, 2), (64, 4), (65, 8), (128, 8), (129, 12), (768, 48)];
+        for (d, v) in expected {
+            assert_eq!(vectors(d), v, "d = {d}");
+        }
+    }
 
     #[test]
     fn a_packed_batch_holds_every_number_in_both_layouts_and_zero_elsewhere() {

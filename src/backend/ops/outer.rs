@@ -4,7 +4,7 @@
 //! out[i][k] = Σ_s a[i][s] b[k][s]       each lane one fused chain over the tiles, then the fixed fold over lanes
 //! ```
 
-use super::TILES;
+use super::layout::TILES;
 use crate::backend::simd::{Kernel, Lanes, Simd};
 
 /// The products over all panels of a batch.
@@ -129,7 +129,7 @@ impl Kernel for SumSamples<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::ops::{LANES, PANEL, flat, flat_mut};
+    use crate::backend::ops::layout::{LANES, PANEL, flat, flat_mut};
     use crate::backend::simd::{self, Isa};
     use crate::random::{Draws, Stream};
 

@@ -9,7 +9,7 @@
 //! their own row layout and only the batch is packed. The chain is the same for every rectangle of registers, so the
 //! bits depend on neither the instruction set nor the block.
 
-use super::TILES;
+use super::layout::TILES;
 use crate::backend::simd::{Kernel, Lanes, Simd};
 
 /// Weights in memory: entry (row, depth) lies at `row * row_stride + depth * depth_stride`.
@@ -110,7 +110,7 @@ fn rectangle<S: Simd, const R: usize, const V: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::ops::{PANEL, flat, flat_mut};
+    use crate::backend::ops::layout::{PANEL, flat, flat_mut};
     use crate::backend::simd::{self, Isa};
     use crate::random::{Draws, Stream};
 

@@ -11,7 +11,7 @@
 //! a selection on (key, lower latent first) ends it. Both are exact.
 
 use super::entries::Entries;
-use super::{LANES, PANEL, TILES, flat};
+use super::layout::{LANES, PANEL, TILES, flat};
 use crate::backend::simd::{Kernel, Lanes, Simd};
 
 /// The rule by which latents are kept.
@@ -144,10 +144,10 @@ impl SelectTop<'_> {
                 let (old_key, old_name) = (keys[slot], names[slot]);
                 // Strictly greater: of equal keys the one that came first, the lower latent, stays ahead. What the new
                 // key pushes out of a slot moves to the next one, whatever lies there.
-                keys[slot] = S::where_greater(key, old_key, next_key, old_key);
-                names[slot] = S::where_greater(key, old_key, next_name, old_name);
-                next_key = S::where_greater(key, old_key, old_key, next_key);
-                next_name = S::where_greater(key, old_key, old_name, next_name);
+                keys[slot] = S::select_positive(S::sub(key, old_key), next_key, old_key);
+                names[slot] = S::select_positive(S::sub(key, old_key), next_name, old_name);
+                next_key = S::select_positive(S::sub(key, old_key), old_key, next_key);
+                next_name = S::select_positive(S::sub(key, old_key), old_name, next_name);
             }
         }
         let (mut keys_out, mut names_out) = ([Lanes::default(); K], [Lanes::default(); K]);
@@ -217,7 +217,7 @@ impl SelectTop<'_> {
                 top = S::max(top, self.key::<S>(candidate, v));
             }
             S::store(top, maximum);
-            low = S::where_greater(low, top, top, low);
+            low = S::select_positive(S::sub(low, top), top, low);
             high = S::max(high, top);
         }
         // At least k maxima reach `low` at every step, at first because all do.
@@ -228,8 +228,8 @@ impl SelectTop<'_> {
             for maximum in &maxima {
                 below = S::add(below, S::where_positive(S::sub(middle, S::load(maximum)), one));
             }
-            low = S::where_greater(spare, below, middle, low);
-            high = S::where_greater(spare, below, high, middle);
+            low = S::select_positive(S::sub(spare, below), middle, low);
+            high = S::select_positive(S::sub(spare, below), high, middle);
         }
         self.scratch.maxima = maxima;
         low
@@ -248,7 +248,7 @@ fn ordered(key: f32, candidate: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::ops::flat_mut;
+    use crate::backend::ops::layout::flat_mut;
     use crate::backend::simd::{self, Isa};
     use crate::random::{Draws, Stream};
 
@@ -338,7 +338,7 @@ mod tests {
                     scratch: &mut scratch,
                     kept: &mut kept,
                 };
-                simd::run(Isa::available()[0], select);
+                simd::run(Isa::best(), select);
                 assert!(kept.len() <= k * PANEL);
             }
         }

@@ -4,10 +4,12 @@
 //! states are the f32 values that the other backends see; what comes after is f64, until the trained weights are rounded
 //! once.
 
-use crate::backend::Watch;
 use crate::backend::ops::optimizer::{ReferenceMoments, reference_step};
 use crate::backend::ops::select::Keep;
-use crate::sae::train::{Guard, HiddenBatches};
+use crate::backend::{SaeGroup, Watch};
+use crate::hidden::{HiddenBatch, HiddenSource};
+use crate::random::Stream;
+use crate::sae::train::Guard;
 use crate::sae::{Penalty, Program, Sae, SaeJob, SaeOutcome, SaeTrace, SaeTrain, Weights};
 use crate::toy::TrainingEnd;
 use crate::training::{ramp_down, ramp_up};
@@ -226,22 +228,28 @@ impl ReferenceSae {
     }
 }
 
-/// As [`crate::backend::cpu::sae::train_from`], for one autoencoder.
-pub fn train_one<H: HiddenBatches>(source: &H, job: &SaeJob, watch: &dyn Watch) -> Option<SaeOutcome> {
+/// As [`crate::backend::cpu::sae::train`].
+pub fn train(groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
+    let trained = |group: &SaeGroup| group.saes.iter().map(|job| train_one(&group.source, job, watch)).collect();
+    groups.iter().map(trained).collect()
+}
+
+fn train_one(source: &HiddenSource, job: &SaeJob, watch: &dyn Watch) -> Option<SaeOutcome> {
     let (program, train, d) = (job.architecture.program(), &job.train, source.d_hidden());
-    let scale = train.normalise.scale(source, train.batch_size);
+    let stream = source.open(Stream::Train);
+    let scale = train.normalise.scale(&stream, train.batch_size);
     let mut sae = ReferenceSae::new(&Weights::init(job.seed, job.n_latents, d, &program), program);
     let mut moments = sae.moments();
     let mut since_fired = vec![0; job.n_latents];
-    let (mut batch, mut guard) = (H::Batch::default(), Guard::default());
+    let (mut batch, mut guard) = (HiddenBatch::default(), Guard::default());
     let (mut trace, mut end) = (vec![], TrainingEnd::Finished);
     for step in 0..train.steps {
         if watch.stop() {
             return None;
         }
-        let rows = source.draw(step as u32, train.batch_size, &mut batch);
+        stream.draw_hidden(step as u32, train.batch_size, &mut batch);
         // The product is rounded to f32, as the other backends round it when they pack the batch.
-        let h: Vec<f64> = rows.iter().map(|&h| (h * scale as f32) as f64).collect();
+        let h: Vec<f64> = batch.h.iter().map(|&h| (h * scale as f32) as f64).collect();
         let dead: Vec<bool> = since_fired.iter().map(|&since| since > train.dead_after).collect();
         let objective = sae.objective(&h, &dead, None);
         let diverged = guard.look(step, objective.loss(), objective.mse);

@@ -15,32 +15,30 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use self::step::{Scratch, Trainee};
-use crate::backend::Watch;
 use crate::backend::ops::layout::PackedBatch;
 use crate::backend::simd::Isa;
-use crate::sae::train::{Guard, HiddenBatches};
+use crate::backend::{SaeGroup, Watch};
+use crate::hidden::{HiddenBatch, HiddenSource, HiddenStream};
+use crate::random::Stream;
+use crate::sae::train::Guard;
 use crate::sae::{Normalise, Sae, SaeJob, SaeOutcome, SaeTrace, Weights};
 use crate::toy::TrainingEnd;
 
 /// How often `watch` is told and asked.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 
-/// Trains the autoencoders of each group on its source; results are in the order of the jobs, none where `watch` said
-/// stop before a job was finished.
-pub fn train_from<H: HiddenBatches>(
-    isa: Isa,
-    groups: &[(&H, &[SaeJob])],
-    watch: &dyn Watch,
-) -> Vec<Vec<Option<SaeOutcome>>> {
-    let passes = passes(groups.iter().map(|group| group.1), rayon::current_num_threads());
+/// Trains the autoencoders of each group on its source, on rayon's threads; results are in the order of the jobs, none
+/// where `watch` said stop before a job was finished.
+pub fn train(groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
+    let passes = passes(groups, rayon::current_num_threads());
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<_>> =
-        Mutex::new(groups.iter().map(|(_, jobs)| jobs.iter().map(|_| None).collect()).collect::<Vec<Vec<_>>>());
+        Mutex::new(groups.iter().map(|group| group.saes.iter().map(|_| None).collect()).collect::<Vec<Vec<_>>>());
     (0..rayon::current_num_threads()).into_par_iter().with_max_len(1).for_each(|_| {
         while let Some(pass) = passes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (source, jobs) = groups[pass.group];
-            let jobs_of_pass: Vec<&SaeJob> = pass.jobs.iter().map(|&job| &jobs[job]).collect();
-            let trained = train_pass(isa, source, &jobs_of_pass, watch);
+            let SaeGroup { source, saes } = &groups[pass.group];
+            let jobs: Vec<&SaeJob> = pass.jobs.iter().map(|&job| &saes[job]).collect();
+            let trained = train_pass(source, &jobs, watch);
             let mut results = results.lock().expect("no thread panics while it holds this");
             for (&job, outcome) in pass.jobs.iter().zip(trained) {
                 results[pass.group][job] = outcome;
@@ -60,22 +58,22 @@ struct Pass {
 
 /// What there is to do, costliest first. Groups are cut where there are not enough of them for the threads; otherwise
 /// pieces keep at least four jobs, so that a batch is not drawn for too few.
-fn passes<'a>(groups: impl Iterator<Item = &'a [SaeJob]>, threads: usize) -> Vec<Pass> {
+fn passes(groups: &[SaeGroup], threads: usize) -> Vec<Pass> {
     let mut whole = vec![];
-    for (group, jobs) in groups.enumerate() {
+    for (group, SaeGroup { saes, .. }) in groups.iter().enumerate() {
         let mut by_batch_size = BTreeMap::<usize, Vec<usize>>::new();
-        for (i, job) in jobs.iter().enumerate() {
+        for (i, job) in saes.iter().enumerate() {
             by_batch_size.entry(job.train.batch_size).or_default().push(i);
         }
-        whole.extend(by_batch_size.into_values().map(|members| (group, jobs, members)));
+        whole.extend(by_batch_size.into_values().map(|members| (group, saes, members)));
     }
     let least = if whole.len() < threads { 1 } else { 4 };
     let pieces = (2 * threads).div_ceil(whole.len().max(1));
     let mut passes = vec![];
-    for (group, jobs, members) in whole {
+    for (group, saes, members) in whole {
         let size = members.len().div_ceil(pieces).max(least);
         for members in members.chunks(size) {
-            let cost = |&i: &usize| (jobs[i].train.steps * jobs[i].train.batch_size * jobs[i].n_latents) as f64;
+            let cost = |&i: &usize| saes[i].cost();
             passes.push(Pass { group, jobs: members.to_vec(), cost: members.iter().map(cost).sum() });
         }
     }
@@ -121,28 +119,29 @@ impl Run<'_> {
 }
 
 /// Batches at the scales that the runs of a pass ask for.
-struct Feed<'a, H: HiddenBatches> {
-    source: &'a H,
+struct Feed {
+    stream: HiddenStream,
     batch_size: usize,
-    drawn: H::Batch,
+    drawn: HiddenBatch,
     /// Scale and packed batch, for no normalisation and for [`Normalise::MeanNorm`], where asked for.
     packed: [Option<(f64, PackedBatch)>; 2],
 }
 
-impl<'a, H: HiddenBatches> Feed<'a, H> {
-    fn new(source: &'a H, jobs: &[&SaeJob]) -> Self {
+impl Feed {
+    fn new(source: &HiddenSource, jobs: &[&SaeJob]) -> Feed {
+        let stream = source.open(Stream::Train);
         let batch_size = jobs[0].train.batch_size;
         let packed = [Normalise::None, Normalise::MeanNorm].map(|normalise| {
             let asked = jobs.iter().any(|job| job.train.normalise == normalise);
-            asked.then(|| (normalise.scale(source, batch_size), PackedBatch::default()))
+            asked.then(|| (normalise.scale(&stream, batch_size), PackedBatch::default()))
         });
-        Feed { source, batch_size, drawn: H::Batch::default(), packed }
+        Feed { stream, batch_size, drawn: HiddenBatch::default(), packed }
     }
 
     fn draw(&mut self, step: usize) {
-        let rows = self.source.draw(step as u32, self.batch_size, &mut self.drawn);
+        self.stream.draw_hidden(step as u32, self.batch_size, &mut self.drawn);
         for (scale, packed) in self.packed.iter_mut().flatten() {
-            packed.fill(rows, self.source.d_hidden(), *scale as f32);
+            packed.fill(&self.drawn.h, self.drawn.d_hidden, *scale as f32);
         }
     }
 
@@ -155,14 +154,14 @@ impl<'a, H: HiddenBatches> Feed<'a, H> {
     }
 }
 
-fn train_pass<H: HiddenBatches>(isa: Isa, source: &H, jobs: &[&SaeJob], watch: &dyn Watch) -> Vec<Option<SaeOutcome>> {
+fn train_pass(source: &HiddenSource, jobs: &[&SaeJob], watch: &dyn Watch) -> Vec<Option<SaeOutcome>> {
     if watch.stop() {
         return jobs.iter().map(|_| None).collect();
     }
     let start = |job: &SaeJob| {
         let program = job.architecture.program();
         let weights = Weights::init(job.seed, job.n_latents, source.d_hidden(), &program);
-        Trainee::new(isa, &weights, program, job.train.clone())
+        Trainee::new(Isa::best(), &weights, program, job.train.clone())
     };
     let mut runs: Vec<Run> = (jobs.iter())
         .map(|&job| Run { job, trainee: start(job), guard: Guard::default(), trace: vec![], end: None })
@@ -196,3 +195,6 @@ fn train_pass<H: HiddenBatches>(isa: Isa, source: &H, jobs: &[&SaeJob], watch: &
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

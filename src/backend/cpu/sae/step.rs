@@ -17,14 +17,13 @@
 
 use crate::backend::ops::dense::{Error, Gate, Relu};
 use crate::backend::ops::entries::Entries;
-use crate::backend::ops::layout::{PackedBatch, pack_rows, unpack_rows};
+use crate::backend::ops::layout::{LANES, PackedBatch, TILES, flat, flat_mut, pack_rows, unpack_rows, vectors};
 use crate::backend::ops::optimizer::{Moments, Step, Update};
 use crate::backend::ops::outer::{Outer, SumSamples};
 use crate::backend::ops::product::{Product, Strided};
 use crate::backend::ops::rows::{FinishGradients, Refresh};
 use crate::backend::ops::select::{Keep, SelectPositive, SelectTop, TopScratch};
 use crate::backend::ops::sparse::{Auxiliary, GradientSums, SparseStep, SquaredErrors};
-use crate::backend::ops::{LANES, TILES, flat, flat_mut, vectors};
 use crate::backend::simd::{self, Isa, Lanes};
 use crate::sae::{Penalty, Program, SaeTrain, Weights};
 use crate::training::{ramp_down, ramp_up};

@@ -78,7 +78,7 @@ fn ten_steps_are_those_of_the_golden_objectives() {
     for golden in Golden::all() {
         let (program, batch) = (golden.architecture.program(), packed(&golden.x, golden.weights.d_hidden));
         for clip in [None, Some(1.0)] {
-            let mut trainee = Trainee::new(Isa::available()[0], &golden.weights, program, Golden::train(clip));
+            let mut trainee = Trainee::new(Isa::best(), &golden.weights, program, Golden::train(clip));
             let mut scratch = Scratch::default();
             for step in 0..10 {
                 kill(&mut trainee, &golden.dead);
@@ -151,7 +151,7 @@ fn the_step_agrees_with_plain_loops_at_awkward_sizes() {
                     }
                     for density in [1.0, 0.0] {
                         let what = format!("{architecture:?}, m {m}, d {d}, n {n}, density {density}");
-                        let mut trainee = Trainee::new(Isa::available()[0], &weights, program, Golden::train(None));
+                        let mut trainee = Trainee::new(Isa::best(), &weights, program, Golden::train(None));
                         trainee.density = density;
                         kill(&mut trainee, &dead);
                         let mut scratch = Scratch::default();
@@ -206,7 +206,7 @@ fn the_dense_and_the_sparse_way_agree() {
     let program = Architecture::Relu { l1: 0.1, decoder: DecoderRule::NormPenalty }.program();
     let (weights, h) = random_case(40, 20, 130, false);
     let [dense, sparse] = [1.0, 0.0].map(|density| {
-        let mut trainee = Trainee::new(Isa::available()[0], &weights, program, Golden::train(None));
+        let mut trainee = Trainee::new(Isa::best(), &weights, program, Golden::train(None));
         trainee.density = density;
         let mut scratch = Scratch::default();
         let losses = trainee.gradients(&packed(&h, 20), &mut scratch);
@@ -227,7 +227,7 @@ fn a_weight_that_is_not_finite_is_found_and_named() {
             let mut broken = weights.clone();
             [&mut broken.w_enc, &mut broken.b_enc, &mut broken.w_dec, &mut broken.b_dec][i][1] = bad;
             let program = Architecture::TopK { k: 2, aux_k: 0 }.program();
-            let mut trainee = Trainee::new(Isa::available()[0], &broken, program, Golden::train(None));
+            let mut trainee = Trainee::new(Isa::best(), &broken, program, Golden::train(None));
             assert!(!trainee.refresh(false), "{name} {bad}");
             assert_eq!(trainee.broken_tensor(), *name);
         }

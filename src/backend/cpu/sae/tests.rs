@@ -1,0 +1,286 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use ndarray::{Array2, ArrayView2};
+
+use super::*;
+use crate::backend::reference;
+use crate::data::dictionary::Dictionary;
+use crate::data::{Magnitude, MagnitudeSharing, World};
+use crate::hidden::HiddenMaker;
+use crate::sae::{Architecture, Coder, DecoderRule, SaeTrain};
+use crate::training::{Optimizer, Schedule};
+
+/// Counts steps; says stop from the start if told so.
+#[derive(Default)]
+struct Count {
+    steps: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Watch for Count {
+    fn advance(&self, model_steps: u64) {
+        self.steps.fetch_add(model_steps, Ordering::Relaxed);
+    }
+    fn stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+fn source(dictionary: Dictionary, p: f64, seed: u64) -> HiddenSource {
+    let world = World {
+        n_features: dictionary.n_features,
+        firing_probability: vec![p; dictionary.n_features],
+        magnitude: Magnitude::Uniform { low: 0.5, high: 1.0 },
+        magnitude_sharing: MagnitudeSharing::Independent,
+        groups: vec![],
+    };
+    HiddenSource { world: Arc::new(world), seed, maker: HiddenMaker::Dictionary(Arc::new(dictionary)) }
+}
+
+const RELU: Architecture = Architecture::Relu { l1: 0.03, decoder: DecoderRule::UnitNorm };
+const RELU_FREE: Architecture = Architecture::Relu { l1: 0.03, decoder: DecoderRule::NormPenalty };
+
+fn job(architecture: Architecture, n_latents: usize, steps: usize) -> SaeJob {
+    SaeJob {
+        seed: 4,
+        n_latents,
+        architecture,
+        train: SaeTrain {
+            steps,
+            batch_size: 100,
+            optimizer: Optimizer::default(),
+            lr: 3e-3,
+            schedule: Schedule::Constant,
+            warmup: 0.1,
+            decay: 0.2,
+            clip: Some(1.0),
+            weight_decay: 0.0,
+            normalise: Normalise::None,
+            dead_after: 10,
+        },
+        trace_every: 20,
+    }
+}
+
+/// Jobs that differ in everything that may be different within a group.
+fn mixed_jobs() -> Vec<SaeJob> {
+    let mut jobs = vec![
+        job(RELU, 24, 60),
+        job(Architecture::TopK { k: 2, aux_k: 6 }, 24, 45),
+        job(RELU_FREE, 17, 60),
+        job(Architecture::TopK { k: 7, aux_k: 3 }, 40, 60),
+        job(Architecture::TopK { k: 1, aux_k: 0 }, 5, 0),
+        job(RELU, 24, 30),
+    ];
+    jobs[1].train.normalise = Normalise::MeanNorm;
+    jobs[2].train.batch_size = 64;
+    jobs[3].train.optimizer = Optimizer::Sgd { momentum: 0.9 };
+    jobs[5].train.schedule = Schedule::Cosine;
+    jobs
+}
+
+fn groups() -> Vec<SaeGroup> {
+    let of = |d, seed| SaeGroup { source: source(Dictionary::random(20, d, seed), 0.1, seed), saes: mixed_jobs() };
+    vec![of(10, 1), of(5, 2), of(17, 3)]
+}
+
+/// All bits of an outcome.
+fn bits(outcome: &Option<SaeOutcome>) -> (Vec<u32>, TrainingEnd, Vec<SaeTrace>) {
+    let outcome = outcome.as_ref().expect("not stopped");
+    let tensors = outcome.coder.tensors();
+    let bits = tensors.iter().flat_map(|(_, tensor)| tensor.iter().map(|x| x.to_bits())).collect();
+    (bits, outcome.end.clone(), outcome.trace.clone())
+}
+
+fn train_on(threads: usize, groups: &[SaeGroup], watch: &Count) -> Vec<Vec<Option<SaeOutcome>>> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| train(groups, watch))
+}
+
+#[test]
+fn threads_and_company_change_no_bit() {
+    let groups = groups();
+    let watch = Count::default();
+    let first: Vec<Vec<_>> = train_on(1, &groups, &watch).iter().map(|g| g.iter().map(bits).collect()).collect();
+    let steps: usize = groups.iter().flat_map(|g| &g.saes).map(|job| job.train.steps).sum();
+    assert_eq!(watch.steps.load(Ordering::Relaxed), steps as u64);
+    for threads in [2, 3, 16] {
+        for (group, first) in train_on(threads, &groups, &Count::default()).iter().zip(&first) {
+            assert_eq!(&group.iter().map(bits).collect::<Vec<_>>(), first, "{threads} threads");
+        }
+    }
+    for (group, first) in groups.into_iter().zip(&first) {
+        for (job, first) in group.saes.into_iter().zip(first) {
+            let alone = [SaeGroup { source: group.source.clone(), saes: vec![job] }];
+            assert_eq!(&bits(&train_on(1, &alone, &Count::default())[0][0]), first);
+        }
+    }
+}
+
+#[test]
+fn passes_cover_every_job_once_and_share_data_where_batches_are_equal() {
+    for threads in [1, 2, 3, 8, 64] {
+        let groups = groups();
+        let passes = passes(&groups, threads);
+        let mut seen: Vec<_> = passes.iter().flat_map(|p| p.jobs.iter().map(|&job| (p.group, job))).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..3).flat_map(|g| (0..6).map(move |j| (g, j))).collect::<Vec<_>>());
+        for pass in &passes {
+            let sizes: Vec<_> = pass.jobs.iter().map(|&j| groups[pass.group].saes[j].train.batch_size).collect();
+            assert!(sizes.iter().all(|&size| size == sizes[0]));
+        }
+        assert!(passes.is_sorted_by(|a, b| a.cost >= b.cost));
+        if threads == 1 {
+            assert_eq!(passes.len(), 6, "two batch sizes in each group");
+        }
+    }
+}
+
+/// f32 against f64 over 60 steps: each step adds some 1e-7 of the weights' size and Adam turns differences of small
+/// gradients into differences of steps, at most 3e-3 each. Held to 1e-3 absolute on weights of size up to 1 and to 1e-3
+/// relative on the loss; a wrong rule (warm-up, decay, clip, scale, dead latents, order of a step) shows at 1e-2.
+#[test]
+fn training_agrees_with_plain_loops() {
+    let groups = [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1), saes: mixed_jobs() }];
+    let found = train(&groups, &Count::default());
+    let expected = reference::sae::train(&groups, &Count::default());
+    for (i, (found, expected)) in found[0].iter().zip(&expected[0]).enumerate() {
+        let (found, expected) = (found.as_ref().unwrap(), expected.as_ref().unwrap());
+        assert_eq!(found.end, expected.end);
+        let steps = |trace: &[SaeTrace]| trace.iter().map(|t| t.step).collect::<Vec<_>>();
+        assert_eq!(steps(&found.trace), steps(&expected.trace));
+        for (found, expected) in found.trace.iter().zip(&expected.trace) {
+            assert!((found.loss / expected.loss - 1.0).abs() < 1e-3, "job {i}: {found:?} {expected:?}");
+            assert!((found.l0 - expected.l0).abs() <= 0.03, "job {i}: {found:?} {expected:?}");
+        }
+        for ((name, found), (_, expected)) in found.coder.tensors().iter().zip(expected.coder.tensors()) {
+            let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let size = expected.iter().map(|x| x.abs()).fold(1.0, f32::max);
+            assert!(worst < 1e-3 * size, "job {i}, {name}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn the_trace_holds_the_first_step_every_so_many_and_the_last() {
+    let group = [SaeGroup { source: source(Dictionary::random(20, 5, 1), 0.1, 1), saes: mixed_jobs() }];
+    let outcome = train(&group, &Count::default());
+    let steps = |i: usize| outcome[0][i].as_ref().unwrap().trace.iter().map(|t| t.step).collect::<Vec<_>>();
+    assert_eq!(steps(0), [0, 20, 40, 59]);
+    assert_eq!(steps(1), [0, 20, 40, 44]);
+    assert_eq!(steps(4), [0usize; 0]);
+    assert!(outcome[0][0].as_ref().unwrap().trace.iter().all(|t| t.loss > 0.0 && t.l0 <= 24.0));
+}
+
+#[test]
+fn a_training_that_diverges_ends_there_and_leaves_the_others_alone() {
+    let source = source(Dictionary::random(20, 10, 1), 0.1, 1);
+    let mut wild = [job(RELU_FREE, 24, 60), job(Architecture::TopK { k: 2, aux_k: 6 }, 24, 60)];
+    for job in &mut wild {
+        job.train.optimizer = Optimizer::Sgd { momentum: 0.0 };
+        (job.train.lr, job.train.clip, job.train.warmup) = (1e4, None, 0.0);
+    }
+    let calm = job(RELU, 24, 60);
+    let alone = [SaeGroup { source: source.clone(), saes: vec![calm.clone()] }];
+    let mut saes = vec![calm];
+    saes.extend(wild);
+    let watch = Count::default();
+    let found = train(&[SaeGroup { source, saes }], &watch);
+    assert_eq!(bits(&found[0][0]), bits(&train(&alone, &Count::default())[0][0]));
+    for outcome in &found[0][1..] {
+        let outcome = outcome.as_ref().unwrap();
+        let TrainingEnd::Diverged { step, last_loss, tensor } = outcome.end else { panic!("{:?}", outcome.end) };
+        assert!(step < 30 && last_loss.is_finite() && ["loss", "W_enc", "W_dec", "b_enc", "b_dec"].contains(&tensor));
+        assert!(outcome.trace.iter().all(|t| t.loss.is_finite()));
+    }
+    assert_eq!(watch.steps.load(Ordering::Relaxed), 180);
+}
+
+#[test]
+fn a_stop_leaves_unfinished_jobs_empty() {
+    let watch = Count::default();
+    watch.stop.store(true, Ordering::Relaxed);
+    assert!(train(&groups(), &watch).iter().flatten().all(Option::is_none));
+    assert_eq!(watch.steps.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn mean_norm_makes_training_blind_to_the_scale_of_h() {
+    let train_one = |factor: f32| {
+        let mut dictionary = Dictionary::random(20, 10, 1);
+        dictionary.vectors.iter_mut().for_each(|w| *w *= factor);
+        let mut normalised = job(RELU_FREE, 24, 60);
+        normalised.train.normalise = Normalise::MeanNorm;
+        let group = SaeGroup { source: source(dictionary, 0.1, 1), saes: vec![normalised] };
+        train(&[group], &Count::default()).remove(0).remove(0).unwrap().coder
+    };
+    // A power of two passes through every product and norm exactly.
+    let (small, large) = (train_one(1.0), train_one(64.0));
+    let h = fresh(&source(Dictionary::random(20, 10, 1), 0.1, 1), 300);
+    let latents = small.encode(h.view());
+    assert_eq!(latents, large.encode((&h * 64.0).view()));
+    assert!(latents.iter().any(|&z| z > 0.0));
+    assert_eq!(small.decode(latents.view()) * 64.0, large.decode(latents.view()));
+}
+
+/// Hidden states of another stream than the training's.
+fn fresh(source: &HiddenSource, samples: usize) -> Array2<f32> {
+    let mut batch = HiddenBatch::default();
+    source.open(Stream::Evaluate).draw_hidden(0, samples, &mut batch);
+    Array2::from_shape_vec((samples, batch.d_hidden), batch.h).unwrap()
+}
+
+fn mean_best_cosine(truth: &[f32], decoder: ArrayView2<'_, f32>) -> f64 {
+    let d = decoder.ncols();
+    let norm = |x: &[f32]| x.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt();
+    let best = |g: &[f32]| {
+        let cosine = |w: ndarray::ArrayView1<'_, f32>| {
+            let w = w.to_vec();
+            g.iter().zip(&w).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>() / (norm(g) * norm(&w))
+        };
+        decoder.rows().into_iter().map(cosine).fold(-1.0, f64::max)
+    };
+    truth.chunks_exact(d).map(best).sum::<f64>() / (truth.len() / d) as f64
+}
+
+/// The dictionary is orthogonal and features are sparse: every method that works finds it. (Random directions reach .5.)
+#[test]
+fn an_orthogonal_dictionary_is_found() {
+    let dictionary = Dictionary::orthogonal(12, 16, 5).unwrap();
+    let truth = dictionary.vectors.clone();
+    let mut saes =
+        vec![job(RELU, 24, 1500), job(RELU_FREE, 24, 1500), job(Architecture::TopK { k: 1, aux_k: 8 }, 24, 1500)];
+    saes.iter_mut().for_each(|sae| sae.train.batch_size = 256);
+    let group = SaeGroup { source: source(dictionary, 0.08, 6), saes };
+    for outcome in &train(&[group], &Count::default())[0] {
+        let outcome = outcome.as_ref().unwrap();
+        let found = mean_best_cosine(&truth, outcome.coder.decoder());
+        assert!(found > 0.97, "{found}, {:?}", outcome.trace.last());
+    }
+}
+
+/// Latents are pushed far below zero before the first step, so that without help they stay silent for good.
+#[test]
+fn dead_latents_revive_with_the_auxiliary_loss() {
+    let source = source(Dictionary::random(30, 8, 7), 0.1, 8);
+    let h = fresh(&source, 2000);
+    let alive_after = |aux_k: usize| {
+        let job = job(Architecture::TopK { k: 2, aux_k }, 30, 800);
+        let program = job.architecture.program();
+        let mut weights = Weights::init(1, 30, 8, &program);
+        weights.b_enc[10..].fill(-1.0);
+        let mut trainee = Trainee::new(Isa::best(), &weights, program, job.train.clone());
+        let mut feed = Feed::new(&source, &[&job]);
+        let mut scratch = Scratch::default();
+        for step in 0..800 {
+            feed.draw(step);
+            trainee.gradients(&feed.of(Normalise::None).1, &mut scratch);
+            let norm = trainee.finish(&mut scratch);
+            assert!(trainee.update(step, norm, &scratch));
+        }
+        let latents = Sae::new(trainee.weights(), program.keep).encode(h.view());
+        latents.columns().into_iter().filter(|z| z.iter().any(|&z| z > 0.0)).count()
+    };
+    let (without, with) = (alive_after(0), alive_after(4));
+    assert!(without <= 12 && with >= without + 5, "{without} without, {with} with");
+}
