@@ -65,13 +65,19 @@ impl Events {
         self.len += 1;
     }
 
-    /// Room for `N` more, to be written before [`Events::grow`] counts them.
+    /// Room for `more`, to be written before [`Events::grow`] counts them.
+    #[inline(always)]
+    pub(crate) fn room_for(&mut self, more: usize) -> (&mut [u32], &mut [f32]) {
+        if self.position.len() < self.len + more {
+            self.make_room(more);
+        }
+        (&mut self.position[self.len..][..more], &mut self.value[self.len..][..more])
+    }
+
+    /// The same for a fixed number.
     #[inline(always)]
     pub(crate) fn room<const N: usize>(&mut self) -> (&mut [u32; N], &mut [f32; N]) {
-        if self.position.len() < self.len + N {
-            self.make_room(N);
-        }
-        let (position, value) = (&mut self.position[self.len..][..N], &mut self.value[self.len..][..N]);
+        let (position, value) = self.room_for(N);
         // Both slices have just been cut to N.
         (position.try_into().expect("N long"), value.try_into().expect("N long"))
     }

@@ -59,6 +59,9 @@
 
 use super::world::{GroupRule, Magnitude, MagnitudeSharing, World};
 
+/// The version of this law, part of what a run records.
+pub const DATA_LAW: u32 = 1;
+
 /// Samples of a row block: the unit in which c3 counts.
 pub const ROW_BLOCK: usize = 1024;
 
@@ -239,6 +242,8 @@ pub struct Plan {
     pub coin_features: Vec<u32>,
     /// Whether a firing feature may have the value 0.
     pub zeros: bool,
+    /// Whether the value is the base variate itself, a uniform on (0, 1].
+    pub unit: bool,
 }
 
 impl Plan {
@@ -246,7 +251,7 @@ impl Plan {
     ///
     /// # Panics
     /// If a vector has not `n_features` entries, a probability is outside [0, 1], a group names a feature that is not
-    /// there or that another group has, or there are 2^20 features or more: a checked experiment has none of these.
+    /// there or that another group has, or there are 2^17 features or more: a checked experiment has none of these.
     pub fn new(world: &World) -> Plan {
         check(world);
         let n = world.n_features;
@@ -278,6 +283,8 @@ impl Plan {
             clip,
             shared: world.magnitude_sharing == MagnitudeSharing::Sample,
             zeros: !matches!(world.magnitude, Magnitude::Uniform { low, high } if low >= 0.0 && high > low),
+            unit: world.magnitude == Magnitude::Uniform { low: 0.0, high: 1.0 }
+                && world.magnitude_sharing == MagnitudeSharing::Independent,
             common: (n > 0 && common).then(|| (slope[0], offset[0])),
             groups: groups.collect(),
             classes: classes(n, p),
@@ -286,6 +293,11 @@ impl Plan {
             coins,
             coin_features,
         }
+    }
+
+    /// Whether coins decide all that can fire.
+    pub fn only_coins(&self) -> bool {
+        self.classes.is_empty() && !self.groups.iter().any(|g| matches!(g.draw, GroupDraw::Skip(_)))
     }
 
     /// Whether one class of skips draws all features, so that its events are those of x in order.
@@ -339,7 +351,8 @@ fn magnitude(world: &World) -> (Base, Clip, Vec<f32>, Vec<f32>) {
 
 fn check(world: &World) {
     let n = world.n_features;
-    assert!(n < 1 << 20, "{n} features");
+    // Sixteen gaps of a row block's length must stay below 2^32, see the skips.
+    assert!(n < 1 << 17, "{n} features");
     assert_eq!(world.firing_probability.len(), n, "firing_probability has an entry for each feature");
     let sets = world.groups.iter().map(|g| g.firing_probability);
     for p in world.firing_probability.iter().copied().chain(sets) {

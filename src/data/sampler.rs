@@ -156,6 +156,40 @@ mod tests {
         rows.iter().filter(|row| test(row)).count()
     }
 
+    /// Version 1 of the law is these bits: whoever changes one changes the version. 64-bit FNV-1a over the bits of x.
+    #[test]
+    fn version_1_of_the_law_gives_these_bits() {
+        let hash = |world: &World| {
+            let x = rows(&batch(world, 42, Stream::Train, 3, 1500));
+            let bytes = x.iter().flatten().flat_map(|x| x.to_bits().to_le_bytes());
+            bytes.fold(0xCBF2_9CE4_8422_2325u64, |hash, b| (hash ^ b as u64).wrapping_mul(0x0100_0000_01B3))
+        };
+        let normal = Magnitude::Normal { mean: vec![0.5; 4], std: vec![0.5, 1.0, 0.0, 2.0] };
+        let group = |rule, members: &[usize]| Group { rule, members: members.to_vec(), firing_probability: 0.1 };
+        let groups = vec![group(GroupRule::Together, &[0, 1]), group(GroupRule::Exclusive, &[2, 3])];
+        let shared = World { magnitude_sharing: MagnitudeSharing::Sample, ..world(vec![0.7; 3], UNIT) };
+        let got = [
+            hash(&world(vec![0.3; 5], UNIT)),
+            hash(&world(vec![0.05; 5], UNIT)),
+            hash(&world(vec![0.5, 0.05, 0.05, 1.0], normal)),
+            hash(&world(vec![0.5, 0.05], Magnitude::Exponential { mean: vec![1.0, 2.0] })),
+            hash(&World { groups, ..world(vec![0.0; 4], UNIT) }),
+            hash(&shared),
+        ];
+        assert_eq!(crate::data::law::DATA_LAW, 1);
+        assert_eq!(
+            got,
+            [
+                0xC5CE05EF11CA504B,
+                0x2A0AFCB326414D0B,
+                0xD34A8E43B1A851D2,
+                0xE5E805DD92CB397D,
+                0x63C6CE1EFF0428B9,
+                0x0D68D82C7C03CC0A
+            ]
+        );
+    }
+
     #[test]
     fn fewer_samples_and_pieces_give_the_same_samples() {
         let world = world(vec![0.05, 0.5, 0.05, 0.1, 1.0], UNIT);
@@ -216,7 +250,8 @@ mod tests {
             let x = rows(&batch(&world, 4, Stream::Train, 0, 200 * 1024 + 512));
             for apart in [1, 16, 512] {
                 for i in 0..2 {
-                    let both = (0..200 * 1024).filter(|&s| x[s][i] != 0.0 && x[s + apart][i] != 0.0).count();
+                    let pairs = x.iter().zip(&x[apart..]).take(200 * 1024);
+                    let both = pairs.filter(|(now, later)| now[i] != 0.0 && later[i] != 0.0).count();
                     // Pairs overlap: sample s is in two of them, which adds 2p/(1 + p) to the variance.
                     let z = z_of_rate(both, p * p) / (1.0 + 2.0 * p / (1.0 + p)).sqrt();
                     assert!(z.abs() < 4.5, "p {p}, {apart} apart, feature {i}: {z}");

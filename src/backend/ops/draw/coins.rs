@@ -1,6 +1,6 @@
 //! One word a sample and feature.
 
-use super::variate::variate;
+use super::variate::{uniform, variate};
 use super::{Block, finish, finish_one, words, words4};
 use crate::backend::simd::{Lanes, Simd};
 use crate::data::law::{Coin, GroupDraw, GroupPlan, Plan, ROW_BLOCK, Scale, Tag};
@@ -62,8 +62,15 @@ fn some_tiles<S: Simd, const TILES: usize>(
         [word[0], word[1]] = words::<S>(at, 4 * tile as u32);
     }
     let last = S::splat_u(coin.scale.last);
-    let (slope, offset) = (S::splat(plan.slope[coin.feature]), S::splat(plan.offset[coin.feature]));
     let column = columns.of(coin.feature, coin.column);
+    if plan.unit {
+        for t in 0..TILES {
+            let value = uniform::<S>(word[t], &coin.scale);
+            S::store(S::where_at_most_u(word[t], last, value), &mut x[t * columns.stride + column]);
+        }
+        return;
+    }
+    let (slope, offset) = (S::splat(plan.slope[coin.feature]), S::splat(plan.offset[coin.feature]));
     for t in 0..TILES {
         let base = if plan.shared { S::load(&share[tile + t]) } else { variate::<S>(plan.base, word[t], &coin.scale) };
         let value = finish::<S>(plan.clip, base, slope, offset);

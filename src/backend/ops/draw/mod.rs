@@ -9,12 +9,13 @@
 //!     for each group with skips: the same, then the members' words one event at a time
 //! ```
 //!
-//! [`reference`] is the same in scalar code, one sample and feature after the other, and is what this is held to.
+//! [`mod@reference`] is the same in scalar code, one sample and feature after the other, and is what this is held to.
 //! Departures: coins go four tiles at a time (two Philox chains side by side), over tiles before features, so stores stay
 //! near; a class whose magnitudes do not depend on the feature finishes them sixteen at a time, others one at a time;
-//! events go straight to where they are wanted ([`Receive`]), never through a list that is read again.
+//! events go straight to where they are wanted (`Receive`), never through a list that is read again.
 
 mod coins;
+mod entries;
 mod philox;
 pub mod reference;
 mod skips;
@@ -23,6 +24,7 @@ pub mod variate;
 pub use philox::{Address, words, words4};
 
 use coins::{CoinColumns, coin_groups, coins};
+use entries::{Entries, take_tiles};
 use skips::{ClassEvents, Direct, GroupEvents, Sink, skips};
 
 use crate::backend::simd::{Kernel, Lanes, Simd};
@@ -133,12 +135,17 @@ impl Kernel for DrawEvents<'_> {
                 let columns = CoinColumns { compact: true, stride: plan.coin_features.len() };
                 coins::<S>(plan, block, &share, columns, &mut x);
                 coin_groups::<S>(plan, block, &share, columns, &mut x);
+                let base = (b * ROW_BLOCK * n) as u32;
+                if plan.only_coins() {
+                    take_tiles(&plan.coin_features, n, base, block.samples, &x, events);
+                    continue;
+                }
                 entries.list.clear();
                 entries.take_tiles(&plan.coin_features, block.samples, &x);
                 rare::<S, Entries>(plan, block, &share, &mut entries);
                 entries.sort(n, block.samples);
                 for entry in &entries.list {
-                    events.push((b * ROW_BLOCK * n + entry.sample as usize * n) as u32 + entry.feature, entry.value);
+                    events.push(base + entry.sample * n as u32 + entry.feature, entry.value);
                 }
             }
         }
@@ -211,75 +218,6 @@ impl Sink for Tiles<'_> {
     #[inline(always)]
     fn put(&mut self, sample: usize, feature: usize, value: f32) {
         self.x[sample / 16 * self.n + feature].0[sample % 16] = value;
-    }
-}
-
-/// What is not zero in a row block, in any order until sorted.
-#[derive(Default)]
-struct Entries {
-    list: Vec<Entry>,
-    other: Vec<Entry>,
-    ends: Vec<u32>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Entry {
-    sample: u32,
-    feature: u32,
-    value: f32,
-}
-
-impl Sink for Entries {
-    #[inline(always)]
-    fn put(&mut self, sample: usize, feature: usize, value: f32) {
-        self.list.push(Entry { sample: sample as u32, feature: feature as u32, value });
-    }
-}
-
-impl Entries {
-    /// The entries of dense tiles, one column a feature of `features`, that are not zero.
-    #[inline(always)]
-    fn take_tiles(&mut self, features: &[u32], samples: usize, x: &[Lanes]) {
-        let columns = features.len();
-        self.list.resize(columns * samples, Entry::default());
-        let mut len = 0;
-        for sample in 0..samples {
-            let tile = &x[sample / 16 * columns..][..columns];
-            for (lanes, &feature) in tile.iter().zip(features) {
-                let value = lanes.0[sample % 16];
-                // Written in any case: a branch a coin would be mispredicted.
-                self.list[len] = Entry { sample: sample as u32, feature, value };
-                len += (value != 0.0) as usize;
-            }
-        }
-        self.list.truncate(len);
-    }
-
-    /// By sample, then feature: two counting sorts, the last key first.
-    fn sort(&mut self, n_features: usize, samples: usize) {
-        let key = |e: &Entry| (e.sample, e.feature);
-        if !self.list.is_sorted_by_key(key) {
-            self.sort_by(n_features, |e| e.feature);
-            self.sort_by(samples, |e| e.sample);
-        }
-    }
-
-    fn sort_by(&mut self, keys: usize, key: impl Fn(&Entry) -> u32) {
-        self.ends.clear();
-        self.ends.resize(keys + 1, 0);
-        for e in &self.list {
-            self.ends[key(e) as usize + 1] += 1;
-        }
-        for k in 0..keys {
-            self.ends[k + 1] += self.ends[k];
-        }
-        self.other.resize(self.list.len(), Entry::default());
-        for e in &self.list {
-            let at = &mut self.ends[key(e) as usize];
-            self.other[*at as usize] = *e;
-            *at += 1;
-        }
-        std::mem::swap(&mut self.list, &mut self.other);
     }
 }
 
@@ -502,7 +440,7 @@ mod tests {
         for ((v, threshold, e), (_, _, u)) in variates(Base::Exponential).zip(variates(Base::Uniform)) {
             let expected = -libm::log(u as f64);
             assert!((e as f64 - expected).abs() <= 3e-7 * expected + 1e-30, "{e} for {expected} at {v}, T {threshold}");
-            assert!(e >= 0.0 && e < 24.5);
+            assert!((0.0..24.5).contains(&e));
         }
     }
 }

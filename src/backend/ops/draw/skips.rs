@@ -9,13 +9,10 @@ use crate::data::law::{GroupPlan, Plan, ROW_BLOCK, Scale, SkipClass, Tag, sample
 use crate::data::world::GroupRule;
 use crate::random::philox;
 
-/// Gaps are cut here; a row block has fewer places.
-const LONGEST_GAP: f32 = (1 << 30) as f32;
-
-/// Takes the events of a class as they come, sixteen at a time: the first `count` lie inside the row block.
+/// Takes the events of a class as they come, sixteen at a time, the first `count` of which lie inside the row block.
 /// Values are finished where slope and offset are common to all features and magnitudes are not shared, else base variates.
 pub(super) trait Receive {
-    fn take<S: Simd>(&mut self, position: &[u32; 16], value: &[f32; 16], count: usize);
+    fn take<S: Simd>(&mut self, position: S::U, value: S::F, count: usize);
 }
 
 /// Takes entries of x.
@@ -26,59 +23,66 @@ pub(super) trait Sink {
 /// The events of one class over `places` places a sample.
 #[inline(always)]
 pub(super) fn skips<S: Simd, R: Receive>(plan: &Plan, block: Block, class: &SkipClass, places: usize, to: &mut R) {
+    let end = (block.samples * places) as u32;
+    if end == 0 {
+        return;
+    }
     let at = block.address(class.high);
-    let inverse = S::splat(class.inverse);
-    let common = if plan.shared { None } else { plan.common };
-    let mut walk = Walk { next: 0, end: (block.samples * places) as u64 };
+    let mut walk = Walk::<S> {
+        plan,
+        common: if plan.shared { None } else { plan.common },
+        inverse: S::splat(class.inverse),
+        // The law cuts gaps at 2^30. Any cut not below `end` does: such an event lies outside, and so does all that
+        // follows it. With this one sixteen gaps stay below 2^32 (`Plan` bounds the number of features).
+        longest: S::splat((end as f32).next_up()),
+        before: S::splat_u(u32::MAX),
+        last: S::splat_u(end - 1),
+    };
+    let expected = end as f64 * class.probability;
     let mut call = 0;
-    while walk.next < walk.end {
+    loop {
         // What is still to come decides only how many words are drawn at once, never which.
-        if (walk.end - walk.next) as f64 * class.probability > 12.0 {
+        let inside = if expected - 2.0 * call as f64 > 12.0 {
             let [gap, k, more_gap, more_k] = words4::<S>(at, call);
-            walk.sixteen::<S, R>(plan, inverse, common, gap, k, to);
-            walk.sixteen::<S, R>(plan, inverse, common, more_gap, more_k, to);
             call += 16;
+            walk.sixteen(gap, k, to) && walk.sixteen(more_gap, more_k, to)
         } else {
             let [gap, k] = words::<S>(at, call);
-            walk.sixteen::<S, R>(plan, inverse, common, gap, k, to);
             call += 8;
+            walk.sixteen(gap, k, to)
+        };
+        if !inside {
+            return;
         }
     }
 }
 
 /// Where a class's events have come to.
-struct Walk {
-    next: u64,
-    end: u64,
+struct Walk<'a, S: Simd> {
+    plan: &'a Plan,
+    common: Option<(f32, f32)>,
+    inverse: S::F,
+    longest: S::F,
+    /// Position of the last event, in every lane; 2^32 - 1 before the first.
+    before: S::U,
+    /// Last place of the row block.
+    last: S::U,
 }
 
-impl Walk {
+impl<S: Simd> Walk<'_, S> {
+    /// Hands on sixteen events. False once one lies outside the row block.
     #[inline(always)]
-    fn sixteen<S: Simd, R: Receive>(
-        &mut self,
-        plan: &Plan,
-        inverse: S::F,
-        common: Option<(f32, f32)>,
-        gap: S::U,
-        k: S::U,
-        to: &mut R,
-    ) {
-        let mut gaps = [0; 16];
-        S::store_u(S::to_u32(S::min(S::mul(ln_unit::<S>(gap), inverse), S::splat(LONGEST_GAP))), &mut gaps);
-        let (mut position, mut count) = ([0; 16], 0);
-        for l in 0..16 {
-            self.next += gaps[l] as u64;
-            position[l] = self.next as u32;
-            count += (self.next < self.end) as usize;
-            self.next += 1;
+    fn sixteen<R: Receive>(&mut self, gap: S::U, k: S::U, to: &mut R) -> bool {
+        let gap = S::to_u32(S::min(S::mul(ln_unit::<S>(gap), self.inverse), self.longest));
+        let position = S::add_u(self.before, S::prefix_sum(S::add_u(gap, S::splat_u(1))));
+        self.before = S::splat_last(position);
+        let inside = S::at_most_bits(position, self.last).count_ones() as usize;
+        let mut value = variate::<S>(self.plan.base, k, &Scale::FULL);
+        if let Some((slope, offset)) = self.common {
+            value = finish::<S>(self.plan.clip, value, S::splat(slope), S::splat(offset));
         }
-        let mut value = variate::<S>(plan.base, k, &Scale::FULL);
-        if let Some((slope, offset)) = common {
-            value = finish::<S>(plan.clip, value, S::splat(slope), S::splat(offset));
-        }
-        let mut values = [0.0; 16];
-        S::store_to(value, &mut values);
-        to.take::<S>(&position, &values, count);
+        to.take::<S>(position, value, inside);
+        inside == 16
     }
 }
 
@@ -100,16 +104,14 @@ impl<'a> Direct<'a> {
 
 impl Receive for Direct<'_> {
     #[inline(always)]
-    fn take<S: Simd>(&mut self, position: &[u32; 16], value: &[f32; 16], count: usize) {
+    fn take<S: Simd>(&mut self, position: S::U, value: S::F, count: usize) {
         let (to_position, to_value) = self.events.room::<16>();
-        for l in 0..16 {
-            to_position[l] = self.base.wrapping_add(position[l]);
-        }
-        *to_value = *value;
+        S::store_u(S::add_u(position, S::splat_u(self.base)), to_position);
+        S::store_to(value, to_value);
         if self.plan.shared || self.plan.common.is_none() {
-            for l in 0..count {
-                let (sample, feature) = self.divide.apply(position[l]);
-                to_value[l] = class_value(self.plan, self.share, value[l], sample as usize, feature as usize);
+            for (position, value) in to_position.iter().zip(to_value).take(count) {
+                let (sample, feature) = self.divide.apply(position - self.base);
+                *value = class_value(self.plan, self.share, *value, sample as usize, feature as usize);
             }
         }
         self.events.grow(count);
@@ -133,7 +135,10 @@ impl<'a, K: Sink> ClassEvents<'a, K> {
 
 impl<K: Sink> Receive for ClassEvents<'_, K> {
     #[inline(always)]
-    fn take<S: Simd>(&mut self, position: &[u32; 16], value: &[f32; 16], count: usize) {
+    fn take<S: Simd>(&mut self, at: S::U, values: S::F, count: usize) {
+        let (mut position, mut value) = ([0; 16], [0.0; 16]);
+        S::store_u(at, &mut position);
+        S::store_to(values, &mut value);
         for l in 0..count {
             let (sample, place) = self.divide.apply(position[l]);
             let (sample, feature) = (sample as usize, self.class.features[place as usize] as usize);
@@ -187,7 +192,9 @@ impl<K: Sink> GroupEvents<'_, K> {
 
 impl<K: Sink> Receive for GroupEvents<'_, K> {
     #[inline(always)]
-    fn take<S: Simd>(&mut self, position: &[u32; 16], _value: &[f32; 16], count: usize) {
+    fn take<S: Simd>(&mut self, at: S::U, _: S::F, count: usize) {
+        let mut position = [0; 16];
+        S::store_u(at, &mut position);
         for &sample in &position[..count] {
             let (sample, group) = (sample as usize, self.group);
             match group.rule {

@@ -56,7 +56,8 @@ pub fn variate<S: Simd>(base: Base, k: S::U, scale: &Scale) -> S::F {
 /// Uniform on (0, 1].
 #[inline(always)]
 pub fn uniform<S: Simd>(k: S::U, scale: &Scale) -> S::F {
-    S::fma(S::to_f32(S::shift_right::<1>(k)), S::splat(scale.uniform), S::splat(0.5 * scale.uniform))
+    let s = S::splat(scale.uniform);
+    S::fma(S::to_f32(S::shift_right::<1>(k)), s, S::mul(s, S::splat(0.5)))
 }
 
 /// Standard normal: the quantile, from whichever tail is nearer, so that both tails are resolved alike.
