@@ -91,12 +91,7 @@ fn unevenness(values: &[f64], spacing: Spacing) -> f64 {
     let lengths: Vec<f64> = values.iter().map(|value| spacing.length(*value)).collect();
     let (first, span) = (lengths[0], lengths[lengths.len() - 1] - lengths[0]);
     let steps = (lengths.len() - 1) as f64;
-    lengths
-        .iter()
-        .enumerate()
-        .map(|(i, length)| (length - first) / span - i as f64 / steps)
-        .map(|off| off * off)
-        .sum()
+    lengths.iter().enumerate().map(|(i, length)| (length - first) / span - i as f64 / steps).map(|off| off * off).sum()
 }
 
 /// Edges of the cells around rising values: the middles between neighbours (geometric on a log axis), the outer cells
@@ -174,7 +169,12 @@ impl Axis {
 
     /// An axis of kinds, one unit each.
     pub fn of_names(names: &[Rich]) -> Axis {
-        Axis { spacing: Spacing::Linear, low: -0.5, high: names.len() as f64 - 0.5, marks: Marks::Names(names.to_vec()) }
+        Axis {
+            spacing: Spacing::Linear,
+            low: -0.5,
+            high: names.len() as f64 - 0.5,
+            marks: Marks::Names(names.to_vec()),
+        }
     }
 
     /// An axis over a range of numbers, with `rim` of its length added at each end; an empty range is widened.
@@ -204,8 +204,11 @@ impl Axis {
             Marks::Names(names) => self.named_ticks(names, length, direction),
             Marks::Values(values) => {
                 let labels = ticks::value_labels(values);
-                let ticks: Vec<Tick> =
-                    values.iter().zip(labels).map(|(value, label)| Tick { value: *value, label: vec![label] }).collect();
+                let ticks: Vec<Tick> = values
+                    .iter()
+                    .zip(labels)
+                    .map(|(value, label)| Tick { value: *value, label: vec![label] })
+                    .collect();
                 if values.len() <= SHORT && self.stand_apart(&ticks, length, direction) {
                     return upright(ticks);
                 }
@@ -355,7 +358,8 @@ mod tests {
 
     #[test]
     fn names_break_into_lines_and_turn_when_they_still_do_not_fit() {
-        let names: Vec<Rich> = ["batch top k", "matching pursuit", "pca"].iter().map(|name| Rich::plain(name)).collect();
+        let names: Vec<Rich> =
+            ["batch top k", "matching pursuit", "pca"].iter().map(|name| Rich::plain(name)).collect();
         let axis = Axis::of_names(&names);
         let wide = axis.ticks(300.0, Direction::Across);
         assert!(!wide.turned && wide.ticks.iter().all(|tick| tick.label.len() == 1));

@@ -23,7 +23,17 @@ const RIM: f64 = 0.05;
 const BARS_IN_ONE_COLUMN: usize = 16;
 
 /// Draws the bars.
-pub fn draw(spec: &Bars, table: &Table, labels: &dyn Labels, context: &Context) -> Result<(Scene, Caption), FigureError> {
+pub fn draw(
+    spec: &Bars,
+    table: &Table,
+    labels: &dyn Labels,
+    context: &Context,
+) -> Result<(Scene, Caption), FigureError> {
+    // One column without an x: the groups themselves stand below the bars, and no legend is needed.
+    if let ([_], None, Some(group)) = (&spec.y[..], &spec.x, &spec.group) {
+        let named = Bars { x: Some(group.clone()), group: None, ..spec.clone() };
+        return draw(&named, table, labels, context);
+    }
     let chart = Chart::of(spec, table, labels)?;
     let n_bars: usize = chart.panels.iter().flatten().map(Vec::len).sum();
     let width = spec.width.unwrap_or_else(|| match n_bars {
@@ -44,6 +54,7 @@ pub fn draw(spec: &Bars, table: &Table, labels: &dyn Labels, context: &Context) 
         aspect: match (chart.panels.len(), width) {
             (1, Width::OneColumn) => 0.62,
             (1, Width::TwoColumns) => 0.36,
+            (2, Width::TwoColumns) => 0.62,
             _ => 0.9,
         },
         x: Axis::of_names(&chart.names),

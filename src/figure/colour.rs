@@ -1,7 +1,5 @@
 //! Colours: viridis for amounts, blue-white-red for signed values, Okabe-Ito for kinds, and the three fixed phases.
 
-use super::theme;
-
 /// A colour, eight bits a channel, sRGB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rgb(pub u8, pub u8, pub u8);
@@ -66,16 +64,9 @@ pub fn phase(name: &str) -> Option<Rgb> {
     PHASES.iter().find(|(known, _)| *known == name).map(|(_, colour)| *colour)
 }
 
-/// Ink that can be read on `ground`: black or white, whichever contrasts more by luma (ITU-R BT.601).
-pub fn ink_on(ground: Rgb) -> Rgb {
-    let luma = 0.299 * f64::from(ground.0) + 0.587 * f64::from(ground.1) + 0.114 * f64::from(ground.2);
-    if luma < 140.0 { theme::PAPER } else { theme::INK }
-}
-
 /// Stops of the diverging scale: ColorBrewer's RdBu with eleven classes, reversed, its middle set to white.
-const DIVERGING: [u32; 11] = [
-    0x053061, 0x2166ac, 0x4393c3, 0x92c5de, 0xd1e5f0, 0xffffff, 0xfddbc7, 0xf4a582, 0xd6604d, 0xb2182b, 0x67001f,
-];
+const DIVERGING: [u32; 11] =
+    [0x053061, 0x2166ac, 0x4393c3, 0x92c5de, 0xd1e5f0, 0xffffff, 0xfddbc7, 0xf4a582, 0xd6604d, 0xb2182b, 0x67001f];
 
 /// Viridis (Smith, van der Walt and Firing 2015; dedicated to the public domain, CC0), rounded to eight bits.
 #[rustfmt::skip]

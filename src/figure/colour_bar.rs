@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Direction, Marks, Spacing, Ticks, label_width};
 use super::colour::{Ramp, Rgb};
-use super::legend::sides;
+use super::marks;
 use super::scene::{Anchor, Point, Rect, Scene, Shape};
 use super::text::{CAP_HEIGHT, DEPTH, Rich};
 use super::theme;
@@ -53,9 +53,7 @@ impl ColourBar {
                 scene.text(at, Anchor::Start, theme::TICK_TEXT, theme::INK, line);
             }
         }
-        for (from, to) in sides(rect) {
-            scene.line(from, to, theme::FRAME, theme::INK);
-        }
+        marks::frame(scene, rect, theme::FRAME);
         let first = left + self.label_left(height) + theme::TEXT * CAP_HEIGHT;
         for (i, line) in self.lines(height).into_iter().enumerate() {
             let at = [first + i as f64 * theme::TEXT * theme::LEADING, rect.centre()[1]];

@@ -23,7 +23,12 @@ const RIM: f64 = 0.04;
 const BAND_OPACITY: f64 = 0.22;
 
 /// Draws the lines.
-pub fn draw(spec: &Curve, table: &Table, labels: &dyn Labels, context: &Context) -> Result<(Scene, Caption), FigureError> {
+pub fn draw(
+    spec: &Curve,
+    table: &Table,
+    labels: &dyn Labels,
+    context: &Context,
+) -> Result<(Scene, Caption), FigureError> {
     let plot = Plot::of(spec, table, labels, context)?;
     let looks: Vec<ColumnLook> = spec.y.iter().map(|column| labels.describe(column)).collect();
     let y_axes = plot.y_axes(spec, &looks)?;
@@ -34,7 +39,10 @@ pub fn draw(spec: &Curve, table: &Table, labels: &dyn Labels, context: &Context)
         width,
         most_columns: if width == theme::Width::OneColumn { 2 } else { 4 },
         titles: plot.titles.clone(),
-        aspect: if n_panels == 1 { 0.66 } else { 0.9 },
+        aspect: match (n_panels, width) {
+            (1, _) | (2, theme::Width::TwoColumns) => 0.66,
+            _ => 0.9,
+        },
         x: plot.x_axis(spec)?,
         x_label: labels.describe(&spec.x).axis_label(),
         y: y_axes,
@@ -87,19 +95,8 @@ impl Plot {
             at_most(levels, MOST_SERIES, "group", column)?;
         }
         let series: Vec<Option<usize>> = group.map_or_else(|| vec![Some(0); table.height], |keyed| keyed.of_row);
-        // A measured x differs from seed to seed; what was swept then says which rows belong to one point.
-        let x_measured = !context.swept.is_empty() && !context.swept.contains(&spec.x) && x.names.is_none();
-        let swept: Vec<Keyed> = match x_measured {
-            true => context.swept.iter().filter_map(|path| table.keyed("", path, Order::Rising).ok()).collect(),
-            false => Vec::new(),
-        };
-        let point_of = |row: usize| -> Option<Vec<usize>> {
-            match x_measured {
-                // Undefined is a value of its own here: a setting that other methods do not have.
-                true => Some(swept.iter().map(|keyed| keyed.of_row[row].map_or(0, |level| level + 1)).collect()),
-                false => x.keyed.of_row[row].map(|level| vec![level]),
-            }
-        };
+        let x_measured = is_measured(spec, context) && x.names.is_none();
+        let points = if x_measured { measured_points(table, context) } else { swept_points(&x.keyed) };
         let n_series = groups.as_ref().map_or(1, Levels::len);
         let mut dots = Vec::new();
         for (number, column) in spec.y.iter().enumerate() {
@@ -107,7 +104,7 @@ impl Plot {
             for panel in 0..facets.titles.len() {
                 let belongs = |row: &usize, of: usize| facets.of_row[*row] == Some(panel) && series[*row] == Some(of);
                 let rows = |of: usize| (0..table.height).filter(|row| belongs(row, of)).collect::<Vec<usize>>();
-                dots.push((0..n_series).map(|of| dots_of(&rows(of), &x.numbers, ys, point_of)).collect());
+                dots.push((0..n_series).map(|of| dots_of(&rows(of), &x.numbers, ys, &points)).collect());
             }
         }
         let titles = match &spec.y[..] {
@@ -264,22 +261,39 @@ impl Across {
     }
 }
 
+/// Columns that count or name something: rows that agree in them belong together although nothing swept them.
+const COORDINATES: [&str; 4] = ["seed", "step", "feature", "method"];
+
+/// True where x is a score: it differs from seed to seed, so equal x does not say which rows belong to one point.
+fn is_measured(spec: &Curve, context: &Context) -> bool {
+    !context.swept.is_empty() && !context.swept.contains(&spec.x) && !COORDINATES.contains(&spec.x.as_str())
+}
+
+/// For each row the values that name its point where x is measured: everything swept, and the method.
+fn measured_points(table: &Table, context: &Context) -> Vec<Option<Vec<usize>>> {
+    let names = context.swept.iter().map(String::as_str).chain(["method"]);
+    let keys: Vec<Keyed> = names.filter_map(|name| table.keyed("", name, Order::Rising).ok()).collect();
+    // Undefined is a value of its own here: a setting that other methods do not have.
+    let level = |keyed: &Keyed, row: usize| keyed.of_row[row].map_or(0, |level| level + 1);
+    (0..table.height).map(|row| Some(keys.iter().map(|keyed| level(keyed, row)).collect())).collect()
+}
+
+/// For each row its x: rows of equal x are one point.
+fn swept_points(x: &Keyed) -> Vec<Option<Vec<usize>>> {
+    x.of_row.iter().map(|level| level.map(|level| vec![level])).collect()
+}
+
 /// The points of one series, rising in x.
-fn dots_of(
-    rows: &[usize],
-    xs: &[Option<f64>],
-    ys: &[Option<f64>],
-    point_of: impl Fn(usize) -> Option<Vec<usize>>,
-) -> Vec<Dot> {
-    let mut points: BTreeMap<Vec<usize>, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+fn dots_of(rows: &[usize], xs: &[Option<f64>], ys: &[Option<f64>], points: &[Option<Vec<usize>>]) -> Vec<Dot> {
+    let mut gathered: BTreeMap<&[usize], (Vec<f64>, Vec<f64>)> = BTreeMap::new();
     for &row in rows {
-        if let (Some(point), Some(x)) = (point_of(row), xs[row]) {
-            let (x_values, y_values) = points.entry(point).or_default();
+        if let (Some(point), Some(x)) = (&points[row], xs[row]) {
+            let (x_values, y_values) = gathered.entry(point).or_default();
             x_values.push(x);
             y_values.extend(ys[row]);
         }
     }
-    let mut dots: Vec<Dot> = points
+    let mut dots: Vec<Dot> = gathered
         .into_values()
         .filter_map(|(xs, ys)| Summary::of(&xs).map(|x| Dot { x: x.mean, y: Summary::of(&ys) }))
         .collect();
@@ -304,7 +318,8 @@ fn draw_band(scene: &mut Scene, panel: &Panel, part: &[(f64, Summary)], band: Ba
     if let [(x, summary)] = part {
         let (low, high) = summary.band(band);
         let line = vec![vec![panel.point(*x, inside(low)), panel.point(*x, inside(high))]];
-        scene.add_inside(panel.rect, Shape::Lines { lines: line, width: theme::LINE, colour: style.colour, dash: None });
+        scene
+            .add_inside(panel.rect, Shape::Lines { lines: line, width: theme::LINE, colour: style.colour, dash: None });
         return;
     }
     let lower = part.iter().map(|(x, summary)| panel.point(*x, inside(summary.band(band).0)));

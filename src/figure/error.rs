@@ -32,7 +32,9 @@ pub enum FigureError {
         why: String,
     },
     /// `vectors` draws columns of two entries.
-    #[error("vectors: the toy model has more or fewer than two hidden dimensions ({why}); draw only rows with toy.d_hidden = 2")]
+    #[error(
+        "vectors: the toy model has more or fewer than two hidden dimensions ({why}); draw only rows with toy.d_hidden = 2"
+    )]
     NotTwoDimensional {
         /// What was found.
         why: String,
@@ -41,7 +43,9 @@ pub enum FigureError {
     #[error("vectors: the run has no table of features; run it with `save: {{features: true}}`")]
     NoFeatures,
     /// The filter is not an expression over the rows.
-    #[error("where: `{filter}` cannot be evaluated: {why}; column names with dots stand in double quotes, text in single quotes")]
+    #[error(
+        "where: `{filter}` cannot be evaluated: {why}; column names with dots stand in double quotes, text in single quotes"
+    )]
     BadFilter {
         /// The filter as written.
         filter: String,
@@ -49,7 +53,9 @@ pub enum FigureError {
         why: String,
     },
     /// More kinds than there are colours that can be told apart.
-    #[error("{at}: column `{column}` has {found} different values, and {most} is the most that can be told apart; filter the rows with `where`")]
+    #[error(
+        "{at}: column `{column}` has {found} different values, and {most} is the most that can be told apart; filter the rows with `where`"
+    )]
     TooManyKinds {
         /// Which part of the figure asked for it.
         at: String,
@@ -61,7 +67,9 @@ pub enum FigureError {
         most: usize,
     },
     /// A range whose ends are not finite and rising, or not positive on a log scale.
-    #[error("range: [{low}, {high}] is not a range here; give two finite numbers, the smaller first, both positive on a log scale")]
+    #[error(
+        "range: [{low}, {high}] is not a range here; give two finite numbers, the smaller first, both positive on a log scale"
+    )]
     BadRange {
         /// First end.
         low: f64,
@@ -69,7 +77,9 @@ pub enum FigureError {
         high: f64,
     },
     /// A contour whose levels cannot be read.
-    #[error("contours: `{contour}`: {why}; write a column, a column with levels as `mcc = 0.5, 0.9`, or the name of a theory line")]
+    #[error(
+        "contours: `{contour}`: {why}; write a column, a column with levels as `mcc = 0.5, 0.9`, or the name of a theory line"
+    )]
     BadContour {
         /// The contour as written.
         contour: String,
@@ -77,7 +87,9 @@ pub enum FigureError {
         why: String,
     },
     /// A log axis over values that have no logarithm.
-    #[error("{at}: column `{column}` has values that are not positive; use a linear scale or filter them out with `where`")]
+    #[error(
+        "{at}: column `{column}` has values that are not positive; use a linear scale or filter them out with `where`"
+    )]
     NoLogarithm {
         /// The axis.
         at: String,
@@ -149,8 +161,7 @@ mod tests {
 
     #[test]
     fn messages_say_where_what_and_what_to_do() {
-        let error =
-            FigureError::UnknownColumn { at: "colour".into(), column: "mc".into(), near: vec!["mcc".into()] };
+        let error = FigureError::UnknownColumn { at: "colour".into(), column: "mc".into(), near: vec!["mcc".into()] };
         assert_eq!(error.to_string(), "colour: there is no column `mc`; did you mean `mcc`?");
         let error = FigureError::BadRange { low: 2.0, high: 1.0 };
         assert!(error.to_string().contains("[2, 1]"));

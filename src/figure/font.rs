@@ -40,6 +40,9 @@ pub struct Font {
     kerns: Vec<(u32, i16)>,
 }
 
+/// A closed contour as (point, is on the curve).
+type Contour = Vec<([f64; 2], bool)>;
+
 /// One segment of a format 4 character map.
 struct Segment {
     start: u16,
@@ -196,8 +199,8 @@ impl Font {
         }
     }
 
-    /// The contours of a simple glyph as (point, is on the curve).
-    fn simple_contours(&self, start: usize, n_contours: usize) -> Option<Vec<Vec<([f64; 2], bool)>>> {
+    /// The contours of a simple glyph.
+    fn simple_contours(&self, start: usize, n_contours: usize) -> Option<Vec<Contour>> {
         let bytes = self.bytes;
         let ends = (0..n_contours)
             .map(|i| u16_at(bytes, start + 10 + 2 * i).map(usize::from))

@@ -5,7 +5,8 @@
 
 use super::axis::{Axis, Direction, Ticks, label_width};
 use super::colour_bar::{self, ColourBar};
-use super::legend::{Legend, sides};
+use super::legend::Legend;
+use super::marks;
 use super::scene::{Anchor, Point, Rect, Scene};
 use super::text::{CAP_HEIGHT, DEPTH, Rich};
 use super::theme::{self, Width};
@@ -13,6 +14,9 @@ use super::ticks::Tick;
 
 /// Rounds after which margins are taken as they are; two or three are normal.
 const MOST_ROUNDS: usize = 12;
+
+/// A label beside low panels may be this long before it is broken into lines.
+const LEAST_LABEL: f64 = 90.0;
 
 /// What a figure is made of, before it has a place.
 pub struct Parts {
@@ -57,10 +61,7 @@ pub struct Panel {
 impl Panel {
     /// Where a pair of values lies on the page.
     pub fn point(&self, x: f64, y: f64) -> Point {
-        [
-            self.rect.left + self.x.place(x) * self.rect.width(),
-            self.rect.bottom - self.y.place(y) * self.rect.height(),
-        ]
+        [self.rect.left + self.x.place(x) * self.rect.width(), self.rect.bottom - self.y.place(y) * self.rect.height()]
     }
 }
 
@@ -198,7 +199,7 @@ impl Parts {
     }
 
     fn y_lines(&self, grid: Grid) -> Vec<Rich> {
-        self.y_label.wrap(theme::TEXT, self.block_height(grid, theme::PANEL_GAP).max(60.0))
+        self.y_label.wrap(theme::TEXT, self.block_height(grid, theme::PANEL_GAP).max(LEAST_LABEL))
     }
 
     fn place(self, margins: Margins, grid: Grid) -> Layout {
@@ -312,11 +313,7 @@ impl Panel {
                 }
             }
         }
-        for (from, to) in sides(rect) {
-            // Half a line longer at each end, so that corners are closed.
-            let (dx, dy) = if from[0] == to[0] { (0.0, theme::FRAME / 2.0) } else { (theme::FRAME / 2.0, 0.0) };
-            scene.line([from[0] - dx, from[1] - dy], [to[0] + dx, to[1] + dy], theme::FRAME, theme::INK);
-        }
+        marks::frame(scene, rect, theme::FRAME);
         for (i, line) in title_lines(&self.title, rect.width()).into_iter().rev().enumerate() {
             let at = [rect.centre()[0], rect.top - theme::TITLE_GAP - i as f64 * theme::TEXT * theme::LEADING];
             scene.text(at, Anchor::Middle, theme::TEXT, theme::INK, line);
@@ -333,7 +330,8 @@ impl Panel {
             return;
         }
         // All labels of the axis stand on one line, whether or not they have a raised exponent.
-        let rise = self.x_ticks.ticks.iter().flat_map(|tick| tick.label.first()).map(|line| line.ascent(theme::TICK_TEXT));
+        let rise =
+            self.x_ticks.ticks.iter().flat_map(|tick| tick.label.first()).map(|line| line.ascent(theme::TICK_TEXT));
         let first = top + rise.fold(0.0, f64::max);
         for (i, line) in tick.label.iter().enumerate() {
             let y = first + i as f64 * theme::TICK_TEXT * theme::LEADING;
@@ -385,7 +383,8 @@ mod tests {
     use crate::figure::legend::Sample;
 
     fn parts(n_panels: usize, width: Width) -> Parts {
-        let titles = (0..n_panels).map(|i| Rich::plain(["topk", "relu", "batch_topk", "pca", "random"][i % 5])).collect();
+        let titles =
+            (0..n_panels).map(|i| Rich::plain(["topk", "relu", "batch_topk", "pca", "random"][i % 5])).collect();
         let mut legend = Legend::default();
         for (name, colour) in ["dropped", "superposed", "dedicated", "no value", "diverged"].iter().zip(KINDS) {
             legend.push(Sample::Colour(colour), Rich::plain(name));
@@ -425,10 +424,14 @@ mod tests {
         parts.x = Axis::of_range(0.0, 10_000.0, Spacing::Linear, 0.0, Marks::Round { whole: false });
         let scene = parts.lay_out().finish();
         assert_eq!(scene.faults(), Vec::<String>::new());
-        let texts: Vec<String> = scene.items.iter().filter_map(|item| match &item.shape {
-            super::super::scene::Shape::Text { text, .. } => Some(text.read()),
-            _ => None,
-        }).collect();
+        let texts: Vec<String> = scene
+            .items
+            .iter()
+            .filter_map(|item| match &item.shape {
+                super::super::scene::Shape::Text { text, .. } => Some(text.read()),
+                _ => None,
+            })
+            .collect();
         assert!(texts.contains(&"10000".to_owned()), "{texts:?}");
     }
 

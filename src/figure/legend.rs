@@ -17,7 +17,7 @@ const ENTRY_GAP: f64 = 9.0;
 /// From line to line.
 const LINE_HEIGHT: f64 = 10.5;
 /// Under the legend.
-const BELOW: f64 = 5.0;
+const BELOW: f64 = 4.0;
 
 /// What stands before the text of an entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,10 +59,15 @@ impl Sample {
         match self {
             Sample::Colour(fill) => {
                 scene.add(Shape::Block { rect: square, fill: *fill });
-                outline(scene, square);
+                marks::frame(scene, square, theme::HAIRLINE);
             }
             Sample::Series { colour, dash, marker } => {
-                scene.add(Shape::Lines { lines: vec![line.to_vec()], width: theme::LINE, colour: *colour, dash: *dash });
+                scene.add(Shape::Lines {
+                    lines: vec![line.to_vec()],
+                    width: theme::LINE,
+                    colour: *colour,
+                    dash: *dash,
+                });
                 scene.add(marker.shape([x + LINE_SAMPLE / 2.0, y], *colour));
             }
             Sample::Dot(fill) => {
@@ -71,11 +76,11 @@ impl Sample {
             }
             Sample::Hatched => {
                 marks::hatched(scene, square);
-                outline(scene, square);
+                marks::frame(scene, square, theme::HAIRLINE);
             }
             Sample::Cross => {
                 scene.add(Shape::Block { rect: square, fill: theme::MISSING });
-                outline(scene, square);
+                marks::frame(scene, square, theme::HAIRLINE);
                 marks::cross(scene, square.centre(), 2.0);
             }
             Sample::Overlay { dash } => {
@@ -85,24 +90,6 @@ impl Sample {
             Sample::Heading => {}
         }
     }
-}
-
-/// A thin frame around a sample, so that white and light grey show on paper.
-fn outline(scene: &mut Scene, rect: Rect) {
-    for (from, to) in sides(rect) {
-        scene.line(from, to, theme::HAIRLINE, theme::INK);
-    }
-}
-
-/// The four sides of a rectangle.
-pub fn sides(rect: Rect) -> [(Point, Point); 4] {
-    let Rect { left, top, right, bottom } = rect;
-    [
-        ([left, top], [right, top]),
-        ([left, bottom], [right, bottom]),
-        ([left, top], [left, bottom]),
-        ([right, top], [right, bottom]),
-    ]
 }
 
 /// Entries in reading order.
@@ -143,8 +130,16 @@ impl Legend {
         }
     }
 
-    /// Line and left side of each entry.
+    /// Line and left side of each entry. A heading has a line of its own where all does not fit on one.
     fn flow(&self, width: f64) -> Vec<(usize, f64)> {
+        let on_one_line = self.flow_with(width, false);
+        match on_one_line.last() {
+            Some((0, _)) | None => on_one_line,
+            Some(_) => self.flow_with(width, true),
+        }
+    }
+
+    fn flow_with(&self, width: f64, heading_alone: bool) -> Vec<(usize, f64)> {
         let (mut line, mut x) = (0, 0.0);
         let mut places = Vec::with_capacity(self.entries.len());
         for (sample, text) in &self.entries {
@@ -153,7 +148,11 @@ impl Legend {
                 (line, x) = (line + 1, 0.0);
             }
             places.push((line, x));
-            x += entry + if *sample == Sample::Heading { ENTRY_GAP / 2.0 } else { ENTRY_GAP };
+            match sample {
+                Sample::Heading if heading_alone => (line, x) = (line + 1, 0.0),
+                Sample::Heading => x += entry + ENTRY_GAP / 2.0,
+                _ => x += entry + ENTRY_GAP,
+            }
         }
         places
     }
@@ -168,7 +167,8 @@ mod tests {
         legend.heading(&Rich::plain("method"));
         for (i, name) in ["relu", "topk", "batch_topk", "matryoshka", "random", "pca"].iter().enumerate() {
             let marker = Marker::of_series(i);
-            legend.push(Sample::Series { colour: super::super::colour::KINDS[i], dash: None, marker }, Rich::plain(name));
+            legend
+                .push(Sample::Series { colour: super::super::colour::KINDS[i], dash: None, marker }, Rich::plain(name));
         }
         legend.push(Sample::Hatched, Rich::plain("no value"));
         legend.push(Sample::Cross, Rich::plain("diverged"));

@@ -25,10 +25,12 @@ pub enum Amount {
 /// How a column looks in a figure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ColumnLook {
-    /// Name, with the unit if there is one: "firing probability". `^{..}` raises and `_{..}` lowers.
+    /// Name: "firing probability". `^{..}` raises and `_{..}` lowers.
     pub label: String,
     /// Mathematical symbol, set slanted behind the name and before values in titles: "p".
     pub symbol: Option<String>,
+    /// Unit, or what else belongs in brackets at the end: "degrees".
+    pub unit: Option<String>,
     /// Kind of quantity.
     pub scale: Amount,
     /// Definition and its version, for the caption.
@@ -38,7 +40,7 @@ pub struct ColumnLook {
 impl ColumnLook {
     /// A look without a symbol or a definition.
     pub fn new(label: &str, scale: Amount) -> ColumnLook {
-        ColumnLook { label: label.to_owned(), symbol: None, scale, definition: None }
+        ColumnLook { label: label.to_owned(), symbol: None, unit: None, scale, definition: None }
     }
 
     /// This look with a symbol.
@@ -46,13 +48,21 @@ impl ColumnLook {
         ColumnLook { symbol: (!symbol.is_empty()).then(|| symbol.to_owned()), ..self }
     }
 
-    /// The axis label: name and symbol.
+    /// This look with a unit.
+    pub fn with_unit(self, unit: &str) -> ColumnLook {
+        ColumnLook { unit: (!unit.is_empty()).then(|| unit.to_owned()), ..self }
+    }
+
+    /// The axis label: name, symbol, and unit in brackets.
     pub fn axis_label(&self) -> Rich {
-        let label = Rich::label(&self.label);
-        match &self.symbol {
-            Some(symbol) => label.with(Style::Plain, " ").then(&symbol_text(symbol)),
-            None => label,
+        let mut label = Rich::label(&self.label);
+        if let Some(symbol) = &self.symbol {
+            label = label.with(Style::Plain, " ").then(&symbol_text(symbol));
         }
+        if let Some(unit) = &self.unit {
+            label = label.with(Style::Plain, " (").then(&Rich::label(unit)).with(Style::Plain, ")");
+        }
+        label
     }
 
     /// A number with what it is a value of: "p = 0.05", or "active latents = 4" without a symbol.
@@ -104,7 +114,7 @@ const KNOWN: [(&str, &str, &str, Amount); 48] = [
     ("data.firing_probability", "firing probability", "p", Amount::Amount),
     ("data.n_features", "features", "n", Amount::Count),
     ("data.dictionary.d_hidden", "hidden width", "d", Amount::Count),
-    ("data.dictionary.noise", "noise (standard deviation)", "σ", Amount::Amount),
+    ("data.dictionary.noise", "noise, standard deviation", "σ", Amount::Amount),
     ("toy.d_hidden", "hidden width", "d", Amount::Count),
     ("toy.importance.last", "relative importance of the last feature", "r", Amount::Amount),
     ("toy.importance.first", "relative importance of the first feature", "r", Amount::Amount),
@@ -128,8 +138,8 @@ const KNOWN: [(&str, &str, &str, Amount); 48] = [
     ("d_star", "dimensions per feature", "D*", Amount::Amount),
     ("capacity", "capacity", "", Amount::Amount),
     ("norm_mean", "mean norm of represented features", "", Amount::Amount),
-    ("gap_min_degrees", "smallest gap (degrees)", "", Amount::Degrees),
-    ("gap_max_degrees", "largest gap (degrees)", "", Amount::Degrees),
+    ("gap_min_degrees", "smallest gap between features", "", Amount::Degrees),
+    ("gap_max_degrees", "largest gap between features", "", Amount::Degrees),
     ("mmcs", "mean best cosine per feature (MMCS)", "", Amount::Share),
     ("mmcs_latents", "mean best cosine per latent", "", Amount::Share),
     ("mmcs_composed", "mean best cosine with composed features", "", Amount::Share),
@@ -165,7 +175,8 @@ impl Labels for HouseLabels {
     fn describe(&self, column: &str) -> ColumnLook {
         let known = |name: &str| KNOWN.iter().find(|(known, ..)| *known == name);
         if let Some((_, label, symbol, scale)) = known(column) {
-            return ColumnLook::new(label, *scale).with_symbol(symbol);
+            let unit = if *scale == Amount::Degrees { "degrees" } else { "" };
+            return ColumnLook::new(label, *scale).with_symbol(symbol).with_unit(unit);
         }
         if let Some(look) = per_feature(column) {
             return look;
@@ -174,9 +185,9 @@ impl Labels for HouseLabels {
         let last = column.rsplit('.').next().unwrap_or(column);
         match (column.strip_prefix("sae."), known(last)) {
             (Some(rest), Some((_, label, symbol, scale))) => {
-                let variant = rest.split('.').next().filter(|variant| *variant != "*");
-                let of = variant.map(|variant| format!(" of {variant}")).unwrap_or_default();
-                ColumnLook::new(&format!("{label}{of}"), *scale).with_symbol(symbol)
+                let variant = rest.strip_suffix(last).and_then(|before| before.split('.').next());
+                let variant = variant.filter(|variant| *variant != "*").unwrap_or_default();
+                ColumnLook::new(label, *scale).with_symbol(symbol).with_unit(variant)
             }
             (None, Some((_, label, symbol, scale))) if column.contains('.') => {
                 ColumnLook::new(label, *scale).with_symbol(symbol)
@@ -209,8 +220,10 @@ mod tests {
         assert_eq!(label("data.firing_probability"), "firing probability p");
         assert_eq!(label("toy.d_hidden"), "hidden width d");
         assert_eq!(label("toy.importance.last"), "relative importance of the last feature r");
-        assert_eq!(label("sae.topk.k"), "active latents allowed of topk k");
+        assert_eq!(label("sae.topk.k"), "active latents allowed k (topk)");
         assert_eq!(label("sae.*.n_latents"), "latents m");
+        assert_eq!(label("sae.k"), "active latents allowed k");
+        assert_eq!(label("gap_min_degrees"), "smallest gap between features (degrees)");
         assert_eq!(label("phase_last"), "phase of the last feature");
         assert_eq!(label("norm_3"), "norm of feature 3");
         assert_eq!(label("something_new"), "something new");

@@ -33,13 +33,30 @@ impl Marker {
         let points = match self {
             Marker::Disc => return Shape::Disc { centre, radius: r, fill: colour, rim: None },
             Marker::Square => {
-                vec![[x - square, y - square], [x + square, y - square], [x + square, y + square], [x - square, y + square]]
+                vec![
+                    [x - square, y - square],
+                    [x + square, y - square],
+                    [x + square, y + square],
+                    [x - square, y + square],
+                ]
             }
             Marker::Triangle => vec![[x, y - side], [x + side, y + 0.866 * side], [x - side, y + 0.866 * side]],
             Marker::Diamond => vec![[x, y - diamond], [x + diamond, y], [x, y + diamond], [x - diamond, y]],
             Marker::Tip => vec![[x, y + side], [x - side, y - 0.866 * side], [x + side, y - 0.866 * side]],
         };
         Shape::Area { points, fill: colour, opacity: 1.0 }
+    }
+}
+
+/// The frame of a rectangle. Lines reach half their width beyond the corners, which so are closed.
+pub fn frame(scene: &mut Scene, rect: Rect, width: f64) {
+    let Rect { left, top, right, bottom } = rect;
+    let half = width / 2.0;
+    for y in [top, bottom] {
+        scene.line([left - half, y], [right + half, y], width, theme::INK);
+    }
+    for x in [left, right] {
+        scene.line([x, top - half], [x, bottom + half], width, theme::INK);
     }
 }
 
@@ -62,7 +79,8 @@ pub fn hatched(scene: &mut Scene, rect: Rect) {
 
 /// A small cross, dark on a light halo so that it shows on every colour: a run diverged here.
 pub fn cross(scene: &mut Scene, [x, y]: Point, half: f64) {
-    let lines = vec![vec![[x - half, y - half], [x + half, y + half]], vec![[x - half, y + half], [x + half, y - half]]];
+    let lines =
+        vec![vec![[x - half, y - half], [x + half, y + half]], vec![[x - half, y + half], [x + half, y - half]]];
     scene.add(Shape::Lines { lines: lines.clone(), width: 1.8, colour: theme::PAPER, dash: None });
     scene.add(Shape::Lines { lines, width: theme::LINE, colour: theme::INK, dash: None });
 }
@@ -96,12 +114,11 @@ mod tests {
     fn markers_have_about_the_same_area() {
         let disc = std::f64::consts::PI * theme::DOT * theme::DOT;
         for i in 1..5 {
-            let Shape::Area { points, .. } = Marker::of_series(i).shape([0.0, 0.0], theme::INK) else { panic!("a polygon") };
-            let twice: f64 = points
-                .iter()
-                .zip(points.iter().cycle().skip(1))
-                .map(|([x0, y0], [x1, y1])| x0 * y1 - x1 * y0)
-                .sum();
+            let Shape::Area { points, .. } = Marker::of_series(i).shape([0.0, 0.0], theme::INK) else {
+                panic!("a polygon")
+            };
+            let twice: f64 =
+                points.iter().zip(points.iter().cycle().skip(1)).map(|([x0, y0], [x1, y1])| x0 * y1 - x1 * y0).sum();
             assert!((twice.abs() / 2.0 / disc - 1.0).abs() < 0.1, "marker {i}: {} {disc}", twice.abs() / 2.0);
         }
     }

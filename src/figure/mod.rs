@@ -71,8 +71,12 @@ pub fn draw(
     formats: &[Format],
 ) -> Result<Vec<PathBuf>, FigureError> {
     let rows = frame::filtered(rows, spec.filter())?;
-    let wanted: Vec<String> =
-        spec.columns().into_iter().chain(context.swept.iter().cloned()).chain(["seed".to_owned()]).collect();
+    let wanted: Vec<String> = spec
+        .columns()
+        .into_iter()
+        .chain(context.swept.iter().cloned())
+        .chain(["seed", "method"].map(str::to_owned))
+        .collect();
     let table = frame::table(&rows, &wanted)?;
     let features = match (spec, features) {
         (FigureSpec::Vectors(vectors), Some(features)) => Some(frame::table(features, &vectors.feature_columns())?),

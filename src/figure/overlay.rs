@@ -16,12 +16,15 @@ const OVERLAY_DASHES: [Option<(f64, f64)>; 3] = [None, Some((3.0, 2.0)), Some((1
 /// Levels of a contour that names none and has no natural one.
 const ROUND_LEVELS: usize = 4;
 
+/// For each panel its lines, in places (0 to 1, y upwards).
+pub type PanelLines = Vec<Vec<Vec<Point>>>;
+
 /// Lines drawn over every panel or over one.
 pub struct Overlay {
     /// What the legend calls them.
     pub label: Rich,
-    /// For each panel its lines, in places (0 to 1, y upwards).
-    pub lines: Vec<Vec<Vec<Point>>>,
+    /// The lines.
+    pub lines: PanelLines,
     /// Dash of the white line.
     pub dash: Option<(f64, f64)>,
 }
@@ -73,7 +76,7 @@ fn theory_lines(line: &TheoryLine, grid: &Grid, contour: &str) -> Result<Vec<Vec
 }
 
 /// Sides of cells where the most frequent kind of a column changes.
-fn kind_boundaries(table: &Table, grid: &Grid, name: &str) -> Result<Vec<Vec<Vec<Point>>>, FigureError> {
+fn kind_boundaries(table: &Table, grid: &Grid, name: &str) -> Result<PanelLines, FigureError> {
     let keyed = table.keyed("contours", name, Order::Rows)?;
     let cells = grid.keys.gather(vec![0usize; keyed.levels.len()], |counts, row| {
         keyed.of_row[row].into_iter().for_each(|kind| counts[kind] += 1);
@@ -92,7 +95,7 @@ fn number_contours(
     grid: &Grid,
     contour: &str,
     look: &ColumnLook,
-) -> Result<(Rich, Vec<Vec<Vec<Point>>>), FigureError> {
+) -> Result<(Rich, PanelLines), FigureError> {
     let cells = grid.keys.gather(Vec::new(), |values: &mut Vec<f64>, row| values.extend(numbers[row]));
     let mean = |values: &Vec<f64>| Summary::of(values).map(|summary| summary.mean);
     let means: Vec<Vec<Vec<Option<f64>>>> =
@@ -106,8 +109,8 @@ fn number_contours(
             contour::chained(segments)
         })
         .collect();
-    let values: Vec<String> = value_labels(&levels).iter().map(Rich::read).collect();
-    Ok((look.value_title(&Rich::plain(&values.join(", "))), lines))
+    let values = value_labels(&levels).into_iter().reduce(|all, value| all.then(&Rich::plain(", ")).then(&value));
+    Ok((look.value_title(&values.unwrap_or_default()), lines))
 }
 
 /// The levels written after `=`, or those that suit the quantity.
@@ -133,13 +136,43 @@ fn levels(contour: &str, look: &ColumnLook, means: &[Vec<Vec<Option<f64>>>]) -> 
     })
 }
 
-/// Cell middles with the rim of the panel added, where each value of the outermost cells is repeated, so that contours
-/// reach the frame.
+/// Cell middles with the rim of the panel added, where values run on as between the two outermost cells, so that
+/// contours reach the frame without a bend.
 fn padded(grid: &Grid, values: &[Vec<Option<f64>>]) -> (Vec<f64>, Vec<f64>, Vec<Vec<Option<f64>>>) {
     let with_rim = |middles: &[f64]| -> Vec<f64> { [0.0].iter().chain(middles).chain(&[1.0]).copied().collect() };
-    fn repeat<T: Clone>(row: &[T]) -> Vec<T> {
-        row.first().into_iter().chain(row).chain(row.last()).cloned().collect()
+    let (xs, ys) = (with_rim(&grid.x_middles), with_rim(&grid.y_middles));
+    let wide: Vec<Vec<Option<f64>>> = values.iter().map(|row| run_on(&xs, row)).collect();
+    let columns: Vec<Vec<Option<f64>>> =
+        (0..xs.len()).map(|column| run_on(&ys, &wide.iter().map(|row| row[column]).collect::<Vec<_>>())).collect();
+    let rows = (0..ys.len()).map(|row| columns.iter().map(|column| column[row]).collect()).collect();
+    (xs, ys, rows)
+}
+
+/// The values with one more at each end, on the straight line through the two nearest; a lone value is repeated.
+/// `places` are those of the result.
+fn run_on(places: &[f64], values: &[Option<f64>]) -> Vec<Option<f64>> {
+    let n = values.len();
+    let beyond = |near: usize, next: usize, at: usize| -> Option<f64> {
+        let value = values[near]?;
+        let step = places[near + 1] - places[next + 1];
+        match values.get(next).copied().flatten().filter(|_| step != 0.0) {
+            Some(other) => Some(value + (value - other) / step * (places[at] - places[near + 1])),
+            None => Some(value),
+        }
+    };
+    let (first, last) = (beyond(0, 1.min(n - 1), 0), beyond(n - 1, n.saturating_sub(2), n + 1));
+    std::iter::once(first).chain(values.iter().copied()).chain([last]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_run_on_straight_and_a_lone_value_is_repeated() {
+        let run = run_on(&[0.0, 0.25, 0.75, 1.0], &[Some(1.0), Some(3.0)]);
+        assert_eq!(run, [Some(0.0), Some(1.0), Some(3.0), Some(4.0)]);
+        assert_eq!(run_on(&[0.0, 0.5, 1.0], &[Some(2.0)]), [Some(2.0); 3]);
+        assert_eq!(run_on(&[0.0, 0.25, 0.75, 1.0], &[None, Some(3.0)]), [None, None, Some(3.0), Some(3.0)]);
     }
-    let wide: Vec<Vec<Option<f64>>> = values.iter().map(|row| repeat(row)).collect();
-    (with_rim(&grid.x_middles), with_rim(&grid.y_middles), repeat(&wide))
 }

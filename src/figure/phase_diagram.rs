@@ -181,7 +181,12 @@ impl Grid {
 }
 
 /// The axis of swept values, and the places of its cells' edges and middles.
-fn swept_axis(levels: &Levels, scale: AxisScale, at: &str, column: &str) -> Result<(Axis, Vec<f64>, Vec<f64>), FigureError> {
+fn swept_axis(
+    levels: &Levels,
+    scale: AxisScale,
+    at: &str,
+    column: &str,
+) -> Result<(Axis, Vec<f64>, Vec<f64>), FigureError> {
     if levels.is_empty() {
         let why = format!("no row has a value of `{column}`");
         return Err(FigureError::NothingToDraw { at: at.to_owned(), why });

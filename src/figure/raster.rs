@@ -77,7 +77,8 @@ impl Bitmap {
                 let centre = in_pixels(centre);
                 let radius = radius * theme::PIXELS_PER_POINT;
                 if let Some((width, colour)) = rim {
-                    let outer = Outline { contours: vec![disc(centre, radius + width * theme::PIXELS_PER_POINT / 2.0)] };
+                    let outer =
+                        Outline { contours: vec![disc(centre, radius + width * theme::PIXELS_PER_POINT / 2.0)] };
                     self.fill(&outer, clip, *colour, 1.0);
                 }
                 let inset = rim.map_or(0.0, |(width, _)| width * theme::PIXELS_PER_POINT / 2.0);
@@ -91,7 +92,8 @@ impl Bitmap {
 
     /// The whole pixels nearest to a rectangle, inside the image.
     fn snapped(&self, rect: &Rect) -> Window {
-        let snap = |points: f64, most: usize| (points * theme::PIXELS_PER_POINT).round().clamp(0.0, most as f64) as usize;
+        let snap =
+            |points: f64, most: usize| (points * theme::PIXELS_PER_POINT).round().clamp(0.0, most as f64) as usize;
         Window {
             left: snap(rect.left, self.width),
             top: snap(rect.top, self.height),
@@ -147,7 +149,8 @@ impl Bitmap {
         let high = (from[lengthwise].max(to[lengthwise]) * theme::PIXELS_PER_POINT).round();
         let near = start(from[crosswise]);
         let inside = |value: f64, most: usize| value.clamp(0.0, most as f64) as usize;
-        let (x, y) = if crosswise == 0 { ((near, near + across), (low, high)) } else { ((low, high), (near, near + across)) };
+        let (x, y) =
+            if crosswise == 0 { ((near, near + across), (low, high)) } else { ((low, high), (near, near + across)) };
         Window {
             left: inside(x.0, self.width),
             right: inside(x.1, self.width),
@@ -242,7 +245,8 @@ impl Outline {
             })
             .collect();
         for (i, pair) in points.windows(2).enumerate() {
-            let edge_at = |joint: Option<usize>| joint.and_then(|at| shared.get(at).copied().flatten()).unwrap_or(normals[i]);
+            let edge_at =
+                |joint: Option<usize>| joint.and_then(|at| shared.get(at).copied().flatten()).unwrap_or(normals[i]);
             let (start, end) = (edge_at(i.checked_sub(1)), edge_at(Some(i)));
             let beside = |[x, y]: Point, [nx, ny]: Point, side: f64| [x + side * half * nx, y + side * half * ny];
             // Wound like `disc`, whatever the direction of the line.
@@ -480,7 +484,8 @@ mod tests {
         let straight: f64 = cover(&image(24, vec![stroke(&[[4.0, 4.0], [16.0, 20.0]])])).iter().sum();
         assert!((straight - 60.0).abs() < 0.5, "{straight}");
         // The same line in three pieces: they share their edges.
-        let pieces: f64 = cover(&image(24, vec![stroke(&[[4.0, 4.0], [7.0, 8.0], [10.0, 12.0], [16.0, 20.0]])])).iter().sum();
+        let pieces: f64 =
+            cover(&image(24, vec![stroke(&[[4.0, 4.0], [7.0, 8.0], [10.0, 12.0], [16.0, 20.0]])])).iter().sum();
         assert!((pieces - 60.0).abs() < 0.5, "{pieces}");
     }
 

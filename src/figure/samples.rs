@@ -253,3 +253,62 @@ pub fn bars(y: &[&str], x: Option<&str>) -> FigureSpec {
         ..Bars::default()
     })
 }
+
+/// Fifty by fifty cells of a quantity that spans decades, with one corner missing.
+pub fn dense() -> Table {
+    let mut rows = Rows::default();
+    for x in log_values(1e-3, 1.0, 50) {
+        for i in 0..50 {
+            let y = 0.1 + 0.04 * f64::from(i);
+            let value = if x > 0.5 && y > 1.8 { f64::NAN } else { libm::pow(x, 1.2) * y * 1e-3 };
+            rows.push(
+                &[("data.firing_probability", x), ("toy.importance.last", y), ("loss", value)],
+                &[("status", "ok")],
+            );
+        }
+    }
+    rows.table()
+}
+
+pub fn dense_spec() -> FigureSpec {
+    FigureSpec::PhaseDiagram(PhaseDiagram {
+        x: "data.firing_probability".into(),
+        y: "toy.importance.last".into(),
+        colour: "loss".into(),
+        contours: vec!["loss = 1e-5, 1e-4".into()],
+        ..PhaseDiagram::default()
+    })
+}
+
+/// Numbered panels, kinds on an axis.
+pub fn by_width() -> FigureSpec {
+    FigureSpec::PhaseDiagram(PhaseDiagram {
+        x: "method".into(),
+        y: "data.firing_probability".into(),
+        colour: "mcc".into(),
+        facet: Some("toy.d_hidden".into()),
+        ..PhaseDiagram::default()
+    })
+}
+
+/// Which method is best, over two axes.
+pub fn best() -> Table {
+    let mut rows = Rows::default();
+    for (i, p) in log_values(0.01, 0.5, 6).into_iter().enumerate() {
+        for (j, k) in [1.0, 2.0, 4.0, 8.0, 16.0].into_iter().enumerate() {
+            let method = ["relu", "topk", "batch_topk", "matryoshka", "matching_pursuit"][(i * j / 3 + i / 3) % 5];
+            rows.push(&[("data.firing_probability", p), ("sae.topk.k", k)], &[("best", method), ("status", "ok")]);
+        }
+    }
+    rows.table()
+}
+
+/// Kinds as colour that are no phases.
+pub fn best_spec() -> FigureSpec {
+    FigureSpec::PhaseDiagram(PhaseDiagram {
+        x: "data.firing_probability".into(),
+        y: "sae.topk.k".into(),
+        colour: "best".into(),
+        ..PhaseDiagram::default()
+    })
+}

@@ -104,10 +104,10 @@ impl Shape {
     /// The smallest rectangle around the shape, stroke widths included.
     pub fn bounds(&self) -> Rect {
         let around = |points: &mut dyn Iterator<Item = &Point>| {
-            points.fold(
-                Rect::new(f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY),
-                |rect, &[x, y]| rect.union(&Rect::new(x, y, x, y)),
-            )
+            points
+                .fold(Rect::new(f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY), |rect, &[x, y]| {
+                    rect.union(&Rect::new(x, y, x, y))
+                })
         };
         match self {
             Shape::Block { rect, .. } | Shape::Gradient { rect, .. } => *rect,

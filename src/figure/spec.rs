@@ -319,9 +319,8 @@ mod tests {
 
     #[test]
     fn file_names_are_safe_everywhere() {
-        let named = |name: &str| {
-            FigureSpec::Vectors(Vectors { name: Some(name.to_owned()), ..Vectors::default() }).file_name()
-        };
+        let named =
+            |name: &str| FigureSpec::Vectors(Vectors { name: Some(name.to_owned()), ..Vectors::default() }).file_name();
         assert_eq!(named("a/b\\c: d*"), "a_b_c__d_");
         assert_eq!(named("../../etc"), "_.._etc");
         assert_eq!(named("..."), "figure");

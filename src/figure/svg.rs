@@ -16,7 +16,8 @@ use super::theme;
 /// The scene as one SVG document, printed size in mm, user units in points. Ids start with a short hash of the
 /// title and description, so several figures can stand in one HTML page.
 pub fn write(scene: &Scene) -> String {
-    let mut writer = Writer { id: id_of(scene), body: String::new(), glyphs: BTreeMap::new(), clips: Vec::new(), n_gradients: 0 };
+    let mut writer =
+        Writer { id: id_of(scene), body: String::new(), glyphs: BTreeMap::new(), clips: Vec::new(), n_gradients: 0 };
     for item in &scene.items {
         writer.item(item);
     }
@@ -36,22 +37,24 @@ impl Writer {
         let mm = |points: f64| coordinate(points / theme::POINTS_PER_MM);
         let (width, height) = (coordinate(scene.width), coordinate(scene.height));
         let mut document = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-        push(&mut document, format_args!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" width=\"{}mm\" \
+        push(
+            &mut document,
+            format_args!(
+                "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" width=\"{}mm\" \
              height=\"{}mm\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"{id}-title {id}-desc\">\n",
-            mm(scene.width),
-            mm(scene.height),
-            id = self.id
-        ));
+                mm(scene.width),
+                mm(scene.height),
+                id = self.id
+            ),
+        );
         push(&mut document, format_args!("<title id=\"{}-title\">{}</title>\n", self.id, escaped(&scene.title)));
         push(&mut document, format_args!("<desc id=\"{}-desc\">{}</desc>\n", self.id, escaped(&scene.description)));
         document.push_str("<defs>\n");
         for (number, rect) in self.clips.iter().enumerate() {
-            push(&mut document, format_args!(
-                "<clipPath id=\"{}-c{number}\"><rect {}/></clipPath>\n",
-                self.id,
-                sides(rect)
-            ));
+            push(
+                &mut document,
+                format_args!("<clipPath id=\"{}-c{number}\"><rect {}/></clipPath>\n", self.id, sides(rect)),
+            );
         }
         for (glyph, path) in &self.glyphs {
             push(&mut document, format_args!("<path id=\"{}-g{}\" d=\"{path}\"/>\n", self.id, glyph.0));
@@ -72,11 +75,10 @@ impl Writer {
             push(&mut self.body, format_args!("<g clip-path=\"url(#{}-c{number})\">", self.id));
         }
         match &item.shape {
-            Shape::Block { rect, fill } => push(&mut self.body, format_args!(
-                "<rect {} fill=\"{}\" shape-rendering=\"crispEdges\"/>",
-                sides(rect),
-                hex(*fill)
-            )),
+            Shape::Block { rect, fill } => push(
+                &mut self.body,
+                format_args!("<rect {} fill=\"{}\" shape-rendering=\"crispEdges\"/>", sides(rect), hex(*fill)),
+            ),
             Shape::Gradient { rect, colours } => self.gradient(rect, colours),
             Shape::Area { points, fill, opacity } => {
                 push(&mut self.body, format_args!("<path d=\"{}Z\" fill=\"{}\"", polyline(points), hex(*fill)));
@@ -85,40 +87,46 @@ impl Writer {
                 }
                 self.body.push_str("/>");
             }
-            Shape::Lines { lines, width, colour, dash } => {
-                let path: String = lines.iter().map(|line| polyline(line)).collect();
-                push(&mut self.body, format_args!(
-                    "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" stroke-linejoin=\"round\"",
-                    hex(*colour),
-                    coordinate(*width)
-                ));
-                if let Some((on, off)) = dash {
-                    push(&mut self.body, format_args!(" stroke-dasharray=\"{} {}\"", coordinate(*on), coordinate(*off)));
-                }
-                self.body.push_str("/>");
-            }
-            Shape::Disc { centre: [x, y], radius, fill, rim } => {
-                push(&mut self.body, format_args!(
-                    "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"{}\"",
-                    coordinate(*x),
-                    coordinate(*y),
-                    coordinate(*radius),
-                    hex(*fill)
-                ));
-                if let Some((width, colour)) = rim {
-                    push(&mut self.body, format_args!(
-                        " stroke=\"{}\" stroke-width=\"{}\"",
-                        hex(*colour),
-                        coordinate(*width)
-                    ));
-                }
-                self.body.push_str("/>");
-            }
+            Shape::Lines { lines, width, colour, dash } => self.lines(lines, *width, *colour, *dash),
+            Shape::Disc { centre, radius, fill, rim } => self.disc(*centre, *radius, *fill, *rim),
             Shape::Text { at, anchor, size, colour, text, upright } => {
                 self.text(*at, *anchor, *size, *colour, text, *upright);
             }
         }
         self.body.push_str(if item.clip.is_some() { "</g>\n" } else { "\n" });
+    }
+
+    fn lines(&mut self, lines: &[Vec<Point>], width: f64, colour: Rgb, dash: Option<(f64, f64)>) {
+        let path: String = lines.iter().map(|line| polyline(line)).collect();
+        push(
+            &mut self.body,
+            format_args!(
+                "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" stroke-linejoin=\"round\"",
+                hex(colour),
+                coordinate(width)
+            ),
+        );
+        if let Some((on, off)) = dash {
+            push(&mut self.body, format_args!(" stroke-dasharray=\"{} {}\"", coordinate(on), coordinate(off)));
+        }
+        self.body.push_str("/>");
+    }
+
+    fn disc(&mut self, [x, y]: Point, radius: f64, fill: Rgb, rim: Option<(f64, Rgb)>) {
+        push(
+            &mut self.body,
+            format_args!(
+                "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"{}\"",
+                coordinate(x),
+                coordinate(y),
+                coordinate(radius),
+                hex(fill)
+            ),
+        );
+        if let Some((width, colour)) = rim {
+            push(&mut self.body, format_args!(" stroke=\"{}\" stroke-width=\"{}\"", hex(colour), coordinate(width)));
+        }
+        self.body.push_str("/>");
     }
 
     /// One stop per colour would be long; every fourth reproduces the scale to a level or two of 255.
@@ -139,29 +147,35 @@ impl Writer {
         let (placed, width) = text.set();
         let start = anchor_shift(anchor, width * size);
         let turn = if upright { "" } else { " rotate(-90)" };
-        push(&mut self.body, format_args!(
-            "<g role=\"text\" aria-label=\"{}\" fill=\"{}\" transform=\"translate({} {}){turn}\">",
-            escaped(&text.read()),
-            hex(colour),
-            coordinate(x),
-            coordinate(y)
-        ));
+        push(
+            &mut self.body,
+            format_args!(
+                "<g role=\"text\" aria-label=\"{}\" fill=\"{}\" transform=\"translate({} {}){turn}\">",
+                escaped(&text.read()),
+                hex(colour),
+                coordinate(x),
+                coordinate(y)
+            ),
+        );
         for glyph in placed {
             let path = self.glyphs.entry(glyph.glyph).or_insert_with(|| outline(&font.outline(glyph.glyph)));
             if path.is_empty() {
                 continue;
             }
             let scale = glyph.size * size / font.units_per_em();
-            push(&mut self.body, format_args!(
-                "<use xlink:href=\"#{}-g{}\" transform=\"matrix({:.6} 0 {:.6} {:.6} {} {})\"/>",
-                self.id,
-                glyph.glyph.0,
-                scale,
-                glyph.slant * scale,
-                -scale,
-                coordinate(start + glyph.x * size),
-                coordinate(-glyph.y * size)
-            ));
+            push(
+                &mut self.body,
+                format_args!(
+                    "<use xlink:href=\"#{}-g{}\" transform=\"matrix({:.6} 0 {:.6} {:.6} {} {})\"/>",
+                    self.id,
+                    glyph.glyph.0,
+                    scale,
+                    glyph.slant * scale,
+                    -scale,
+                    coordinate(start + glyph.x * size),
+                    coordinate(-glyph.y * size)
+                ),
+            );
         }
         self.body.push_str("</g>");
     }
@@ -207,13 +221,10 @@ fn outline(steps: &[Step]) -> String {
                 push(&mut path, format_args!("{close}M{} {}", coordinate(*x), coordinate(*y)));
             }
             Step::Line([x, y]) => push(&mut path, format_args!("L{} {}", coordinate(*x), coordinate(*y))),
-            Step::Curve([a, b], [x, y]) => push(&mut path, format_args!(
-                "Q{} {} {} {}",
-                coordinate(*a),
-                coordinate(*b),
-                coordinate(*x),
-                coordinate(*y)
-            )),
+            Step::Curve([a, b], [x, y]) => push(
+                &mut path,
+                format_args!("Q{} {} {} {}", coordinate(*a), coordinate(*b), coordinate(*x), coordinate(*y)),
+            ),
         }
     }
     if !path.is_empty() {

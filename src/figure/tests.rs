@@ -38,6 +38,9 @@ pub fn all() -> Vec<(&'static str, FigureSpec, Table, Option<Table>, Context)> {
         ("scores", bars(&["f1", "mcc", "uniqueness", "absorption_any"], None), zoo(), None, context(&["sae.k"])),
         ("by_k", bars(&["mcc", "absorption_gap"], Some("sae.k")), zoo(), None, context(&["sae.k"])),
         ("one_score", bars(&["mcc"], None), zoo(), None, context(&["sae.k"])),
+        ("dense", dense_spec(), dense(), None, context(&["x", "y"])),
+        ("by_width", by_width(), quickstart(), None, context(&swept)),
+        ("best", best_spec(), best(), None, context(&["data.firing_probability", "sae.topk.k"])),
     ]
 }
 
@@ -214,6 +217,28 @@ fn measured_x_values_of_one_setting_become_one_point() {
         .collect();
     // Six methods of six settings each, three seeds a point.
     assert_eq!(lines, [6; 6]);
+}
+
+#[test]
+fn without_groups_methods_are_points_of_their_own_and_a_trace_keeps_its_steps() {
+    let longest = |spec: &FigureSpec, table: &Table| {
+        let scene = scene_of(spec, table, None, &context(&["sae.k"]));
+        let lengths = scene.items.iter().filter_map(|item| match &item.shape {
+            Shape::Lines { lines, width, .. } if *width == theme::LINE => lines.iter().map(Vec::len).max(),
+            _ => None,
+        });
+        lengths.max()
+    };
+    let bare = |x: &str, y: &str| FigureSpec::Curve(Curve { x: x.into(), y: vec![y.into()], ..Curve::default() });
+    // Six methods of six settings, seeds together.
+    assert_eq!(longest(&bare("l0", "fvu"), &zoo()), Some(36));
+    let mut rows = Rows::default();
+    for step in 0..10 {
+        for seed in 0..3 {
+            rows.push(&[("step", f64::from(step)), ("seed", f64::from(seed)), ("sae.k", 2.0), ("loss", 1.0)], &[]);
+        }
+    }
+    assert_eq!(longest(&bare("step", "loss"), &rows.table()), Some(10));
 }
 
 #[test]

@@ -135,9 +135,22 @@ impl Rich {
         size * if raised { SUPERSCRIPT_RISE + SCRIPT_SIZE * CAP_HEIGHT } else { CAP_HEIGHT }
     }
 
-    /// Breaks the line at spaces, and after `_`, `-` or `.` where a word alone is too wide, so that each line is at most
-    /// `most` points wide if its parts allow; styles never break inside.
+    /// Breaks the line at spaces, and after `_` where a word alone is too wide, so that each line is at most `most`
+    /// points wide if its parts allow, in as few lines as possible and these about equally long; styles never break
+    /// inside.
     pub fn wrap(&self, size: f64, most: f64) -> Vec<Rich> {
+        let lines = self.filled(size, most);
+        // Narrower until one more line would be needed; a point at a time is finer than the eye.
+        let narrower = (1..most.min(1e4) as usize).map(|by| self.filled(size, most - by as f64));
+        narrower
+            .take_while(|other| other.len() == lines.len())
+            .filter(|other| fits(other, size, most))
+            .last()
+            .unwrap_or(lines)
+    }
+
+    /// Lines each as full as possible.
+    fn filled(&self, size: f64, most: f64) -> Vec<Rich> {
         let mut lines = vec![Rich::default()];
         for piece in self.pieces() {
             let line = lines.last().cloned().unwrap_or_default();
@@ -179,6 +192,10 @@ impl Rich {
         }
         line
     }
+}
+
+fn fits(lines: &[Rich], size: f64, most: f64) -> bool {
+    lines.iter().all(|line| line.width(size) <= most)
 }
 
 /// Splits at the first `^{..}` or `_{..}`: before, style, inside, after.
@@ -317,6 +334,15 @@ mod tests {
         let joined: Vec<String> = lines.iter().map(Rich::read).collect();
         assert_eq!(joined.join(" "), label.read());
         assert_eq!(label.wrap(8.0, 1e9), vec![label]);
+    }
+
+    #[test]
+    fn lines_are_about_equally_long() {
+        let lines = Rich::plain("leakage of the child into the parent").wrap(8.0, 130.0);
+        assert_eq!(lines.len(), 2);
+        let widths: Vec<f64> = lines.iter().map(|line| line.width(8.0)).collect();
+        // Uneven by less than the longest word that could have moved.
+        assert!((widths[0] - widths[1]).abs() < Rich::plain("leakage ").width(8.0), "{widths:?}");
     }
 
     #[test]

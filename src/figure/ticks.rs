@@ -150,12 +150,21 @@ fn value_label(value: f64, digits: usize) -> Rich {
     }
     let shortest = format!("{value:e}");
     let n_digits = shortest.split('e').next().map_or(0, |mantissa| mantissa.bytes().filter(u8::is_ascii_digit).count());
-    number(value, if n_digits <= 3 { 3.max(digits) } else { digits })
+    if n_digits <= 3 {
+        return number(value, 3.max(digits));
+    }
+    // A rounded value keeps its zeros: 0.10 beside 0.023 says that both are rounded.
+    let rounded: f64 = format!("{value:.*e}", digits - 1).parse().unwrap_or(value);
+    match exponent(rounded) {
+        power @ -3..5 => Rich::plain(&fixed(rounded, (digits as i32 - 1 - power).max(0) as usize)),
+        _ => number(value, digits),
+    }
 }
 
 /// A number for running text, such as a caption: as a label would have it, in plain characters.
 pub fn in_words(value: f64) -> String {
-    let written = if value == 0.0 || (1e-3..1e6).contains(&value.abs()) { format!("{value:.6}") } else { format!("{value:e}") };
+    let written =
+        if value == 0.0 || (1e-3..1e6).contains(&value.abs()) { format!("{value:.6}") } else { format!("{value:e}") };
     if written.contains('e') { written } else { without_needless_zeros(written) }
 }
 
@@ -247,6 +256,7 @@ mod tests {
         let read = |values: &[f64]| value_labels(values).iter().map(Rich::read).collect::<Vec<_>>();
         assert_eq!(read(&[5.0, 10.0, 1024.0]), ["5", "10", "1024"]);
         assert_eq!(read(&[0.01, 0.021867, 0.047818, 0.125]), ["0.01", "0.022", "0.048", "0.125"]);
+        assert_eq!(read(&[0.104564, 0.228653, 12.3456]), ["0.10", "0.23", "12"]);
         assert_eq!(read(&[0.50001, 0.50002]), ["0.50001", "0.50002"]);
         assert_eq!(read(&[1e-5, 3e-5]), ["10^\u{2212}5", "3×10^\u{2212}5"]);
     }

@@ -28,6 +28,10 @@ const REPRESENTED: f64 = 0.5;
 const PARALLEL: f64 = 0.05;
 /// Radius of the dot at the end of a column.
 const DOT: f64 = 1.9;
+/// Radius of the dot of a feature that is not represented.
+const SMALL_DOT: f64 = 1.2;
+/// Width of the dark rim of lines and dots.
+const RIM: f64 = 0.25;
 /// Width of a column's line.
 const LINE: f64 = 1.1;
 /// Most features that get a colour of their own by name.
@@ -72,9 +76,9 @@ pub fn draw(
         titles: facets.titles.clone(),
         aspect: 1.0,
         x: axis.clone(),
-        x_label: Rich::label("first hidden dimension"),
+        x_label: Rich::label("hidden dimension 1"),
         y: vec![axis],
-        y_label: Rich::label("second hidden dimension"),
+        y_label: Rich::label("hidden dimension 2"),
         bar: paint.bar().cloned(),
         legend: paint.legend(),
     };
@@ -244,22 +248,25 @@ fn draw_panel(scene: &mut Scene, panel: &Panel, features: &[Feature], paint: &Pa
         scene.line(from, to, theme::HAIRLINE, theme::FAINT);
     }
     let origin = panel.point(0.0, 0.0);
+    // What is not represented lies near the origin and must not cover what is: it comes first, with smaller dots.
+    let (represented, dropped): (Vec<&Feature>, Vec<&Feature>) =
+        features.iter().partition(|feature| length(feature.tip) >= REPRESENTED);
     // Light colours are outlined, or the yellow end of viridis could not be seen on paper.
-    for feature in features {
+    let dot = |feature: &Feature, radius| Shape::Disc {
+        centre: panel.point(feature.tip[0], feature.tip[1]),
+        radius,
+        fill: paint.colour(feature),
+        rim: Some((RIM, theme::INK)),
+    };
+    dropped.iter().for_each(|feature| scene.add(dot(feature, SMALL_DOT)));
+    for feature in &represented {
         let tip = panel.point(feature.tip[0], feature.tip[1]);
         let lines = vec![vec![origin, tip]];
         scene.add(Shape::Lines { lines: lines.clone(), width: LINE + 2.0 * RIM, colour: theme::INK, dash: None });
         scene.add(Shape::Lines { lines, width: LINE, colour: paint.colour(feature), dash: None });
     }
-    for feature in features {
-        let centre = panel.point(feature.tip[0], feature.tip[1]);
-        let rim = Some((RIM, theme::INK));
-        scene.add(Shape::Disc { centre, radius: DOT, fill: paint.colour(feature), rim });
-    }
+    represented.iter().for_each(|feature| scene.add(dot(feature, DOT)));
 }
-
-/// Width of the dark rim of lines and dots.
-const RIM: f64 = 0.25;
 
 fn caption(
     spec: &Vectors,
@@ -287,7 +294,8 @@ fn caption(
         Paint::Alike => caption.say(format!("All features have the same {}", labels.describe(colour).in_words())),
     }
     caption.reduction(context, &[]);
-    let most = (0..facets.titles.len()).map(|panel| facets.of_row.iter().filter(|of| **of == Some(panel)).count()).max();
+    let most =
+        (0..facets.titles.len()).map(|panel| facets.of_row.iter().filter(|of| **of == Some(panel)).count()).max();
     if let Some(most) = most.filter(|most| *most > 1) {
         let which = if table.find("loss").is_some() { "the one of lowest loss" } else { "the first" };
         caption.say(format!("Of up to {most} rows a panel, {which} is shown"));
