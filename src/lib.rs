@@ -12,11 +12,17 @@ pub mod hidden;
 /// 6. h to latents to a reconstruction.
 pub mod sae;
 
+/// What stands in for an autoencoder.
+pub mod baseline;
+
 /// Under steps 4 to 7: who trains.
 pub mod backend;
 
 /// Random numbers from a counter.
 pub mod random;
+
+/// Eigenvectors.
+pub mod linalg;
 
 /// Optimisers and schedules.
 pub mod training;
