@@ -12,6 +12,9 @@ pub mod hidden;
 /// 6. h to latents to a reconstruction.
 pub mod sae;
 
+/// 8. Rows on disk.
+pub mod store;
+
 /// Under steps 4 to 7: who trains.
 pub mod backend;
 

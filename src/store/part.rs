@@ -1,0 +1,420 @@
+//! One Parquet file of rows, or of a side table: its name, its bytes, and the way back.
+//!
+//! The bytes depend on the results alone (fixed compression, one row group, no times, no machine names), so two machines
+//! that compute the same chunk write the same file under the same name.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use polars::prelude::{
+    AnyValue, Column as Series, DataFrame, DataType, KeyValueMetadata, ParallelStrategy, ParquetCompression,
+    ParquetReader, ParquetWriter, PlSmallStr, SerReader, StatisticsOptions,
+};
+
+use super::error::StoreError;
+use super::plan_file::short_hash;
+use super::row::{CellId, Column, Kind, Row, Schema, Value};
+
+/// Key under which a part carries the number of its chunk, so that a renamed part is noticed.
+const CHUNK_KEY: &str = "tegum.chunk";
+/// Key under which a rows part lists the files that were published before it, one path a line.
+const COMPANIONS_KEY: &str = "tegum.companions";
+/// Larger than any chunk, so that a part has one row group and one page order.
+const ROW_GROUP: usize = 1 << 20;
+
+/// What a part's file name says: `c00000017-<hash>.parquet`, or `c00000017.p-<hash>.parquet` for a part of a chunk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartName {
+    pub chunk: u64,
+    /// The run was stopped, or a part of the chunk was there already: a subset of the chunk's cells.
+    pub partial: bool,
+    /// First 32 hexadecimal digits of BLAKE3 over the file.
+    pub hash: String,
+}
+
+impl PartName {
+    pub fn of(chunk: u64, partial: bool, bytes: &[u8]) -> Self {
+        PartName { chunk, partial, hash: short_hash(bytes) }
+    }
+
+    pub fn file_name(&self, extension: &str) -> String {
+        let mark = if self.partial { ".p" } else { "" };
+        format!("c{:08}{mark}-{}.{extension}", self.chunk, self.hash)
+    }
+
+    /// Reads a file name; `None` where it is not one of the store's.
+    pub fn parse(name: &str, extension: &str) -> Option<Self> {
+        let stem = name.strip_prefix('c')?.strip_suffix(extension)?.strip_suffix('.')?;
+        let (number, hash) = stem.split_once('-')?;
+        let (digits, partial) = match number.strip_suffix(".p") {
+            Some(digits) => (digits, true),
+            None => (number, false),
+        };
+        let parsed = PartName { chunk: digits.parse().ok()?, partial, hash: hash.to_string() };
+        // Written back it must be the same name: no signs, no missing zeros, no capitals.
+        (hash.len() == 32 && parsed.file_name(extension) == name).then_some(parsed)
+    }
+}
+
+/// The folder of a chunk's files: two hexadecimal digits of the hash of its number, so that no folder grows too large.
+pub fn folder_of(chunk: u64) -> String {
+    blake3::hash(&chunk.to_le_bytes()).to_hex()[..2].to_string()
+}
+
+/// What a part holds.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub chunk: u64,
+    /// Files that were published before this one, as paths below the run directory.
+    pub companions: Vec<String>,
+    /// Every column of the file, also those that were not read.
+    pub columns: Vec<String>,
+    pub frame: DataFrame,
+}
+
+/// The bytes of a part.
+///
+/// # Errors
+/// The table library's own.
+pub fn encode(chunk: u64, companions: &[String], frame: &mut DataFrame) -> Result<Vec<u8>, StoreError> {
+    let metadata = KeyValueMetadata::from_static(vec![
+        (CHUNK_KEY.into(), chunk.to_string()),
+        (COMPANIONS_KEY.into(), companions.join("\n")),
+    ]);
+    parquet(frame, Some(metadata)).map_err(|error| StoreError::Encoding {
+        action: "encode",
+        chunk,
+        reason: error.to_string(),
+    })
+}
+
+/// Parquet bytes of a table, the same for the same table.
+///
+/// # Errors
+/// The table library's own.
+pub fn parquet(
+    frame: &mut DataFrame,
+    metadata: Option<KeyValueMetadata>,
+) -> Result<Vec<u8>, polars::error::PolarsError> {
+    // The layout in memory (how many chunks a column has) would show in the pages.
+    frame.rechunk_mut();
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes)
+        .with_compression(ParquetCompression::Zstd(None))
+        .with_statistics(StatisticsOptions::default())
+        .with_row_group_size(Some(ROW_GROUP))
+        .set_parallel(false)
+        .with_key_value_metadata(metadata)
+        .finish(frame)?;
+    Ok(bytes)
+}
+
+/// Reads a part whose bytes were compared with its name's hash. `columns`: those to read, all by default.
+///
+/// # Errors
+/// In words: not Parquet, not a part of the store, or another chunk's.
+pub fn decode(name: &PartName, bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, String> {
+    // A decoder may panic on bytes it did not expect; a file written by somebody else must not end the run.
+    let read = catch_unwind(AssertUnwindSafe(|| read_parquet(bytes, columns)));
+    let part = read.map_err(|_| "the Parquet reader gave up on it".to_string())??;
+    if part.chunk != name.chunk {
+        return Err(format!("it holds chunk {}, not the {} of its name", part.chunk, name.chunk));
+    }
+    Ok(part)
+}
+
+fn read_parquet(bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, String> {
+    let in_words = |error: polars::error::PolarsError| error.to_string();
+    let mut reader = ParquetReader::new(Cursor::new(bytes)).read_parallel(ParallelStrategy::None);
+    let metadata = reader.get_metadata().map_err(in_words)?;
+    let entry = |key: &str| {
+        let entries = metadata.key_value_metadata.as_deref().unwrap_or_default();
+        entries.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.clone())
+    };
+    let chunk = entry(CHUNK_KEY).and_then(|text| text.parse().ok()).ok_or("it carries no chunk number")?;
+    let companions = entry(COMPANIONS_KEY).unwrap_or_default();
+    let companions = companions.lines().map(str::to_string).collect();
+    let all = reader.schema().map_err(in_words)?.iter_names().map(|name| name.to_string()).collect();
+    let wanted = columns.map(|names| names.iter().map(|name| name.to_string()).collect());
+    let frame = reader.with_columns(wanted).finish().map_err(in_words)?;
+    Ok(Part { chunk, companions, columns: all, frame })
+}
+
+/// The type of the table library for a column of the store.
+pub fn dtype(kind: Kind) -> DataType {
+    match kind {
+        Kind::Bool => DataType::Boolean,
+        Kind::Int => DataType::Int64,
+        Kind::Float => DataType::Float64,
+        Kind::Text => DataType::String,
+    }
+}
+
+/// Names and types of the columns of a table of rows, in order.
+pub fn layout(schema: &Schema) -> Vec<(String, DataType)> {
+    let fixed = |name: &str, dtype| (name.to_string(), dtype);
+    let own = |column: &Column| (column.name.clone(), dtype(column.kind));
+    let mut layout = vec![
+        fixed("cell", DataType::String),
+        fixed("plan_index", DataType::Int64),
+        fixed("experiment", DataType::String),
+    ];
+    layout.extend(schema.axes.iter().map(own));
+    layout.push(fixed("seed", DataType::Int64));
+    layout.extend(["method", "status", "detail"].map(|name| fixed(name, DataType::String)));
+    layout.extend(schema.scores.iter().map(own));
+    layout.push(fixed("steps_done", DataType::Int64));
+    layout.push(fixed("algo_version", DataType::String));
+    layout
+}
+
+/// Rows as a table with the columns of [`layout`], in the order of the plan.
+///
+/// # Errors
+/// A value that is not finite, of another kind than its column, or missing; two rows of one cell; names used twice.
+pub fn frame(experiment: &str, schema: &Schema, rows: &[Row]) -> Result<DataFrame, StoreError> {
+    let mut order: Vec<&Row> = rows.iter().collect();
+    order.sort_by_key(|row| (row.plan_index, row.cell));
+    check(schema, &order)?;
+    let texts = |text: &dyn Fn(&Row) -> Option<String>| order.iter().map(|row| text(row)).collect::<Vec<_>>();
+    let mut columns = vec![
+        Series::new("cell".into(), texts(&|row| Some(row.cell.to_string()))),
+        Series::new("plan_index".into(), integers(&order, "plan_index", |row| Some(row.plan_index))?),
+        Series::new("experiment".into(), texts(&|_| Some(experiment.to_string()))),
+    ];
+    for (at, axis) in schema.axes.iter().enumerate() {
+        columns.push(series(axis, &order.iter().map(|row| (row.cell, &row.axes[at])).collect::<Vec<_>>())?);
+    }
+    columns.push(Series::new("seed".into(), integers(&order, "seed", |row| Some(row.seed))?));
+    columns.push(Series::new("method".into(), texts(&|row| row.method.clone())));
+    columns.push(Series::new("status".into(), texts(&|row| Some(row.status.as_str().to_string()))));
+    columns.push(Series::new("detail".into(), texts(&|row| row.detail.clone())));
+    for (at, score) in schema.scores.iter().enumerate() {
+        columns.push(series(score, &order.iter().map(|row| (row.cell, &row.scores[at])).collect::<Vec<_>>())?);
+    }
+    columns.push(Series::new("steps_done".into(), integers(&order, "steps_done", |row| row.steps_done)?));
+    columns.push(Series::new("algo_version".into(), texts(&|row| Some(row.algo_version.clone()))));
+    DataFrame::new(order.len(), columns).map_err(|error| StoreError::WrongShape { reason: error.to_string() })
+}
+
+fn check(schema: &Schema, order: &[&Row]) -> Result<(), StoreError> {
+    let wrong = |reason: String| Err(StoreError::WrongShape { reason });
+    for row in order {
+        if row.axes.len() != schema.axes.len() || row.scores.len() != schema.scores.len() {
+            return wrong(format!(
+                "cell {} has {} axis values and {} scores, the plan {} and {}",
+                row.cell,
+                row.axes.len(),
+                row.scores.len(),
+                schema.axes.len(),
+                schema.scores.len()
+            ));
+        }
+    }
+    let mut cells: Vec<_> = order.iter().map(|row| row.cell).collect();
+    cells.sort();
+    match cells.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => wrong(format!("cell {} comes twice in one chunk", pair[0])),
+        None => Ok(()),
+    }
+}
+
+fn integers(rows: &[&Row], name: &str, number: impl Fn(&Row) -> Option<u64>) -> Result<Vec<Option<i64>>, StoreError> {
+    let convert = |row: &&Row| match number(row) {
+        None => Ok(None),
+        Some(large) => i64::try_from(large).map(Some).map_err(|_| StoreError::WrongShape {
+            reason: format!("cell {}: {name} {large} is past 2^63 - 1, the largest a table can hold", row.cell),
+        }),
+    };
+    rows.iter().map(convert).collect()
+}
+
+/// One axis or score as a typed column, from each cell's value.
+pub(super) fn series(column: &Column, values: &[(CellId, &Value)]) -> Result<Series, StoreError> {
+    let mismatch = |cell: &CellId, found: &Value| StoreError::WrongShape {
+        reason: format!("cell {cell}: column `{}` is {:?} and cannot hold {found:?}", column.name, column.kind),
+    };
+    let name: PlSmallStr = column.name.as_str().into();
+    Ok(match column.kind {
+        Kind::Bool => {
+            let read = |(cell, found): &(CellId, &Value)| match found {
+                Value::Null => Ok(None),
+                Value::Bool(flag) => Ok(Some(*flag)),
+                other => Err(mismatch(cell, other)),
+            };
+            Series::new(name, values.iter().map(read).collect::<Result<Vec<_>, _>>()?)
+        }
+        Kind::Int => {
+            let read = |(cell, found): &(CellId, &Value)| match found {
+                Value::Null => Ok(None),
+                Value::Int(number) => Ok(Some(*number)),
+                other => Err(mismatch(cell, other)),
+            };
+            Series::new(name, values.iter().map(read).collect::<Result<Vec<_>, _>>()?)
+        }
+        Kind::Float => {
+            let read = |(cell, found): &(CellId, &Value)| match found {
+                Value::Null => Ok(None),
+                Value::Float(number) if number.is_finite() => Ok(Some(*number)),
+                Value::Float(number) => {
+                    Err(StoreError::NotFinite { cell: *cell, column: column.name.clone(), value: *number })
+                }
+                // An axis such as [1, 0.5] is one of floats; below 2^53 the conversion is exact.
+                Value::Int(number) if number.unsigned_abs() <= 1 << 53 => Ok(Some(*number as f64)),
+                other => Err(mismatch(cell, other)),
+            };
+            Series::new(name, values.iter().map(read).collect::<Result<Vec<_>, _>>()?)
+        }
+        Kind::Text => {
+            let read = |(cell, found): &(CellId, &Value)| match found {
+                Value::Null => Ok(None),
+                Value::Text(text) => Ok(Some(text.clone())),
+                other => Err(mismatch(cell, other)),
+            };
+            Series::new(name, values.iter().map(read).collect::<Result<Vec<Option<String>>, _>>()?)
+        }
+    })
+}
+
+/// Whether two entries are the same, floats by their bits.
+pub(super) fn same_entry(one: &AnyValue, other: &AnyValue) -> bool {
+    match (one, other) {
+        (AnyValue::Float64(one), AnyValue::Float64(other)) => one.to_bits() == other.to_bits(),
+        _ => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::row::Status;
+    use crate::store::testing::{row, schema};
+
+    #[test]
+    fn part_names_survive_their_text_form_and_nothing_else_is_one() {
+        for partial in [false, true] {
+            let name = PartName::of(17, partial, b"bytes");
+            assert_eq!(PartName::parse(&name.file_name("parquet"), "parquet"), Some(name));
+        }
+        let hash = "0".repeat(32);
+        for name in [
+            format!("c17-{hash}.parquet"),
+            format!("c00000017-{hash}.parque"),
+            format!("c00000017-{}.parquet", &hash[1..]),
+            format!("c+0000017-{hash}.parquet"),
+            format!("c00000017.q-{hash}.parquet"),
+            format!(".tmp-c00000017-{hash}.parquet"),
+        ] {
+            assert_eq!(PartName::parse(&name, "parquet"), None, "{name}");
+        }
+        assert!(PartName::parse(&format!("c123456789-{hash}.parquet"), "parquet").is_some());
+    }
+
+    #[test]
+    fn the_same_rows_give_the_same_bytes_in_any_order_and_memory_layout() {
+        let rows: Vec<Row> = (0..50).map(row).collect();
+        let mut whole = frame("test", &schema(), &rows).expect("rows fit");
+        let bytes = encode(3, &[], &mut whole).expect("encodes");
+        let backwards: Vec<Row> = rows.iter().rev().cloned().collect();
+        let mut again = frame("test", &schema(), &backwards).expect("rows fit");
+        assert_eq!(encode(3, &[], &mut again).expect("encodes"), bytes);
+        let mut stacked = frame("test", &schema(), &rows[..20]).expect("rows fit");
+        stacked.vstack_mut(&frame("test", &schema(), &rows[20..]).expect("rows fit")).expect("same columns");
+        assert_eq!(encode(3, &[], &mut stacked).expect("encodes"), bytes);
+        assert_ne!(encode(4, &[], &mut whole).expect("encodes"), bytes, "the chunk's number is part of it");
+    }
+
+    #[test]
+    fn a_part_comes_back_as_it_was_written() {
+        let mut rows: Vec<Row> = (0..7).map(row).collect();
+        rows[3].status = Status::Degenerate;
+        rows[3].detail = Some("no feature fired".into());
+        rows[3].scores = vec![Value::Null; 4];
+        rows[3].axes[0] = Value::Null;
+        let mut table = frame("test", &schema(), &rows).expect("rows fit");
+        let companions = vec!["features/ab/c".to_string(), "trace/ab/c".to_string()];
+        let bytes = encode(1, &companions, &mut table).expect("encodes");
+        let name = PartName::of(1, false, &bytes);
+        let part = decode(&name, bytes, None).expect("decodes");
+        assert_eq!(part.companions, companions);
+        assert!(part.frame.equals_missing(&table));
+        let names: Vec<String> = part.frame.get_column_names().iter().map(|name| name.to_string()).collect();
+        let expected = [
+            "cell",
+            "plan_index",
+            "experiment",
+            "data.firing_probability",
+            "toy.d_hidden",
+            "seed",
+            "method",
+            "status",
+            "detail",
+            "loss",
+            "mcc",
+            "n_represented",
+            "phase",
+            "steps_done",
+            "algo_version",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_part_of_another_chunk_or_of_another_program_is_refused() {
+        let mut table = frame("test", &schema(), &[row(0)]).expect("rows fit");
+        let bytes = encode(1, &[], &mut table).expect("encodes");
+        let renamed = PartName { chunk: 2, ..PartName::of(1, false, &bytes) };
+        assert!(decode(&renamed, bytes, None).expect_err("chunk 1").contains("holds chunk 1"));
+        let foreign = parquet(&mut table, None).expect("encodes");
+        assert!(decode(&renamed, foreign, None).expect_err("no mark").contains("no chunk number"));
+        assert!(decode(&renamed, b"PAR1 nonsense PAR1".to_vec(), None).is_err());
+        assert!(decode(&renamed, Vec::new(), None).is_err());
+    }
+
+    #[test]
+    fn nan_infinity_and_wrong_kinds_are_refused() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let mut bad = row(0);
+            bad.scores[1] = Value::Float(number);
+            let error = frame("test", &schema(), &[bad]).expect_err("not finite");
+            assert!(matches!(error, StoreError::NotFinite { ref column, .. } if column == "mcc"), "{error}");
+            let mut bad = row(0);
+            bad.axes[0] = Value::Float(number);
+            assert!(matches!(frame("test", &schema(), &[bad]), Err(StoreError::NotFinite { .. })));
+        }
+        let mut bad = row(0);
+        bad.scores[3] = Value::Int(1);
+        assert!(matches!(frame("test", &schema(), &[bad]), Err(StoreError::WrongShape { .. })));
+        let mut short = row(0);
+        short.scores.pop();
+        assert!(matches!(frame("test", &schema(), &[short]), Err(StoreError::WrongShape { .. })));
+        let mut large = row(0);
+        large.seed = u64::MAX;
+        assert!(matches!(frame("test", &schema(), &[large]), Err(StoreError::WrongShape { .. })));
+        let twice = [row(0), Row { plan_index: 1, ..row(0) }];
+        assert!(matches!(frame("test", &schema(), &twice), Err(StoreError::WrongShape { .. })));
+    }
+
+    #[test]
+    fn every_truncation_and_every_flipped_byte_changes_the_hash() {
+        let mut table = frame("test", &schema(), &[row(0), row(1)]).expect("rows fit");
+        let bytes = encode(1, &[], &mut table).expect("encodes");
+        let name = PartName::of(1, false, &bytes);
+        for at in 0..bytes.len() {
+            assert_ne!(PartName::of(1, false, &bytes[..at]), name);
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            assert_ne!(PartName::of(1, false, &flipped), name);
+        }
+    }
+
+    #[test]
+    fn an_integer_in_a_column_of_floats_is_stored_as_the_same_number() {
+        let mut whole = row(0);
+        whole.axes[0] = Value::Int(1);
+        let table = frame("test", &schema(), &[whole]).expect("rows fit");
+        let column = table.column("data.firing_probability").expect("an axis");
+        assert!(same_entry(&column.get(0).expect("one row"), &AnyValue::Float64(1.0)));
+        assert_eq!(row(0).cell, CellId([0; 16]));
+    }
+}

@@ -1,0 +1,352 @@
+//! Every row of a plan as one table, and the hash that says whether two runs came to the same.
+
+use polars::prelude::{AnyValue, Column as Series, DataFrame, DataType, IdxCa, IdxSize, NamedFrom};
+
+use super::conflict::{Source, same_result};
+use super::error::StoreError;
+use super::part::{layout, series};
+use super::plan_file::PlanRecord;
+use super::resume::check_ids;
+use super::row::{CellId, Value};
+use super::{PARTS, Store};
+
+/// What the present plan says of a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedCell {
+    /// One value for each axis of the plan.
+    pub axes: Vec<Value>,
+    pub method: Option<String>,
+}
+
+/// Where a row is, and where it belongs.
+struct Picked {
+    cell: CellId,
+    index: u64,
+    /// How many of the plan's columns its file lacks.
+    lacking: usize,
+    file: usize,
+    row: usize,
+}
+
+impl Store {
+    /// The rows of the plan's cells that are on disk, in the plan's order, with the plan's columns: those of
+    /// [`super::layout`]. `ids`: the plan's cells in its order. Rows of other plans in the same directory count if their
+    /// cells are the same; they get this plan's index and experiment. A column that a row's file does not have is null.
+    ///
+    /// # Errors
+    /// An unreadable file; two different results for one cell; `ids` that are not the plan's.
+    pub fn rows(&self, plan: &PlanRecord, ids: &[CellId]) -> Result<DataFrame, StoreError> {
+        check_ids(plan, ids)?;
+        let mut order: Vec<(CellId, u64)> = ids.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        self.gather(plan, |cell, _| order.binary_search_by_key(&cell, |(id, _)| *id).ok().map(|at| order[at].1))
+    }
+
+    /// As [`Store::rows`], with axes and method as `planned` says for each plan index, not as the rows were written: an
+    /// edited plan may sweep what was a fixed setting before, and then older rows lack that column.
+    ///
+    /// # Errors
+    /// As [`Store::rows`], and values that do not fit the plan's columns.
+    pub fn rows_as_planned(
+        &self,
+        plan: &PlanRecord,
+        ids: &[CellId],
+        planned: &dyn Fn(u64) -> PlannedCell,
+    ) -> Result<DataFrame, StoreError> {
+        let mut rows = self.rows(plan, ids)?;
+        let indices = whole_numbers(&rows, "plan_index")?;
+        let cells: Vec<PlannedCell> = indices.iter().map(|index| planned(*index)).collect();
+        if let Some(cell) = cells.iter().find(|cell| cell.axes.len() != plan.axes.len()) {
+            let reason = format!("{} values for {} axes", cell.axes.len(), plan.axes.len());
+            return Err(StoreError::WrongShape { reason });
+        }
+        for (at, axis) in plan.axes.iter().enumerate() {
+            let values: Vec<(CellId, &Value)> =
+                indices.iter().zip(&cells).map(|(index, cell)| (ids[*index as usize], &cell.axes[at])).collect();
+            put(&mut rows, series(axis, &values)?)?;
+        }
+        let methods: Vec<Option<String>> = cells.into_iter().map(|cell| cell.method).collect();
+        put(&mut rows, Series::new("method".into(), methods))?;
+        Ok(rows)
+    }
+
+    /// Every row on disk under the plan's columns, in the order of the indices they were written with: for readers that
+    /// cannot tell which cells the plan has, such as a later version with other ids.
+    ///
+    /// # Errors
+    /// As [`Store::rows`].
+    pub fn all_rows(&self, plan: &PlanRecord) -> Result<DataFrame, StoreError> {
+        self.gather(plan, |_, written| Some(written))
+    }
+
+    /// The rows for which `place` gives an index, each cell once.
+    fn gather(&self, plan: &PlanRecord, place: impl Fn(CellId, u64) -> Option<u64>) -> Result<DataFrame, StoreError> {
+        let files = self.load(PARTS, None)?;
+        let wanted = layout(&plan.schema());
+        let mut picked = Vec::new();
+        for (file, (path, part)) in files.iter().enumerate() {
+            let cells = ids_of(&part.frame).map_err(|reason| StoreError::Damaged { path: path.clone(), reason })?;
+            let written = whole_numbers(&part.frame, "plan_index")?;
+            let lacking = wanted.iter().filter(|(name, _)| !part.columns.contains(name)).count();
+            for (row, (cell, written)) in cells.into_iter().zip(written).enumerate() {
+                if let Some(index) = place(cell, written) {
+                    picked.push(Picked { cell, index, lacking, file, row });
+                }
+            }
+        }
+        picked.sort_unstable_by_key(|row| (row.cell, row.lacking, row.file, row.row));
+        for pair in picked.windows(2).filter(|pair| pair[0].cell == pair[1].cell) {
+            let source = |row: &Picked| Source { path: &files[row.file].0, frame: &files[row.file].1.frame };
+            let (one, other) = (source(&pair[0]), source(&pair[1]));
+            same_result((&one, pair[0].row), (&other, pair[1].row), &pair[0].cell.to_string())?;
+        }
+        picked.dedup_by_key(|row| row.cell);
+        let frames: Vec<&DataFrame> = files.iter().map(|(_, part)| &part.frame).collect();
+        assemble(plan, &wanted, &frames, picked).map_err(|error| StoreError::WrongShape { reason: error.to_string() })
+    }
+}
+
+/// The picked rows under the wanted columns, in the order of their indices.
+fn assemble(
+    plan: &PlanRecord,
+    wanted: &[(String, DataType)],
+    frames: &[&DataFrame],
+    mut picked: Vec<Picked>,
+) -> Result<DataFrame, polars::error::PolarsError> {
+    picked.sort_unstable_by_key(|row| (row.file, row.row));
+    let mut table = blank(wanted, 0)?;
+    for of_one_file in picked.chunk_by(|a, b| a.file == b.file) {
+        let rows: Vec<IdxSize> = of_one_file.iter().map(|row| row.row as IdxSize).collect();
+        let whole = frames[of_one_file[0].file];
+        // Sorted and each once, so as many as there are means all of them: the usual case, and nothing to copy.
+        let frame =
+            if rows.len() == whole.height() { whole.clone() } else { whole.take(&IdxCa::new("".into(), rows))? };
+        let columns = wanted.iter().map(|(name, dtype)| match frame.column(name) {
+            Ok(column) => column.cast(dtype),
+            Err(_) => Ok(Series::full_null(name.as_str().into(), frame.height(), dtype)),
+        });
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        table.vstack_mut(&DataFrame::new(frame.height(), columns)?)?;
+    }
+    table.rechunk_mut();
+    let mut order: Vec<(u64, CellId, IdxSize)> =
+        picked.iter().zip(0..).map(|(row, at)| (row.index, row.cell, at)).collect();
+    order.sort_unstable();
+    let places: Vec<IdxSize> = order.iter().map(|(_, _, at)| *at).collect();
+    let mut table = table.take(&IdxCa::new("".into(), places))?;
+    let indices: Vec<i64> = order.iter().map(|(index, _, _)| *index as i64).collect();
+    table.with_column(Series::new("plan_index".into(), indices))?;
+    table.with_column(Series::new("experiment".into(), vec![plan.experiment.as_str(); order.len()]))?;
+    Ok(table)
+}
+
+fn blank(wanted: &[(String, DataType)], height: usize) -> Result<DataFrame, polars::error::PolarsError> {
+    let null = |(name, dtype): &(String, DataType)| Series::full_null(name.as_str().into(), height, dtype);
+    DataFrame::new(height, wanted.iter().map(null).collect())
+}
+
+/// Replaces the column of that name.
+fn put(rows: &mut DataFrame, column: Series) -> Result<(), StoreError> {
+    let outcome = rows.with_column(column).map(|_| ());
+    outcome.map_err(|error| StoreError::WrongShape { reason: error.to_string() })
+}
+
+/// A column of counts, none of them null.
+fn whole_numbers(frame: &DataFrame, name: &str) -> Result<Vec<u64>, StoreError> {
+    let wrong = || StoreError::WrongShape { reason: format!("column `{name}` is not one of whole numbers") };
+    let column = frame.column(name).ok().and_then(|column| column.i64().ok()).ok_or_else(wrong)?;
+    column.iter().map(|number| number.and_then(|number| u64::try_from(number).ok()).ok_or_else(wrong)).collect()
+}
+
+/// The column `cell` as text; every entry is the text of a cell id.
+pub(super) fn cells_of(frame: &DataFrame) -> Result<Vec<String>, String> {
+    Ok(ids_of(frame)?.iter().map(CellId::to_string).collect())
+}
+
+/// The column `cell`.
+pub(super) fn ids_of(frame: &DataFrame) -> Result<Vec<CellId>, String> {
+    let column = frame.column("cell").map_err(|_| "it has no column `cell`".to_string())?;
+    let texts = column.str().map_err(|_| "its column `cell` is not text".to_string())?;
+    let parse = |text: Option<&str>| text.unwrap_or("null").parse().map_err(|error| format!("{error}"));
+    texts.iter().map(parse).collect()
+}
+
+/// BLAKE3 over the rows in the order of their plan index and cell: every column with its name and type except
+/// `plan_index` and `experiment`, floats by their bits. Equal for any number of threads, chunks, shards and restarts;
+/// different as soon as one bit of one score is.
+pub fn logical_hash(rows: &DataFrame) -> String {
+    let left_out = ["plan_index", "experiment"];
+    let columns: Vec<&Series> =
+        rows.columns().iter().filter(|column| !left_out.contains(&column.name().as_str())).collect();
+    let mut hasher = blake3::Hasher::new_derive_key("tegum logical rows v1");
+    let mut line = Vec::new();
+    for column in &columns {
+        text_into(&mut line, column.name());
+        text_into(&mut line, &column.dtype().to_string());
+    }
+    text_into(&mut line, &rows.height().to_string());
+    hasher.update(&line);
+    for row in reading_order(rows) {
+        line.clear();
+        for column in &columns {
+            value_into(&mut line, &column.get(row).unwrap_or(AnyValue::Null));
+        }
+        hasher.update(&line);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Row numbers by plan index, then cell; as they stand where a table has neither.
+fn reading_order(rows: &DataFrame) -> Vec<usize> {
+    let index = rows.column("plan_index").ok().and_then(|column| column.i64().ok());
+    let cell = rows.column("cell").ok().and_then(|column| column.str().ok());
+    let mut order: Vec<usize> = (0..rows.height()).collect();
+    order.sort_by_key(|row| (index.and_then(|column| column.get(*row)), cell.and_then(|column| column.get(*row))));
+    order
+}
+
+fn text_into(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend((text.len() as u64).to_le_bytes());
+    bytes.extend(text.as_bytes());
+}
+
+fn value_into(bytes: &mut Vec<u8>, value: &AnyValue) {
+    match value {
+        AnyValue::Null => bytes.push(0),
+        AnyValue::Boolean(flag) => bytes.extend([1, u8::from(*flag)]),
+        AnyValue::Int64(number) => {
+            bytes.push(2);
+            bytes.extend(number.to_le_bytes());
+        }
+        AnyValue::Float64(number) => {
+            bytes.push(3);
+            bytes.extend(number.to_bits().to_le_bytes());
+        }
+        AnyValue::String(text) => {
+            bytes.push(4);
+            text_into(bytes, text);
+        }
+        // Types the store does not write, from tables made elsewhere.
+        other => {
+            bytes.push(5);
+            text_into(bytes, &other.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::row::{Column, Kind};
+    use crate::store::testing::{cell, ids, plan, row, store_of};
+    use crate::store::{ChunkResult, Row};
+
+    fn publish(store: &Store, chunk: u64, rows: Vec<Row>) {
+        store.publish(&ChunkResult { chunk, rows, ..Default::default() }).expect("publishes");
+    }
+
+    fn numbers(rows: &DataFrame, name: &str) -> Vec<Option<i64>> {
+        rows.column(name).expect("a column").i64().expect("whole numbers").iter().collect()
+    }
+
+    #[test]
+    fn rows_come_in_the_order_of_the_plan() {
+        let (_folder, store) = store_of(&plan(6, 2));
+        for chunk in [2, 0, 1] {
+            publish(&store, chunk, vec![row(chunk * 2 + 1), row(chunk * 2)]);
+        }
+        let rows = store.rows(&plan(6, 2), &ids(6)).expect("rows");
+        assert_eq!(numbers(&rows, "plan_index"), (0..6).map(Some).collect::<Vec<_>>());
+        assert_eq!(ids_of(&rows).expect("ids"), ids(6));
+        assert_eq!(numbers(&rows, "n_represented"), (0..6).map(Some).collect::<Vec<_>>());
+        assert!(rows.equals_missing(&store.all_rows(&plan(6, 2)).expect("rows")));
+    }
+
+    #[test]
+    fn an_empty_store_has_the_plans_columns_and_no_rows() {
+        let (_folder, store) = store_of(&plan(6, 2));
+        let rows = store.rows(&plan(6, 2), &ids(6)).expect("no rows");
+        assert_eq!(rows.shape(), (0, 15));
+        assert_eq!(rows.column("mcc").expect("a score").dtype(), &DataType::Float64);
+    }
+
+    #[test]
+    fn the_logical_hash_does_not_see_chunks_partial_parts_or_restarts() {
+        let mut hashes = Vec::new();
+        for size in [1, 3, 5, 12] {
+            let plan = plan(12, size);
+            let (folder, store) = store_of(&plan);
+            let again = Store::create_or_open(folder.path(), b"name: test\n", &plan).expect("opens");
+            for (chunk, (first, count)) in plan.chunks.iter().enumerate() {
+                let split = first + count / 2;
+                // The first half by one process, the second by another.
+                if split > *first {
+                    publish(&store, chunk as u64, (*first..split).map(row).collect());
+                }
+                publish(&again, chunk as u64, (split..first + count).map(row).collect());
+            }
+            let rows = store.rows(&plan, &ids(12)).expect("rows");
+            assert_eq!(rows.height(), 12);
+            hashes.push(logical_hash(&rows));
+            assert_eq!(logical_hash(&rows.reverse()), hashes[0], "the order in memory does not count");
+        }
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    }
+
+    #[test]
+    fn the_logical_hash_sees_one_bit_of_one_score_and_every_null() {
+        let hash = |change: &dyn Fn(&mut Row)| {
+            let (_folder, store) = store_of(&plan(2, 2));
+            let mut rows = vec![row(0), row(1)];
+            change(&mut rows[1]);
+            publish(&store, 0, rows);
+            logical_hash(&store.rows(&plan(2, 2), &ids(2)).expect("rows"))
+        };
+        let base = hash(&|_| {});
+        assert_eq!(hash(&|_| {}), base);
+        let last_bit = f64::from_bits(0.5f64.to_bits() + 1);
+        assert_ne!(hash(&|row| row.scores[0] = Value::Float(last_bit)), base);
+        assert_ne!(hash(&|row| row.scores[1] = Value::Null), base);
+        assert_ne!(hash(&|row| row.axes[1] = Value::Int(6)), base);
+        assert_ne!(hash(&|row| row.detail = Some(String::new())), base);
+    }
+
+    #[test]
+    fn an_edited_plan_takes_the_cells_it_shares_under_its_own_index() {
+        let (folder, store) = store_of(&plan(4, 2));
+        publish(&store, 0, vec![row(0), row(1)]);
+        publish(&store, 1, vec![row(2), row(3)]);
+        let mut edited = plan(3, 3);
+        edited.experiment = "edited".into();
+        edited.axes.push(Column::new("sae.topk.k", Kind::Int));
+        let order = [cell(3), cell(8), cell(1)];
+        let again = Store::create_or_open(folder.path(), b"edited", &edited).expect("opens");
+        let rows = again.rows(&edited, &order).expect("rows");
+        assert_eq!(ids_of(&rows).expect("ids"), [cell(3), cell(1)]);
+        assert_eq!(numbers(&rows, "plan_index"), [Some(0), Some(2)]);
+        assert_eq!(numbers(&rows, "sae.topk.k"), [None, None]);
+        let planned = |index: u64| PlannedCell {
+            axes: vec![Value::Float(0.5), Value::Int(5), Value::Int(index as i64 + 1)],
+            method: Some("renamed".into()),
+        };
+        let rows = again.rows_as_planned(&edited, &order, &planned).expect("rows");
+        assert_eq!(numbers(&rows, "sae.topk.k"), [Some(1), Some(3)]);
+        assert_eq!(rows.column("method").expect("method").str().expect("text").get(0), Some("renamed"));
+        assert_eq!(rows.column("experiment").expect("experiment").str().expect("text").get(1), Some("edited"));
+    }
+
+    #[test]
+    fn of_two_rows_for_a_cell_the_one_with_more_of_the_scores_is_taken() {
+        let (folder, store) = store_of(&plan(2, 2));
+        publish(&store, 0, vec![row(0), row(1)]);
+        let mut edited = plan(2, 2);
+        edited.scores.push(Column::new("l0", Kind::Float));
+        let again = Store::create_or_open(folder.path(), b"edited", &edited).expect("opens");
+        let mut with_l0 = row(0);
+        with_l0.scores.push(Value::Float(2.0));
+        publish(&again, 0, vec![with_l0]);
+        let rows = again.rows(&edited, &ids(2)).expect("rows");
+        let l0: Vec<Option<f64>> = rows.column("l0").expect("l0").f64().expect("f64").iter().collect();
+        assert_eq!(l0, [Some(2.0), None]);
+    }
+}
