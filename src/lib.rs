@@ -15,6 +15,9 @@ pub mod sae;
 /// 8. Rows on disk.
 pub mod store;
 
+/// 9. Rows to answers.
+pub mod table;
+
 /// Under steps 4 to 7: who trains.
 pub mod backend;
 
