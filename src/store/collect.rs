@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use polars::prelude::DataFrame;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Store;
 use super::error::StoreError;
@@ -12,7 +12,13 @@ use super::plan_file::{PlanRecord, short_hash};
 use super::resume::{ChunkState, Progress};
 use crate::plan::CellId;
 use super::rows::logical_hash;
-use super::scan::Scan;
+use super::scan::{Damage, Scan};
+
+const COLLECTED: &str = "collected";
+const ROWS: &str = "rows.parquet";
+const MANIFEST: &str = "rows.manifest.json";
+/// The manifest's own hash, over all that stands before it.
+const SEAL: &str = "manifest_hash";
 
 /// What `collected/` holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +56,7 @@ impl Store {
             parquet(&mut rows.clone(), None).map_err(|error| StoreError::WrongShape { reason: error.to_string() })?;
         let hash = logical_hash(rows);
         let part_name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let manifest = json!({
+        let mut manifest = json!({
             "experiment": plan.experiment,
             "plan": plan.hash(),
             "cells": plan.cells,
@@ -60,12 +66,50 @@ impl Store {
             "missing_chunks": missing_chunks,
             "parts": scan.parts.iter().map(part_name).collect::<Vec<_>>(),
         });
-        let folder = self.folder(Path::new("collected"))?;
-        let path = folder.join("rows.parquet");
+        manifest[SEAL] = seal(&manifest).into();
+        let folder = self.folder(Path::new(COLLECTED))?;
+        let path = folder.join(ROWS);
         self.disk.replace(&path, &bytes)?;
-        self.disk.replace(&folder.join("rows.manifest.json"), format!("{manifest:#}\n").as_bytes())?;
+        self.disk.replace(&folder.join(MANIFEST), text_of(&manifest).as_bytes())?;
         Ok(Collected { path, rows: rows.height() as u64, logical_hash: hash, missing_chunks })
     }
+}
+
+impl Store {
+    /// What of `collected/` is damaged: a manifest that is not as it was written, or rows that are not the manifest's.
+    pub(super) fn check_collected(&self) -> Result<Vec<Damage>, StoreError> {
+        let folder = self.dir.join(COLLECTED);
+        let (path, rows) = (folder.join(MANIFEST), folder.join(ROWS));
+        let bytes = match self.disk.files.read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(StoreError::io("read", &path))?,
+        };
+        let damage = |path: PathBuf, reason: &str| vec![Damage { path, reason: reason.into(), moved_to: None }];
+        let Some(manifest) = sealed(&bytes) else { return Ok(damage(path, "it is not as it was written")) };
+        let found = self.disk.files.read(&rows).map(|bytes| short_hash(&bytes));
+        if found.is_ok_and(|hash| manifest["file_hash"] == hash.as_str()) {
+            Ok(Vec::new())
+        } else {
+            Ok(damage(rows, "it is not the file that its manifest names; collect again"))
+        }
+    }
+}
+
+fn text_of(manifest: &Value) -> String {
+    format!("{manifest:#}\n")
+}
+
+/// Hash over the manifest as it is written, without the seal.
+fn seal(manifest: &Value) -> String {
+    short_hash(text_of(manifest).as_bytes())
+}
+
+/// The manifest, if every byte of it is as it was written.
+fn sealed(bytes: &[u8]) -> Option<Value> {
+    let manifest: Value = serde_json::from_slice(bytes).ok()?;
+    let mut unsealed = manifest.clone();
+    let found = unsealed.as_object_mut()?.shift_remove(SEAL)?;
+    (found == seal(&unsealed).as_str() && text_of(&manifest).as_bytes() == bytes).then_some(manifest)
 }
 
 #[cfg(test)]
@@ -98,5 +142,34 @@ mod tests {
         assert_eq!(manifest["logical_hash"], whole.logical_hash.as_str());
         assert_eq!(manifest["file_hash"], short_hash(&std::fs::read(&whole.path).expect("readable")).as_str());
         assert_eq!(manifest["parts"].as_array().map(Vec::len), Some(3));
+    }
+
+    #[test]
+    fn one_changed_byte_of_what_was_collected_is_noticed() {
+        let plan = plan(2, 2);
+        let (_folder, store) = store_of(&plan);
+        store.publish(&ChunkResult { chunk: 0, rows: vec![row(0), row(1)], ..Default::default() }).expect("publishes");
+        let rows = store.rows(&plan, &ids(2)).expect("rows");
+        store.collect(&plan, &ids(2), &store.scan().expect("sound"), &rows, false).expect("collects");
+        assert_eq!(store.check_collected().expect("readable"), []);
+        let read = |name: &str| std::fs::read(store.dir().join(COLLECTED).join(name)).expect("readable");
+        let flipped = |bytes: &[u8], at: usize| {
+            let mut rotten = bytes.to_vec();
+            rotten[at] ^= 1;
+            rotten
+        };
+        let (manifest, bytes) = (read(MANIFEST), read(ROWS));
+        assert!(sealed(&manifest).is_some());
+        assert!((0..manifest.len()).all(|at| sealed(&flipped(&manifest, at)).is_none()));
+        for (name, bytes) in [(MANIFEST, &manifest), (ROWS, &bytes)] {
+            let path = store.dir().join(COLLECTED).join(name);
+            for at in [0, bytes.len() / 2, bytes.len() - 1] {
+                std::fs::write(&path, flipped(bytes, at)).expect("writable");
+                assert_eq!(store.check_collected().expect("readable").len(), 1, "{name}, byte {at}");
+            }
+            std::fs::write(&path, bytes).expect("writable");
+        }
+        std::fs::write(store.dir().join(COLLECTED).join(ROWS), b"").expect("writable");
+        assert_eq!(store.verify().expect("reports").quarantined.len(), 1);
     }
 }

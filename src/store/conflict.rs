@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polars::prelude::{AnyValue, DataFrame, PlSmallStr};
 
-use super::error::StoreError;
+use super::error::{Conflict, StoreError};
 use super::part::same_entry;
 use super::rows::cells_of;
 
@@ -88,13 +88,14 @@ pub fn same_result(one: (&Source, usize), other: (&Source, usize), cell: &str) -
     let columns = result_columns(one.0.frame, other.0.frame);
     match difference(one.0.frame, one.1, other.0.frame, other.1, &columns) {
         None => Ok(()),
-        Some((what, first, second)) => Err(StoreError::Conflict {
+        Some((what, first, second)) => Err(Conflict {
             cell: cell.parse().expect("cells_of returns checked ids"),
             what,
             first: one.0.path.to_path_buf(),
             first_value: text_of(&first),
             second: other.0.path.to_path_buf(),
             second_value: text_of(&second),
-        }),
+        }
+        .into()),
     }
 }

@@ -27,8 +27,8 @@ pub enum StoreError {
     Damaged { path: PathBuf, reason: String },
 
     /// Two different results for one cell: a broken determinism promise, or failing hardware.
-    #[error("two different results for cell {cell}: {what} is {first_value} in {} and {second_value} in {}\n  same cell, same build and same machine type must give the same numbers: check the memory of the machines (see prov/), then remove the wrong file and run again", first.display(), second.display())]
-    Conflict { cell: CellId, what: String, first: PathBuf, first_value: String, second: PathBuf, second_value: String },
+    #[error("{0}")]
+    Conflict(Box<Conflict>),
 
     /// A row holds NaN or an infinity; undefined is null with a reason in `detail`.
     #[error("cell {cell}: column `{column}` is {value}; an undefined number must be stored as null")]
@@ -51,6 +51,25 @@ pub enum StoreError {
     NoWeights { cell: CellId, path: PathBuf },
 }
 
+/// Where two results for one cell differ.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("two different results for cell {cell}: {what} is {first_value} in {} and {second_value} in {}\n  same cell, same build and same machine type must give the same numbers: check the memory of the machines (see prov/), then remove the wrong file and run again", first.display(), second.display())]
+pub struct Conflict {
+    pub cell: CellId,
+    /// The column.
+    pub what: String,
+    pub first: PathBuf,
+    pub first_value: String,
+    pub second: PathBuf,
+    pub second_value: String,
+}
+
+impl From<Conflict> for StoreError {
+    fn from(conflict: Conflict) -> Self {
+        StoreError::Conflict(Box::new(conflict))
+    }
+}
+
 impl StoreError {
     /// The exit code of a command that ends with this error: 5 storage, 6 damage or conflict, 75 not
     /// finished yet, 101 a bug.
@@ -59,7 +78,7 @@ impl StoreError {
             StoreError::Io { .. } | StoreError::NotAStore { .. } | StoreError::WhichPlan { .. } => 5,
             StoreError::NoWeights { .. } => 5,
             StoreError::Incomplete { .. } => 75,
-            StoreError::Damaged { .. } | StoreError::Conflict { .. } => 6,
+            StoreError::Damaged { .. } | StoreError::Conflict(_) => 6,
             StoreError::NotFinite { .. } | StoreError::WrongShape { .. } | StoreError::Encoding { .. } => 101,
         }
     }
@@ -104,14 +123,14 @@ mod tests {
     #[test]
     fn damage_and_conflict_exit_with_six() {
         let damaged = StoreError::Damaged { path: "p".into(), reason: "r".into() };
-        let conflict = StoreError::Conflict {
+        let conflict = StoreError::from(Conflict {
             cell: CellId([0; 16]),
             what: "mcc".into(),
             first: "a".into(),
             first_value: "1".into(),
             second: "b".into(),
             second_value: "2".into(),
-        };
+        });
         assert_eq!((damaged.exit_code(), conflict.exit_code()), (6, 6));
         assert!(conflict.to_string().contains("mcc is 1 in a and 2 in b"));
     }

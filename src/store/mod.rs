@@ -38,7 +38,7 @@ mod weights;
 mod writing;
 
 pub use collect::Collected;
-pub use error::StoreError;
+pub use error::{Conflict, StoreError};
 pub use part::{PartName, dtype, frame, layout, parquet};
 pub use plan_file::PlanRecord;
 pub use publish::Published;
@@ -89,19 +89,20 @@ impl Store {
         Ok(Store { plan: Some(Arc::new(plan.clone())), ..self })
     }
 
-    /// All 256 folders at once, so that publishing never has to make a durable folder; one fsync for all of them.
+    /// All 256 folders at once, so that publishing never has to make a durable folder. One fsync for all of them, also
+    /// if they were there: the process that made them may not have come to it yet.
     fn make_fan_out(&self, parts: &Path) -> Result<(), StoreError> {
         let files = &*self.disk.files;
-        let mut made = false;
         for number in 0..256 {
             let folder = parts.join(format!("{number:02x}"));
             match files.create_dir(&folder) {
-                Ok(()) => made = true,
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(StoreError::io("create", &folder)(error)),
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(StoreError::io("create", &folder)(error));
+                }
+                _ => {}
             }
         }
-        if made { files.sync_dir(parts).map_err(StoreError::io("sync", parts)) } else { Ok(()) }
+        files.sync_dir(parts).map_err(StoreError::io("sync", parts))
     }
 
     /// Opens a run directory for reading.

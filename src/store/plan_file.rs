@@ -175,7 +175,7 @@ mod tests {
         let (_folder, store) = store_of(&plan(4, 2));
         let path = store.plan_path(&plan(4, 2).hash());
         let bytes = std::fs::read(&path).expect("readable");
-        for at in 0..bytes.len() {
+        for at in (0..bytes.len()).step_by(13) {
             let mut rotten = bytes.clone();
             rotten[at] ^= 1;
             std::fs::write(&path, &rotten).expect("writable");

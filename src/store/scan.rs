@@ -33,6 +33,7 @@ pub struct Scan {
     done: Vec<CellId>,
     /// Sound parts, sorted.
     pub parts: Vec<PathBuf>,
+    /// Damaged files.
     pub quarantined: Vec<Damage>,
     /// Cells that have a row which lacks a score of the present plan, a side table or weights, and no better one.
     pub incomplete: usize,
@@ -54,8 +55,8 @@ impl Scan {
 }
 
 /// One file, judged by its name and its bytes.
-enum Found {
-    Sound(PartName, Vec<u8>),
+enum Found<T> {
+    Sound(T),
     Damaged(String),
     Temporary,
     Unknown,
@@ -80,13 +81,15 @@ impl Store {
         self.examine(true, false)
     }
 
-    /// As [`Store::scan`] but reads the weights and the plans too, and moves nothing.
+    /// As [`Store::scan`] but reads the weights, the plans and what was collected too, and moves nothing.
     ///
     /// # Errors
     /// As [`Store::scan`], and a damaged plan.
     pub fn verify(&self) -> Result<Scan, StoreError> {
         self.plans()?;
-        self.examine(false, true)
+        let mut scan = self.examine(false, true)?;
+        scan.quarantined.extend(self.check_collected()?);
+        Ok(scan)
     }
 
     /// Removes the unfinished files of writers that are gone; how many those were.
@@ -132,34 +135,34 @@ impl Store {
     ) -> Result<Vec<(PathBuf, T)>, StoreError> {
         let root = self.dir.join(folder);
         let paths = files_below(&*self.disk.files, &root).map_err(StoreError::io("list", &root))?;
-        let judged: Vec<(PathBuf, Result<Found, StoreError>, Option<Result<T, String>>)> = paths
-            .into_par_iter()
-            .map(|path| match self.look(&path, extension, hash) {
-                Ok(Found::Sound(name, bytes)) => {
-                    let content = read(&path, &name, bytes);
-                    (path, Ok(Found::Sound(name, Vec::new())), Some(content))
-                }
-                other => (path, other, None),
+        let judge = |path: &PathBuf| {
+            Ok(match self.look(path, extension, hash)? {
+                Found::Sound((name, bytes)) => read(path, &name, bytes).map_or_else(Found::Damaged, Found::Sound),
+                Found::Damaged(reason) => Found::Damaged(reason),
+                Found::Temporary => Found::Temporary,
+                Found::Unknown => Found::Unknown,
+                Found::Gone => Found::Gone,
             })
-            .collect();
+        };
+        let judged: Vec<Result<Found<T>, StoreError>> = paths.par_iter().map(judge).collect();
         let mut sound = Vec::new();
-        for (path, found, content) in judged {
-            match (found?, content) {
-                (_, Some(Ok(content))) => sound.push((path, content)),
-                (_, Some(Err(reason))) | (Found::Damaged(reason), _) => {
+        for (path, found) in paths.into_iter().zip(judged) {
+            match found? {
+                Found::Sound(content) => sound.push((path, content)),
+                Found::Damaged(reason) => {
                     let moved_to = if set_aside { self.set_aside(&path) } else { None };
                     scan.quarantined.push(Damage { path, reason, moved_to });
                 }
-                (Found::Temporary, _) => scan.temporary.push(path),
-                (Found::Unknown, _) => scan.unknown.push(path),
-                (Found::Gone | Found::Sound(..), _) => {}
+                Found::Temporary => scan.temporary.push(path),
+                Found::Unknown => scan.unknown.push(path),
+                Found::Gone => {}
             }
         }
         Ok(sound)
     }
 
     /// Compares a file with its name. `hash`: also its bytes; without, the bytes are not read.
-    fn look(&self, path: &Path, extension: &str, hash: bool) -> Result<Found, StoreError> {
+    fn look(&self, path: &Path, extension: &str, hash: bool) -> Result<Found<(PartName, Vec<u8>)>, StoreError> {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         if file_name.starts_with(TEMPORARY) {
             return Ok(Found::Temporary);
@@ -170,10 +173,10 @@ impl Store {
             return Ok(Found::Damaged(format!("chunk {} belongs into folder {}", name.chunk, folder_of(name.chunk))));
         }
         if !hash {
-            return Ok(Found::Sound(name, Vec::new()));
+            return Ok(Found::Sound((name, Vec::new())));
         }
         match self.disk.files.read(path) {
-            Ok(bytes) if PartName::of(name.chunk, name.partial, &bytes) == name => Ok(Found::Sound(name, bytes)),
+            Ok(bytes) if PartName::of(name.chunk, name.partial, &bytes) == name => Ok(Found::Sound((name, bytes))),
             Ok(_) => Ok(Found::Damaged("its bytes do not hash to its name".into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Gone),
             Err(error) => Err(StoreError::io("read", path)(error)),
@@ -218,7 +221,7 @@ impl Store {
     fn read_part(&self, path: &Path) -> Result<Option<Part>, StoreError> {
         let damaged = |reason| StoreError::Damaged { path: path.to_path_buf(), reason };
         match self.look(path, "parquet", true)? {
-            Found::Sound(name, bytes) => decode(&name, bytes, None).map(Some).map_err(damaged),
+            Found::Sound((name, bytes)) => decode(&name, bytes, None).map(Some).map_err(damaged),
             Found::Damaged(reason) => Err(damaged(reason)),
             _ => Ok(None),
         }
@@ -348,7 +351,7 @@ mod tests {
         }
         let scan = store.scan().expect("sound");
         assert_eq!((scan.done().len(), scan.temporary.len()), (6, 2));
-        assert_eq!(scan.unknown, [foreign.clone()]);
+        assert_eq!(scan.unknown, std::slice::from_ref(&foreign));
         assert_eq!(store.remove_stale(&scan), 1);
         assert!(!dead.exists() && elsewhere.exists() && foreign.exists());
     }
@@ -398,7 +401,7 @@ mod tests {
         let target = store.dir().join(theirs.strip_prefix(other.dir()).expect("below"));
         fs::copy(theirs, target).expect("copies");
         let error = store.scan().expect_err("two losses");
-        assert!(matches!(error, StoreError::Conflict { cell: id, ref what, .. } if id == cell(0) && what == "loss"));
+        assert!(matches!(error, StoreError::Conflict(at) if at.cell == cell(0) && at.what == "loss"));
         assert!(store.rows(&plan(4, 2), &ids(4)).is_err());
     }
 }

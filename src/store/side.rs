@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use polars::prelude::{AnyValue, Column as Series, DataFrame, DataType, IdxCa, IdxSize, NamedFrom, PlSmallStr};
+use polars::prelude::{Column as Series, DataFrame, DataType, IdxCa, IdxSize, NamedFrom, PlSmallStr};
 
 use super::Store;
 use super::conflict::{difference, text_of};
-use super::error::StoreError;
-use super::rows::cells_of;
+use super::error::{Conflict, StoreError};
+use crate::plan::CellId;
+use super::rows::ids_of;
 
 /// Which side table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,11 +51,11 @@ impl Store {
         let frames: Vec<&DataFrame> = files.iter().map(|(_, part)| &part.frame).collect();
         let paths: Vec<&PathBuf> = files.iter().map(|(path, _)| path).collect();
         let blocks = blocks_by_cell(&frames, &paths)?;
-        let wanted = cells_of(rows).map_err(|reason| StoreError::WrongShape { reason })?;
+        let wanted = ids_of(rows).map_err(|reason| StoreError::WrongShape { reason })?;
         let mut picked = Vec::new();
         let mut owners: Vec<IdxSize> = Vec::new();
         for (owner, cell) in wanted.iter().enumerate() {
-            let Some(block) = blocks.get(cell.as_str()) else { continue };
+            let Some(block) = blocks.get(cell) else { continue };
             picked.extend(block.rows.iter().map(|row| (block.file, *row)));
             owners.extend(std::iter::repeat_n(owner as IdxSize, block.rows.len()));
         }
@@ -78,13 +79,15 @@ fn identity_of(rows: &DataFrame) -> Result<DataFrame, polars::error::PolarsError
 }
 
 /// Where each cell's rows are; a cell in several files must have the same rows in each.
-fn blocks_by_cell(frames: &[&DataFrame], paths: &[&PathBuf]) -> Result<BTreeMap<String, Block>, StoreError> {
-    let mut blocks: BTreeMap<String, Block> = BTreeMap::new();
+fn blocks_by_cell(frames: &[&DataFrame], paths: &[&PathBuf]) -> Result<BTreeMap<CellId, Block>, StoreError> {
+    let mut blocks: BTreeMap<CellId, Block> = BTreeMap::new();
     for (file, frame) in frames.iter().enumerate() {
         let damaged = |reason| StoreError::Damaged { path: paths[file].clone(), reason };
-        let mut here: BTreeMap<String, Vec<IdxSize>> = BTreeMap::new();
-        for (row, cell) in cells_of(frame).map_err(damaged)?.into_iter().enumerate() {
-            here.entry(cell).or_default().push(row as IdxSize);
+        let cells: Vec<(CellId, IdxSize)> = ids_of(frame).map_err(damaged)?.into_iter().zip(0..).collect();
+        let mut here: BTreeMap<CellId, Vec<IdxSize>> = BTreeMap::new();
+        // A cell's rows stand together, so there is one look-up for each cell and not for each row.
+        for run in cells.chunk_by(|a, b| a.0 == b.0) {
+            here.entry(run[0].0).or_default().extend(run.iter().map(|(_, row)| *row));
         }
         for (cell, rows) in here {
             match blocks.get(&cell) {
@@ -93,7 +96,7 @@ fn blocks_by_cell(frames: &[&DataFrame], paths: &[&PathBuf]) -> Result<BTreeMap<
                 }
                 Some(first) => {
                     let one = (frames[first.file], paths[first.file], first.rows.as_slice());
-                    agree(&cell, one, (frame, paths[file], &rows))?;
+                    agree(cell, one, (frame, paths[file], &rows))?;
                 }
             }
         }
@@ -103,16 +106,17 @@ fn blocks_by_cell(frames: &[&DataFrame], paths: &[&PathBuf]) -> Result<BTreeMap<
 
 type Held<'a> = (&'a DataFrame, &'a PathBuf, &'a [IdxSize]);
 
-fn agree(cell: &str, one: Held, other: Held) -> Result<(), StoreError> {
+fn agree(cell: CellId, one: Held, other: Held) -> Result<(), StoreError> {
     let conflict = |what: &str, first_value: String, second_value: String| {
-        Err(StoreError::Conflict {
-            cell: cell.parse().expect("cells_of returns checked ids"),
+        Err(Conflict {
+            cell,
             what: what.into(),
             first: one.1.clone(),
             first_value,
             second: other.1.clone(),
             second_value,
-        })
+        }
+        .into())
     };
     if one.2.len() != other.2.len() {
         return conflict("number of rows", one.2.len().to_string(), other.2.len().to_string());
@@ -133,35 +137,39 @@ fn own_columns(
     picked: &[(usize, IdxSize)],
     identity: &DataFrame,
 ) -> Result<Vec<Series>, polars::error::PolarsError> {
+    let names = union(frames, identity);
+    let aligned = |frame: &DataFrame| {
+        let columns = names.iter().map(|(name, dtype)| match frame.column(name) {
+            Ok(column) => column.cast(dtype),
+            Err(_) => Ok(Series::full_null(name.clone(), frame.height(), dtype)),
+        });
+        DataFrame::new(frame.height(), columns.collect::<Result<Vec<_>, _>>()?)
+    };
+    let Some((first, others)) = frames.split_first() else { return Ok(Vec::new()) };
+    let mut stacked = aligned(first)?;
+    let mut starts: Vec<IdxSize> = vec![0];
+    for frame in others {
+        starts.push(stacked.height() as IdxSize);
+        stacked.vstack_mut(&aligned(frame)?)?;
+    }
+    stacked.rechunk_mut();
+    let places: Vec<IdxSize> = picked.iter().map(|(file, row)| starts[*file] + row).collect();
+    Ok(stacked.take(&IdxCa::new("".into(), places))?.into_columns())
+}
+
+/// Names and types of the columns that any file has and that do not say which cell a row is.
+fn union(frames: &[&DataFrame], identity: &DataFrame) -> Vec<(PlSmallStr, DataType)> {
     let mut names: Vec<(PlSmallStr, DataType)> = Vec::new();
-    for frame in frames {
-        for column in frame.columns() {
-            match names.iter_mut().find(|(name, _)| name == column.name()) {
-                // A column that was all integers in one chunk and had fractions in another is one of floats.
-                Some((_, dtype)) if dtype != column.dtype() => *dtype = DataType::Float64,
-                Some(_) => {}
-                None => names.push((column.name().clone(), column.dtype().clone())),
-            }
+    for column in frames.iter().flat_map(|frame| frame.columns()) {
+        match names.iter_mut().find(|(name, _)| name == column.name()) {
+            // A column that was all integers in one chunk and had fractions in another is one of floats.
+            Some((_, dtype)) if dtype != column.dtype() => *dtype = DataType::Float64,
+            Some(_) => {}
+            None => names.push((column.name().clone(), column.dtype().clone())),
         }
     }
     names.retain(|(name, _)| identity.column(name).is_err());
-    let mut columns = Vec::new();
-    for (name, dtype) in names {
-        let sources: Vec<Option<Series>> = frames
-            .iter()
-            .map(|frame| frame.column(&name).ok().map(|column| column.cast(&dtype)).transpose())
-            .collect::<Result<_, _>>()?;
-        let values: Vec<AnyValue> = picked
-            .iter()
-            .map(|(file, row)| match &sources[*file] {
-                Some(column) => column.get(*row as usize),
-                None => Ok(AnyValue::Null),
-            })
-            .collect::<Result<_, _>>()?;
-        let series = polars::prelude::Series::from_any_values_and_dtype(name, &values, &dtype, true)?;
-        columns.push(series.into());
-    }
-    Ok(columns)
+    names
 }
 
 #[cfg(test)]
@@ -214,6 +222,6 @@ mod tests {
         let other = SideTable { side: Side::Features, frame: other.expect("three columns") };
         publish(&store, 0, &[0], other).expect("the rows part is the same");
         let error = store.side(Side::Features, &rows).expect_err("two norms");
-        assert!(matches!(error, StoreError::Conflict { ref what, .. } if what == "norm"), "{error}");
+        assert!(matches!(&error, StoreError::Conflict(at) if at.what == "norm"), "{error}");
     }
 }
