@@ -50,6 +50,11 @@ impl HiddenMaker {
         }
     }
 
+    /// Bias `[d_hidden]`.
+    pub fn bias_or_zero(&self) -> Vec<f32> {
+        self.bias().map_or_else(|| vec![0.0; self.d_hidden()], <[f32]>::to_vec)
+    }
+
     /// Standard deviation of the noise on h.
     fn noise(&self) -> f64 {
         match self {

@@ -8,3 +8,6 @@ pub mod random;
 pub use oracle::{Oracle, OracleEncoder, oracle};
 pub use pca::{PrincipalComponents, pca};
 pub use random::{RandomDirections, random};
+
+/// Version of what baselines compute, part of every cell's id: raised when bits may change.
+pub const VERSION: u32 = 1;

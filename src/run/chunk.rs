@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::columns::ScoreColumn;
@@ -192,7 +193,10 @@ fn stand_in(method: &CellMethod, source: &HiddenSource, seed: u64) -> Option<Box
                 EncoderSection::TopK => baseline::OracleEncoder::TopK { k: s.k },
                 EncoderSection::Omp => baseline::OracleEncoder::Omp { k: s.k },
             };
-            Box::new(baseline::oracle(source, encoder))
+            let shape = (source.world.n_features, source.d_hidden());
+            let truth = ArrayView2::from_shape(shape, source.maker.directions());
+            let truth = truth.expect("one direction of d_hidden numbers per feature");
+            Box::new(baseline::oracle(truth, &source.maker.bias_or_zero(), encoder))
         }
     })
 }

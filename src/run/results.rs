@@ -197,8 +197,8 @@ fn figure_spec(section: &FigureSection) -> FigureSpec {
     };
     let width = |w: &output::WidthSection| match w {
         output::WidthSection::Auto => None,
-        output::WidthSection::One => Some(figure::Width::One),
-        output::WidthSection::Two => Some(figure::Width::Two),
+        output::WidthSection::One => Some(figure::Width::OneColumn),
+        output::WidthSection::Two => Some(figure::Width::TwoColumns),
     };
     match section {
         FigureSection::PhaseDiagram(s) => FigureSpec::PhaseDiagram(figure::PhaseDiagram {
@@ -222,7 +222,7 @@ fn figure_spec(section: &FigureSection) -> FigureSpec {
             group: s.group.clone(),
             band: match s.band {
                 output::BandSection::None => figure::Band::None,
-                output::BandSection::Seeds => figure::Band::Seeds,
+                output::BandSection::Seeds => figure::Band::MinMax,
             },
             x_scale: scale(&s.x_scale),
             y_scale: scale(&s.y_scale),
