@@ -74,11 +74,7 @@ pub struct ToyJob {
 pub enum TrainingEnd {
     Finished,
     /// The loss or a weight stopped being finite, or the loss exceeded its guard.
-    Diverged {
-        step: usize,
-        last_loss: f64,
-        tensor: &'static str,
-    },
+    Diverged { step: usize, last_loss: f64, tensor: &'static str },
 }
 
 /// A logged step: mean training loss of that batch, importance-weighted as trained but without `loss_scale`.
