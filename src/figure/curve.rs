@@ -112,7 +112,8 @@ impl Plot {
             columns => columns.iter().map(|column| labels.describe(column).axis_label()).collect(),
         };
         let keys = [&x.keyed.of_row[..], &series, &facets.of_row];
-        let candidates: Vec<String> = context.swept.iter().cloned().chain(["seed".to_owned()]).collect();
+        let candidates: Vec<String> =
+            context.swept.iter().cloned().chain(["method", "seed"].map(str::to_owned)).collect();
         let plot = Plot {
             titles,
             styles: groups.as_ref().map_or_else(|| series_styles(&Levels::Names(vec![String::new()])), series_styles),

@@ -353,6 +353,17 @@ fn of_several_runs_of_a_panel_the_one_of_lowest_loss_is_drawn() {
 }
 
 #[test]
+fn a_mean_over_methods_is_owned_up_to_in_the_caption() {
+    let caption = |spec: &FigureSpec| {
+        let swept = ["data.firing_probability", "toy.d_hidden"];
+        let drawn = compose(spec, &quickstart(), None, &HouseLabels, &context(&swept));
+        drawn.expect("the sample can be drawn").1.description()
+    };
+    assert!(caption(&single("mcc")).contains("the mean over seeds and method"));
+    assert!(caption(&facets()).contains("shown is the mean over seeds."));
+}
+
+#[test]
 fn a_kind_on_an_axis_gets_equal_cells_in_the_order_of_the_rows() {
     let spec = FigureSpec::PhaseDiagram(PhaseDiagram {
         x: "method".into(),
