@@ -214,7 +214,8 @@ impl Chart {
         if let Some(group) = &spec.group {
             caption.column("Colour", group, &labels.describe(group));
         }
-        let candidates: Vec<String> = context.swept.iter().cloned().chain(["seed".to_owned()]).collect();
+        let candidates: Vec<String> =
+            context.swept.iter().cloned().chain(["method", "seed"].map(str::to_owned)).collect();
         let keys = [&self.keys[0][..], &self.keys[1]];
         caption.reduction(context, &table.varying_within(&keys, &candidates));
         let spread = self.panels.iter().flatten().flatten().flatten().any(|summary| summary.n > 1);

@@ -112,7 +112,8 @@ impl Plot {
             columns => columns.iter().map(|column| labels.describe(column).axis_label()).collect(),
         };
         let keys = [&x.keyed.of_row[..], &series, &facets.of_row];
-        let candidates: Vec<String> = context.swept.iter().cloned().chain(["seed".to_owned()]).collect();
+        let candidates: Vec<String> =
+            context.swept.iter().cloned().chain(["method", "seed"].map(str::to_owned)).collect();
         let plot = Plot {
             titles,
             styles: groups.as_ref().map_or_else(|| series_styles(&Levels::Names(vec![String::new()])), series_styles),
@@ -148,9 +149,9 @@ impl Plot {
         }
         let spacing = spacing_of_points(&shown, spec.x_scale);
         let (low, high) = (shown.first().copied().unwrap_or(0.0), shown.last().copied().unwrap_or(1.0));
-        let few = !self.x_measured && self.x_levels.len() <= 8;
-        let whole = self.x_levels.iter().all(|x| x.fract() == 0.0);
-        let marks = if few { Marks::Values(self.x_levels.clone()) } else { Marks::Round { whole } };
+        let levels: Vec<f64> = self.x_levels.iter().copied().filter(|x| (low..=high).contains(x)).collect();
+        let whole = levels.iter().all(|x| x.fract() == 0.0);
+        let marks = if self.x_measured { Marks::Round { whole } } else { Marks::Values(levels) };
         Ok(Axis::of_range(low, high, spacing, RIM, marks))
     }
 

@@ -67,17 +67,6 @@ impl Levels {
 }
 
 impl Table {
-    /// A table of the given columns; all must be equally long.
-    pub fn new(columns: Vec<(&str, Column)>) -> Table {
-        let height = columns.first().map_or(0, |(_, column)| column.len());
-        debug_assert!(columns.iter().all(|(_, column)| column.len() == height));
-        Table {
-            height,
-            names: columns.iter().map(|(name, _)| (*name).to_owned()).collect(),
-            columns: columns.into_iter().map(|(name, column)| (name.to_owned(), column)).collect(),
-        }
-    }
-
     /// The column, if there is one of this name.
     pub fn find(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|(known, _)| known == name).map(|(_, column)| column)
@@ -135,15 +124,6 @@ impl Table {
             })
         };
         candidates.iter().filter(varies).cloned().collect()
-    }
-}
-
-impl Column {
-    fn len(&self) -> usize {
-        match self {
-            Column::Number(numbers) => numbers.len(),
-            Column::Text(words) => words.len(),
-        }
     }
 }
 

@@ -114,41 +114,48 @@ impl Legend {
     /// Height that the legend takes where it may be `width` points wide; zero without entries.
     pub fn height(&self, width: f64) -> f64 {
         match self.flow(width).last() {
-            Some((line, _)) => (line + 1) as f64 * LINE_HEIGHT + BELOW,
+            Some(entry) => (entry.line + entry.text.len()) as f64 * LINE_HEIGHT + BELOW,
             None => 0.0,
         }
     }
 
     /// Draws the legend with its top left corner at the given point.
     pub fn draw(&self, scene: &mut Scene, [left, top]: Point, width: f64) {
-        for ((sample, text), (line, x)) in self.entries.iter().zip(self.flow(width)) {
-            let middle = top + (line as f64 + 0.5) * LINE_HEIGHT;
-            sample.draw(scene, [left + x, middle]);
-            let baseline = middle + CAP_HEIGHT * theme::TEXT / 2.0;
-            let start = left + x + sample.width() + sample.gap();
-            scene.text([start, baseline], Anchor::Start, theme::TEXT, theme::INK, text.clone());
+        for ((sample, _), entry) in self.entries.iter().zip(self.flow(width)) {
+            let middle = |line: usize| top + (line as f64 + 0.5) * LINE_HEIGHT;
+            sample.draw(scene, [left + entry.x, middle(entry.line)]);
+            let start = left + entry.x + sample.width() + sample.gap();
+            for (i, line) in entry.text.into_iter().enumerate() {
+                let baseline = middle(entry.line + i) + CAP_HEIGHT * theme::TEXT / 2.0;
+                scene.text([start, baseline], Anchor::Start, theme::TEXT, theme::INK, line);
+            }
         }
     }
 
-    /// Line and left side of each entry. A heading has a line of its own where all does not fit on one.
-    fn flow(&self, width: f64) -> Vec<(usize, f64)> {
+    /// The place of each entry. A heading has a line of its own where all does not fit on one.
+    fn flow(&self, width: f64) -> Vec<Entry> {
         let on_one_line = self.flow_with(width, false);
         match on_one_line.last() {
-            Some((0, _)) | None => on_one_line,
-            Some(_) => self.flow_with(width, true),
+            Some(last) if last.line > 0 => self.flow_with(width, true),
+            _ => on_one_line,
         }
     }
 
-    fn flow_with(&self, width: f64, heading_alone: bool) -> Vec<(usize, f64)> {
+    fn flow_with(&self, width: f64, heading_alone: bool) -> Vec<Entry> {
         let (mut line, mut x) = (0, 0.0);
         let mut places = Vec::with_capacity(self.entries.len());
         for (sample, text) in &self.entries {
-            let entry = sample.width() + sample.gap() + text.width(theme::TEXT);
-            if x > 0.0 && x + entry > width {
+            let before = sample.width() + sample.gap();
+            // A hair of slack: text that just fits must not break because a sum was rounded.
+            let text = text.wrap(theme::TEXT, width - before + 1e-9);
+            let widest = text.iter().map(|line| line.width(theme::TEXT)).fold(0.0, f64::max);
+            let (entry, n_lines) = (before + widest, text.len());
+            if x > 0.0 && (x + entry > width || n_lines > 1) {
                 (line, x) = (line + 1, 0.0);
             }
-            places.push((line, x));
+            places.push(Entry { line, x, text });
             match sample {
+                _ if n_lines > 1 => (line, x) = (line + n_lines, 0.0),
                 Sample::Heading if heading_alone => (line, x) = (line + 1, 0.0),
                 Sample::Heading => x += entry + ENTRY_GAP / 2.0,
                 _ => x += entry + ENTRY_GAP,
@@ -156,6 +163,13 @@ impl Legend {
         }
         places
     }
+}
+
+/// Where an entry stands: its first line, its left side, and its text broken into lines.
+struct Entry {
+    line: usize,
+    x: f64,
+    text: Vec<Rich>,
 }
 
 #[cfg(test)]

@@ -116,6 +116,8 @@ fn compose(
 }
 
 #[cfg(test)]
+mod extent;
+#[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod tests;

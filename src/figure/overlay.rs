@@ -104,9 +104,9 @@ fn number_contours(
     let lines = means
         .iter()
         .map(|values| {
-            let (xs, ys, padded) = padded(grid, values);
-            let segments = levels.iter().flat_map(|level| contour::level_lines(&xs, &ys, &padded, *level)).collect();
-            contour::chained(segments)
+            let at = |level: &f64| contour::level_lines(&grid.x_middles, &grid.y_middles, values, *level);
+            let lines = contour::chained(levels.iter().flat_map(at).collect());
+            lines.into_iter().map(|line| run_on(line, grid)).collect()
         })
         .collect();
     let values = value_labels(&levels).into_iter().reduce(|all, value| all.then(&Rich::plain(", ")).then(&value));
@@ -136,32 +136,38 @@ fn levels(contour: &str, look: &ColumnLook, means: &[Vec<Vec<Option<f64>>>]) -> 
     })
 }
 
-/// Cell middles with the rim of the panel added, where values run on as between the two outermost cells, so that
-/// contours reach the frame without a bend.
-fn padded(grid: &Grid, values: &[Vec<Option<f64>>]) -> (Vec<f64>, Vec<f64>, Vec<Vec<Option<f64>>>) {
-    let with_rim = |middles: &[f64]| -> Vec<f64> { [0.0].iter().chain(middles).chain(&[1.0]).copied().collect() };
-    let (xs, ys) = (with_rim(&grid.x_middles), with_rim(&grid.y_middles));
-    let wide: Vec<Vec<Option<f64>>> = values.iter().map(|row| run_on(&xs, row)).collect();
-    let columns: Vec<Vec<Option<f64>>> =
-        (0..xs.len()).map(|column| run_on(&ys, &wide.iter().map(|row| row[column]).collect::<Vec<_>>())).collect();
-    let rows = (0..ys.len()).map(|row| columns.iter().map(|column| column[row]).collect()).collect();
-    (xs, ys, rows)
+/// Contours lie between the cells' middles. An end at the outermost middles runs on straight to the frame, half a cell
+/// away, so that lines do not stop short of it; no line appears where the values have none.
+fn run_on(mut line: Vec<Point>, grid: &Grid) -> Vec<Point> {
+    for _ in 0..2 {
+        if let [.., before, end] = line[..]
+            && let Some(beyond) = at_frame(before, end, [&grid.x_middles, &grid.y_middles])
+        {
+            line.push(beyond);
+        }
+        line.reverse();
+    }
+    line
 }
 
-/// The values with one more at each end, on the straight line through the two nearest; a lone value is repeated.
-/// `places` are those of the result.
-fn run_on(places: &[f64], values: &[Option<f64>]) -> Vec<Option<f64>> {
-    let n = values.len();
-    let beyond = |near: usize, next: usize, at: usize| -> Option<f64> {
-        let value = values[near]?;
-        let step = places[near + 1] - places[next + 1];
-        match values.get(next).copied().flatten().filter(|_| step != 0.0) {
-            Some(other) => Some(value + (value - other) / step * (places[at] - places[near + 1])),
-            None => Some(value),
-        }
-    };
-    let (first, last) = (beyond(0, 1.min(n - 1), 0), beyond(n - 1, n.saturating_sub(2), n + 1));
-    std::iter::once(first).chain(values.iter().copied()).chain([last]).collect()
+/// Where the way from `before` to `end` meets the frame, if `end` lies on the outermost middles of an axis.
+fn at_frame(before: Point, end: Point, middles: [&[f64]; 2]) -> Option<Point> {
+    (0..2).find_map(|axis| {
+        let (first, last) = (*middles[axis].first()?, *middles[axis].last()?);
+        let frame = match end[axis] {
+            place if (place - first).abs() < 1e-9 => 0.0,
+            place if (place - last).abs() < 1e-9 => 1.0,
+            _ => return None,
+        };
+        let across = 1 - axis;
+        let (forward, aside) = (end[axis] - before[axis], end[across] - before[across]);
+        // A line that arrives almost along the rim, or from outside, goes straight out.
+        let outward = forward * (frame - end[axis]) > 0.0 && forward.abs() > 0.3 * aside.abs();
+        let slope = if outward { aside / forward } else { 0.0 };
+        let mut beyond = [frame; 2];
+        beyond[across] = end[across] + slope * (frame - end[axis]);
+        Some(beyond)
+    })
 }
 
 #[cfg(test)]
@@ -169,10 +175,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_run_on_straight_and_a_lone_value_is_repeated() {
-        let run = run_on(&[0.0, 0.25, 0.75, 1.0], &[Some(1.0), Some(3.0)]);
-        assert_eq!(run, [Some(0.0), Some(1.0), Some(3.0), Some(4.0)]);
-        assert_eq!(run_on(&[0.0, 0.5, 1.0], &[Some(2.0)]), [Some(2.0); 3]);
-        assert_eq!(run_on(&[0.0, 0.25, 0.75, 1.0], &[None, Some(3.0)]), [None, None, Some(3.0), Some(3.0)]);
+    fn an_end_at_the_outermost_middles_runs_on_to_the_frame() {
+        let middles = [0.25, 0.75];
+        let to_frame = |before, end| at_frame(before, end, [&middles, &middles]);
+        assert_eq!(to_frame([0.5, 0.5], [0.25, 0.625]), Some([0.0, 0.75]));
+        assert_eq!(to_frame([0.5, 0.5], [0.5, 0.75]), Some([0.5, 1.0]));
+        assert_eq!(to_frame([0.25, 0.5], [0.75, 0.5]), Some([1.0, 0.5]));
+        // Almost along the rim: straight out.
+        assert_eq!(to_frame([0.26, 0.7], [0.25, 0.5]), Some([0.0, 0.5]));
+        // An end inside, at a missing cell, stays.
+        assert_eq!(to_frame([0.4, 0.4], [0.5, 0.5]), None);
     }
 }

@@ -374,7 +374,7 @@ fn caption(
     if let Some(facet) = &spec.facet {
         caption.column("Panels", facet, &labels.describe(facet));
     }
-    let swept: Vec<String> = context.swept.iter().cloned().chain(["seed".to_owned()]).collect();
+    let swept: Vec<String> = context.swept.iter().cloned().chain(["method", "seed"].map(str::to_owned)).collect();
     let keys = [&grid.keys.x.of_row[..], &grid.keys.y.of_row, &grid.keys.panel];
     caption.reduction(context, &table.varying_within(&keys, &swept));
     for overlay in overlays {

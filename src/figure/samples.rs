@@ -34,6 +34,23 @@ impl Rows {
     }
 }
 
+impl Table {
+    /// A table of the given columns; all must be equally long.
+    pub fn new(columns: Vec<(&str, Column)>) -> Table {
+        let length = |column: &Column| match column {
+            Column::Number(numbers) => numbers.len(),
+            Column::Text(words) => words.len(),
+        };
+        let height = columns.first().map_or(0, |(_, column)| length(column));
+        debug_assert!(columns.iter().all(|(_, column)| length(column) == height));
+        Table {
+            height,
+            names: columns.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            columns: columns.into_iter().map(|(name, column)| (name.to_owned(), column)).collect(),
+        }
+    }
+}
+
 /// `n` values from `low` to `high` in equal ratios.
 pub fn log_values(low: f64, high: f64, n: usize) -> Vec<f64> {
     let (from, to) = (libm::log10(low), libm::log10(high));

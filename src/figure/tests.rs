@@ -220,6 +220,59 @@ fn measured_x_values_of_one_setting_become_one_point() {
 }
 
 #[test]
+fn small_and_extreme_tables_are_drawn_whole() {
+    let tables: [&[(f64, f64, f64)]; 8] = [
+        &[(1.0, 1.0, 0.5)],
+        &[(0.0, 0.0, 0.0)],
+        &[(-3.0, 5.0, 1.0), (2.0, 5.0, 1.0)],
+        &[(1.0, 1e-300, 1e300), (2.0, 1e300, -1e300)],
+        &[(1e-12, 1.0, 1e-12), (1e-6, 1.0, 1e-3), (1.0, 1.0, 1e9)],
+        &[(0.1, 1.0, 0.3), (0.1 + 1e-15, 1.0, 0.3 + 1e-16)],
+        &[(1e15, 1.0, 123_456_789.0), (1e15 + 2.0, 2.0, 123_456_790.0)],
+        &[(1.0, 1.0, f64::NAN), (2.0, 1.0, 0.7)],
+    ];
+    for (number, table) in tables.into_iter().enumerate() {
+        for status in ["ok", "diverged"] {
+            let mut rows = Rows::default();
+            for (i, (x, y, value)) in table.iter().enumerate() {
+                let status = if i == 0 { status } else { "ok" };
+                let words = [("status", status), ("name", ["a rather long name of a method", "b"][i % 2])];
+                rows.push(&[("x", *x), ("y", *y), ("value", *value)], &words);
+            }
+            let table = rows.table();
+            let name = || "value".to_owned();
+            let specs = [
+                FigureSpec::PhaseDiagram(PhaseDiagram {
+                    x: "x".into(),
+                    y: "y".into(),
+                    colour: name(),
+                    facet: Some("name".into()),
+                    contours: vec![name()],
+                    ..PhaseDiagram::default()
+                }),
+                curve("x", &["value"], "name", Band::Sd),
+                bars_of("value"),
+            ];
+            for spec in specs {
+                // What has no value at all is refused; everything else is drawn, and drawn whole.
+                match compose(&spec, &table, None, &HouseLabels, &context(&[])) {
+                    Ok((scene, _)) => {
+                        assert_eq!(scene.faults(), Vec::<String>::new(), "table {number}, {status}, {spec:?}");
+                        let bitmap = raster::draw(&scene);
+                        assert_eq!(bitmap.pixels.len(), 3 * bitmap.width * bitmap.height);
+                    }
+                    Err(error) => assert!(matches!(error, FigureError::NothingToDraw { .. }), "{error}"),
+                }
+            }
+        }
+    }
+}
+
+fn bars_of(column: &str) -> FigureSpec {
+    FigureSpec::Bars(Bars { y: vec![column.to_owned()], group: Some("name".into()), ..Bars::default() })
+}
+
+#[test]
 fn without_groups_methods_are_points_of_their_own_and_a_trace_keeps_its_steps() {
     let longest = |spec: &FigureSpec, table: &Table| {
         let scene = scene_of(spec, table, None, &context(&["sae.k"]));
@@ -297,6 +350,17 @@ fn of_several_runs_of_a_panel_the_one_of_lowest_loss_is_drawn() {
     let (_, caption) =
         compose(&vectors("importance"), &rows, Some(&features), &HouseLabels, &context(&[])).expect("it can be drawn");
     assert!(caption.description().contains("Of up to 2 rows a panel, the one of lowest loss is shown"));
+}
+
+#[test]
+fn a_mean_over_methods_is_owned_up_to_in_the_caption() {
+    let caption = |spec: &FigureSpec| {
+        let swept = ["data.firing_probability", "toy.d_hidden"];
+        let drawn = compose(spec, &quickstart(), None, &HouseLabels, &context(&swept));
+        drawn.expect("the sample can be drawn").1.description()
+    };
+    assert!(caption(&single("mcc")).contains("the mean over seeds and method"));
+    assert!(caption(&facets()).contains("shown is the mean over seeds."));
 }
 
 #[test]

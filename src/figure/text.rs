@@ -136,23 +136,21 @@ impl Rich {
     }
 
     /// Breaks the line at spaces, and after `_` where a word alone is too wide, so that each line is at most `most`
-    /// points wide if its parts allow, in as few lines as possible and these about equally long; styles never break
-    /// inside.
+    /// points wide if its parts allow, in as few lines as possible and these about equally long. A part that is
+    /// too wide by itself is cut between characters.
     pub fn wrap(&self, size: f64, most: f64) -> Vec<Rich> {
         let lines = self.filled(size, most);
-        // Narrower until one more line would be needed; a point at a time is finer than the eye.
-        let narrower = (1..most.min(1e4) as usize).map(|by| self.filled(size, most - by as f64));
-        narrower
-            .take_while(|other| other.len() == lines.len())
-            .filter(|other| fits(other, size, most))
-            .last()
-            .unwrap_or(lines)
+        // Narrower until one more line or a cut through a word would be needed; a point at a time is finer than the eye.
+        let widest = self.pieces().iter().map(|piece| piece.trimmed().width(size)).fold(0.0, f64::max);
+        let narrower = (1..most.min(1e4) as usize).map(|by| most - by as f64).take_while(|narrow| *narrow >= widest);
+        let equal = narrower.map(|narrow| self.filled(size, narrow)).take_while(|other| other.len() == lines.len());
+        equal.last().unwrap_or(lines)
     }
 
     /// Lines each as full as possible.
     fn filled(&self, size: f64, most: f64) -> Vec<Rich> {
         let mut lines = vec![Rich::default()];
-        for piece in self.pieces() {
+        for piece in self.pieces().into_iter().flat_map(|piece| piece.cut(size, most)) {
             let line = lines.last().cloned().unwrap_or_default();
             let longer = line.clone().then(&piece);
             let fits = longer.trimmed().width(size) <= most;
@@ -162,6 +160,26 @@ impl Rich {
             }
         }
         lines.into_iter().map(|line| line.trimmed()).filter(|line| !line.is_empty()).collect()
+    }
+
+    /// A part that is too wide for a line, cut between characters where that must be; else the part itself.
+    fn cut(self, size: f64, most: f64) -> Vec<Rich> {
+        if self.clone().trimmed().width(size) <= most {
+            return vec![self];
+        }
+        let mut parts = vec![Rich::default()];
+        for (style, text) in &self.runs {
+            for character in text.chars() {
+                let letter = character.to_string();
+                let longer = parts.last().cloned().unwrap_or_default().with(*style, &letter);
+                let fits = longer.width(size) <= most;
+                match parts.last_mut() {
+                    Some(last) if fits || last.is_empty() => *last = longer,
+                    _ => parts.push(Rich::default().with(*style, &letter)),
+                }
+            }
+        }
+        parts
     }
 
     /// The unbreakable parts: a word with its trailing space, a part of a word that ends in `_`, `-` or `.`, a script.
@@ -192,10 +210,6 @@ impl Rich {
         }
         line
     }
-}
-
-fn fits(lines: &[Rich], size: f64, most: f64) -> bool {
-    lines.iter().all(|line| line.width(size) <= most)
 }
 
 /// Splits at the first `^{..}` or `_{..}`: before, style, inside, after.
@@ -349,6 +363,13 @@ mod tests {
     fn a_long_name_breaks_at_its_underscores() {
         let lines: Vec<String> = Rich::plain("explained_variance").wrap(8.0, 45.0).iter().map(Rich::read).collect();
         assert_eq!(lines, ["explained_", "variance"]);
+    }
+
+    #[test]
+    fn a_word_too_long_for_a_line_is_cut() {
+        let lines = Rich::plain("jumpreluwithaverylongname").wrap(8.0, 40.0);
+        assert!(lines.len() > 2 && lines.iter().all(|line| line.width(8.0) <= 40.0));
+        assert_eq!(lines.iter().map(Rich::read).collect::<String>(), "jumpreluwithaverylongname");
     }
 
     #[test]

@@ -145,6 +145,8 @@ pub fn value_labels(values: &[f64]) -> Vec<Rich> {
 }
 
 fn value_label(value: f64, digits: usize) -> Rich {
+    // A swept value that is off 0.5 by rounding is 0.5.
+    let value: f64 = format!("{value:.11e}").parse().unwrap_or(value);
     if value.fract() == 0.0 && value.abs() < 1e5 {
         return Rich::plain(&fixed(value, 0));
     }
@@ -257,6 +259,7 @@ mod tests {
         assert_eq!(read(&[5.0, 10.0, 1024.0]), ["5", "10", "1024"]);
         assert_eq!(read(&[0.01, 0.021867, 0.047818, 0.125]), ["0.01", "0.022", "0.048", "0.125"]);
         assert_eq!(read(&[0.104564, 0.228653, 12.3456]), ["0.10", "0.23", "12"]);
+        assert_eq!(read(&[0.1 + 0.2, 0.5000000000000001]), ["0.3", "0.5"]);
         assert_eq!(read(&[0.50001, 0.50002]), ["0.50001", "0.50002"]);
         assert_eq!(read(&[1e-5, 3e-5]), ["10^\u{2212}5", "3×10^\u{2212}5"]);
     }
