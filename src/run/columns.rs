@@ -4,6 +4,7 @@ use crate::score::{self, Definition, Index, Need};
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::document::Document;
 use crate::spec::node::Value;
+use crate::spec::output::ReduceRule;
 use crate::store::{Column, Kind};
 
 /// A column of the rows that a score fills.
@@ -120,6 +121,12 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
                 }
             }
         }
+    }
+    // Seeds are told apart by what was trained, the weighted loss, whether or not it was asked for.
+    let by_loss = document.experiment.reduce.seeds == ReduceRule::LowestLoss;
+    if by_loss && !columns.iter().any(|c| c.name == score::LOSS_WEIGHTED.name) {
+        let definition = &score::LOSS_WEIGHTED;
+        columns.push(ScoreColumn { name: definition.name.to_owned(), definition, index: None });
     }
     if errors.is_empty() { Ok(columns) } else { Err(document.error(errors)) }
 }

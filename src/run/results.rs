@@ -151,7 +151,8 @@ impl Results {
             }
             .to_owned(),
             command: format!("tegum figure {dir} --only {figure}"),
-            theory: theory_lines(),
+            swept: self.record.axes.iter().map(|a| a.name.clone()).collect(),
+            lines: theory_lines(),
         }
     }
 }

@@ -51,7 +51,7 @@ mod tests;
 
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
-pub use toy_loss::{ToyLoss, toy_loss};
+pub use toy_loss::{LOSS_WEIGHTED, ToyLoss, toy_loss};
 pub use vector::Real;
 
 use shared::Shared;

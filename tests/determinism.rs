@@ -1,0 +1,72 @@
+//! The same rows, bit for bit: whatever the threads, the shards, the order, the interruptions.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::program::{SMALL, command, tegum, write};
+
+/// Every row, every score, in exact text.
+fn rows(folder: &Path, out: &str) -> String {
+    let answer = tegum(folder, &["table", out, "--format", "csv"]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    answer.stdout
+}
+
+fn run(folder: &Path, arguments: &[&str]) {
+    let answer = tegum(folder, &[&["run", "small.yaml"], arguments].concat());
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+}
+
+#[test]
+fn threads_and_shards_do_not_change_a_bit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Long enough an estimate for several chunks: a batch of evaluation samples weighs as training does.
+    write(folder.path(), "small.yaml", SMALL);
+    let folder = folder.path();
+    run(folder, &["--threads", "1", "--out", "one"]);
+    run(folder, &["--threads", "3", "--out", "three"]);
+    run(folder, &["--shard", "1/2", "--out", "shards"]);
+    run(folder, &["--shard", "0/2", "--out", "shards"]);
+    let one = rows(folder, "one");
+    assert_eq!(one.lines().count(), 33);
+    assert_eq!(one, rows(folder, "three"));
+    assert_eq!(one, rows(folder, "shards"));
+}
+
+#[test]
+fn an_experiment_of_several_chunks_is_the_same_in_two_shards() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // 6,000 tiny cells: chunks hold at most 5,000.
+    let text = "name: many\nseeds: 600\ndata: {n_features: 2, firing_probability: 0.5}\n\
+                toy: {d_hidden: 1, train: {steps: 2, batch_size: 16}}\nscore: [loss, norm_0]\nevaluate: {samples: 16}\n\
+                save: {features: false}\nsweep: {data.firing_probability: {log: [0.1, 1, 10]}}\n";
+    write(folder.path(), "small.yaml", text);
+    let folder = folder.path();
+    run(folder, &["--out", "whole"]);
+    for shard in ["0/3", "1/3", "2/3"] {
+        run(folder, &["--shard", shard, "--out", "parts"]);
+    }
+    let whole = rows(folder, "whole");
+    assert_eq!(whole.lines().count(), 6001);
+    assert_eq!(whole, rows(folder, "parts"));
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_rows() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "small.yaml", SMALL);
+    let folder = folder.path();
+    let start = Instant::now();
+    run(folder, &["--out", "whole"]);
+    let whole = start.elapsed();
+    // Killed at a tenth, two tenths, ... of a whole run: every phase is hit, whatever the machine's speed.
+    for tenth in 1..10 {
+        let mut child = command(folder, &["run", "small.yaml", "--out", "killed"]);
+        let mut child = child.stdout(std::process::Stdio::null()).spawn().expect("the binary starts");
+        std::thread::sleep(whole.mul_f64(tenth as f64 / 10.0).max(Duration::from_millis(1)));
+        child.kill().expect("it is ours to kill");
+        child.wait().expect("it ends");
+    }
+    run(folder, &["--out", "killed"]);
+    assert_eq!(rows(folder, "whole"), rows(folder, "killed"));
+}

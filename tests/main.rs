@@ -1,0 +1,9 @@
+//! Tests of the whole program, through the binary and the library. One file, because every test binary links polars.
+
+mod bad_inputs;
+mod commands;
+mod determinism;
+mod golden;
+mod pipeline;
+mod program;
+mod specs;

@@ -1,0 +1,98 @@
+//! A whole experiment, from YAML to figures, expectations and files that other tools read.
+
+use super::program::{SMALL, tegum, write};
+
+#[test]
+fn a_run_leaves_rows_figures_side_tables_and_passes_its_gates() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    assert!(answer.stdout.contains("32 cells: 32 computed"), "{}", answer.stdout);
+    assert!(answer.stdout.contains("PASS"), "{}", answer.stdout);
+    let out = folder.path().join("results/small");
+    for name in ["recovery.png", "recovery.svg", "recovery.txt", "spec.yaml", "current-plan"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    let spec = std::fs::read_to_string(out.join("spec.yaml")).expect("the spec was kept");
+    assert_eq!(spec, SMALL, "byte for byte");
+    let caption = std::fs::read_to_string(out.join("recovery.txt")).expect("a caption");
+    assert!(caption.contains("mcc version 1") && caption.contains("tegum figure"), "{caption}");
+    let count = |sql: &str| tegum(folder.path(), &["table", "results/small", "--sql", sql, "--format", "csv"]).stdout;
+    assert_eq!(count("select count(*) as n from rows"), "n\n32\n");
+    assert_eq!(count("select count(*) as n from features"), "n\n384\n");
+    // Toy models log at steps 0, 100, 200, 299 with each cell, SAEs with theirs.
+    assert_eq!(count("select count(*) as n from trace where model = 'sae'"), "n\n64\n");
+    assert_eq!(count("select count(*) as n from trace where model = 'toy'"), "n\n128\n");
+}
+
+#[test]
+fn the_same_command_again_computes_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    assert_eq!(tegum(folder.path(), &["run", &file]).code, 0);
+    let again = tegum(folder.path(), &["run", &file]);
+    assert!(again.code == 0 && again.stdout.contains("0 computed"), "{}", again.stdout);
+}
+
+#[test]
+fn a_wider_sweep_keeps_the_cells_that_are_there() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    assert_eq!(tegum(folder.path(), &["run", &file]).code, 0);
+    let wider = SMALL.replace("toy.d_hidden: [4, 6]", "toy.d_hidden: [4, 6, 8]").replace("equals: 32", "equals: 48");
+    write(folder.path(), "small.yaml", &wider);
+    let again = tegum(folder.path(), &["run", &file]);
+    assert!(again.code == 0 && again.stdout.contains("48 cells: 16 computed"), "{}{}", again.stdout, again.stderr);
+}
+
+#[test]
+fn a_failed_expectation_exits_8_and_shows_the_measured_value() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", &SMALL.replace("equals: 32", "at_least: 33"));
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 8);
+    assert!(answer.stdout.contains("FAIL") && answer.stdout.contains("32  >= 33"), "{}", answer.stdout);
+    assert_eq!(tegum(folder.path(), &["expect", "results/small"]).code, 8);
+}
+
+#[test]
+fn divergence_is_a_row_with_its_reason() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = SMALL.replace("lr: 3e-3}}\nsae:", "lr: 1e10, optimizer: sgd}}\nsae:");
+    let file = write(folder.path(), "small.yaml", &text);
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert!(answer.code == 0 && answer.stdout.contains("32 diverged"), "{}", answer.stdout);
+    let rows = tegum(folder.path(), &["table", "results/small", "--select", "status, detail, mcc", "--format", "json"]);
+    let rows: serde_json::Value = serde_json::from_str(&rows.stdout).expect("JSON");
+    let first = &rows[0];
+    assert_eq!(first["status"], "diverged");
+    assert!(first["detail"].as_str().is_some_and(|d| d.starts_with("toy: ") && d.contains("diverged at step")));
+    assert!(first["mcc"].is_null());
+}
+
+#[test]
+fn cuda_says_what_is_missing_and_exits_7() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    let answer = tegum(folder.path(), &["run", &file, "--backend", "cuda"]);
+    assert!(answer.code == 7 && answer.stderr.contains("--backend cpu"), "{}", answer.stderr);
+    assert!(!folder.path().join("results").exists(), "nothing was begun");
+}
+
+#[test]
+fn fixed_dictionaries_come_from_files_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rows: Vec<f32> = (0..6).flat_map(|i| (0..8).map(move |k| if i == k { 2.0 } else { 0.0 })).collect();
+    let array = ndarray::Array2::from_shape_vec((6, 8), rows).expect("6 x 8");
+    ndarray_npy::write_npy(folder.path().join("truth.npy"), &array).expect("a temporary folder takes a file");
+    let text = "name: file\ndata: {n_features: 6, firing_probability: 0.2, dictionary: {d_hidden: 8, vectors: {file: truth.npy}}}\n\
+                baselines: [{oracle: {encoder: omp, k: 6}}]\nevaluate: {samples: 2000}\n\
+                expect: [{claim: perfect, value: min(mcc), at_least: 0.999999}]\n";
+    let file = write(folder.path(), "file.yaml", text);
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    let missing = write(folder.path(), "missing.yaml", &text.replace("truth.npy", "nowhere.npy").replace("name: file", "name: m"));
+    let answer = tegum(folder.path(), &["run", &missing]);
+    assert!(answer.code == 3 && answer.stderr.contains("nowhere.npy"), "{}", answer.stderr);
+}
