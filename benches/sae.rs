@@ -169,7 +169,10 @@ fn main() {
     let seconds = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(0.5);
     let isa = Isa::best();
     let turns = 100_000;
-    let peak = 2.0 * 16.0 * 12.0 * turns as f64 / least(0.3, |_| drop(black_box(simd::run(isa, Peak(turns)))));
+    let peak_time = least(0.3, |_| {
+        black_box(simd::run(isa, Peak(turns)));
+    });
+    let peak = 2.0 * 16.0 * 12.0 * turns as f64 / peak_time;
     println!("{isa:?}, {:.0} GFLOP/s of fused multiply-adds", peak / 1e9);
     for row in rows() {
         bench(&row, seconds, peak);

@@ -15,12 +15,18 @@ use crate::sae::Coder;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OracleEncoder {
     /// ReLU(g_i · (h - b)) on the k features where it is greatest; ties to the lower feature.
-    TopK { k: usize },
+    TopK {
+        /// Features kept at most.
+        k: usize,
+    },
     /// Orthogonal matching pursuit for non-negative codes (Bruckstein, Elad & Zibulevsky 2008, "On the uniqueness of
     /// nonnegative sparse solutions"): k times, or until nothing is left, the feature of greatest g_i · r joins, ties to
     /// the lower feature, and the values of all chosen are fitted again by least squares; r is what they leave of h - b.
     /// Values that end up negative count as 0.
-    Omp { k: usize },
+    Omp {
+        /// Features chosen at most.
+        k: usize,
+    },
 }
 
 /// A matching pursuit ends where no direction meets more than this share of |h - b| in what is left: some fifty roundings

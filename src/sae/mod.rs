@@ -21,7 +21,9 @@ pub const VERSION: u32 = 1;
 
 /// What an SAE or a baseline leaves behind, as far as scores need it.
 pub trait Coder: Send + Sync {
+    /// Width of the dictionary.
     fn n_latents(&self) -> usize;
+    /// Width of h.
     fn d_hidden(&self) -> usize;
     /// As trained, not normalised: `[n_latents, d_hidden]`.
     fn decoder(&self) -> ArrayView2<'_, f32>;
@@ -37,9 +39,19 @@ pub trait Coder: Send + Sync {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Architecture {
     /// z = ReLU(pre), L1 penalty.
-    Relu { l1: f64, decoder: DecoderRule },
+    Relu {
+        /// Weight of the penalty.
+        l1: f64,
+        /// What holds the decoder.
+        decoder: DecoderRule,
+    },
     /// The k greatest pre_j |decoder_j| of a sample, then ReLU.
-    TopK { k: usize, aux_k: usize },
+    TopK {
+        /// Latents kept of a sample, 1 to n_latents.
+        k: usize,
+        /// Dead latents that reconstruct the residual of a sample; 0: no such loss.
+        aux_k: usize,
+    },
 }
 
 impl Architecture {
@@ -64,17 +76,24 @@ pub enum DecoderRule {
 /// Scale of the inputs an SAE sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Normalise {
+    /// As they are.
     None,
     /// Inputs times sqrt(d) / mean norm of the first batches.
     MeanNorm,
 }
 
+/// How an autoencoder is trained.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaeTrain {
+    /// Batches.
     pub steps: usize,
+    /// Samples in a batch.
     pub batch_size: usize,
+    /// How gradients move weights.
     pub optimizer: Optimizer,
+    /// Peak learning rate.
     pub lr: f64,
+    /// The learning rate's course, apart from `warmup` and `decay`.
     pub schedule: Schedule,
     /// Share of the steps over which the learning rate rises linearly from 0.
     pub warmup: f64,
@@ -82,17 +101,24 @@ pub struct SaeTrain {
     pub decay: f64,
     /// Greatest global gradient norm; none: not clipped.
     pub clip: Option<f64>,
+    /// As the optimiser has it.
     pub weight_decay: f64,
+    /// Scale of the inputs.
     pub normalise: Normalise,
     /// A latent that has not fired for more than this many steps is dead and gets the auxiliary loss.
     pub dead_after: usize,
 }
 
+/// One autoencoder to train.
 #[derive(Clone, Debug)]
 pub struct SaeJob {
+    /// Seed of its initial weights.
     pub seed: u64,
+    /// Width of the dictionary.
     pub n_latents: usize,
+    /// Which kind, with its settings.
     pub architecture: Architecture,
+    /// How it is trained.
     pub train: SaeTrain,
     /// Log every so many steps; 0 never.
     pub trace_every: usize,
@@ -101,14 +127,20 @@ pub struct SaeJob {
 /// A logged step of an SAE.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SaeTrace {
+    /// From 0.
     pub step: usize,
     /// Mean over the batch of the summed squared error, plus penalties.
     pub loss: f64,
+    /// Mean number of latents with z > 0.
     pub l0: f64,
 }
 
+/// What training leaves behind.
 pub struct SaeOutcome {
+    /// Under its inference rule, for h as it is (whatever scale it was trained at).
     pub coder: Box<dyn Coder>,
+    /// Finished or diverged; then the weights are those of the step where that was found.
     pub end: TrainingEnd,
+    /// Logged steps.
     pub trace: Vec<SaeTrace>,
 }

@@ -11,6 +11,7 @@ use crate::backend::ops::select::Keep;
 pub struct Program {
     /// Which pre-activations become z, in training and at inference alike; the derivative of a kept z by its pre is 1.
     pub keep: Keep,
+    /// What is added to the mean squared error for each latent.
     pub penalty: Penalty,
     /// Dead latents that reconstruct the residual of each sample (Gao et al. 2024, appendix A.2); 0: no such loss.
     ///
@@ -27,10 +28,13 @@ pub struct Program {
 /// A penalty on latents, mean over the batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Penalty {
+    /// No penalty.
     None,
     /// coefficient · Σ_j z_j, or coefficient · Σ_j z_j |decoder_j|, whose gradient reaches the decoder.
     L1 {
+        /// Weight in the loss.
         coefficient: f64,
+        /// Whether latents count times their decoder rows' norms.
         by_norm: bool,
     },
 }

@@ -11,6 +11,7 @@
 use super::program::{Penalty, Program};
 use crate::backend::ops::select::Keep;
 
+/// `aux_k` of 0 leaves the auxiliary loss out.
 pub fn program(k: usize, aux_k: usize) -> Program {
     Program { keep: Keep::Top(k), penalty: Penalty::None, aux_k, unit_decoder: false, init_norm: 0.1 }
 }

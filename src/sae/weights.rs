@@ -14,7 +14,9 @@ use crate::random::{Draws, Stream};
 /// pre = W_enc (h - b_dec) + b_enc; ĥ = W_decᵀ z + b_dec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
+    /// Latents.
     pub n_latents: usize,
+    /// Width of h.
     pub d_hidden: usize,
     /// `[n_latents, d_hidden]`
     pub w_enc: Vec<f32>,

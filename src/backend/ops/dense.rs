@@ -49,7 +49,9 @@ pub struct Error<'a> {
     pub reconstruction: &'a mut [Lanes],
     /// `[d][TILES]`
     pub h: &'a [Lanes],
+    /// 2 / n, n the samples of the batch.
     pub scale: f32,
+    /// Samples of the panel that are not padding.
     pub live: usize,
 }
 
@@ -73,7 +75,9 @@ impl Kernel for Error<'_> {
 
 /// dz where z > 0, else 0, in place.
 pub struct Gate<'a> {
+    /// `[n_latents][TILES]`
     pub dz: &'a mut [Lanes],
+    /// `[n_latents][TILES]`
     pub z: &'a [Lanes],
 }
 

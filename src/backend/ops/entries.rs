@@ -13,6 +13,7 @@ pub struct Entries {
 }
 
 impl Entries {
+    /// Room for `capacity` entries a sample.
     pub fn new(capacity: usize) -> Entries {
         Entries { capacity, count: [0; PANEL], latents: vec![0; PANEL * capacity], values: vec![0.0; PANEL * capacity] }
     }
@@ -25,6 +26,10 @@ impl Entries {
         self.count = [0; PANEL];
     }
 
+    /// Adds an entry to a sample.
+    ///
+    /// # Panics
+    /// If the sample has `capacity` entries already.
     #[inline(always)]
     pub fn push(&mut self, sample: usize, latent: u32, value: f32) {
         let at = self.count[sample];
@@ -46,6 +51,7 @@ impl Entries {
         self.count.iter().sum()
     }
 
+    /// Whether no sample keeps anything.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

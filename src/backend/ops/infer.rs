@@ -25,6 +25,7 @@ pub struct Encoder<'a> {
     pub offset: &'a [f32],
     /// `[n_latents]`: selection is by pre_j norm_j.
     pub norm: &'a [f32],
+    /// What of pre becomes z.
     pub keep: Keep,
 }
 

@@ -38,7 +38,9 @@ pub fn flat_mut(lanes: &mut [Lanes]) -> &mut [f32] {
 /// A batch of hidden states in both layouts, packed once for every SAE that reads it.
 #[derive(Clone, Debug, Default)]
 pub struct PackedBatch {
+    /// Samples in it, padding not counted.
     pub samples: usize,
+    /// Width of a sample.
     pub d: usize,
     /// `[panel][d][TILES]`, samples in the lanes, 0 past the last sample.
     pub tiles: Vec<Lanes>,
@@ -59,6 +61,7 @@ impl PackedBatch {
         }
     }
 
+    /// Panels, the last perhaps padded.
     pub fn panels(&self) -> usize {
         self.samples.div_ceil(PANEL)
     }

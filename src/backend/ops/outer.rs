@@ -11,12 +11,15 @@ use crate::backend::simd::{Kernel, Lanes, Simd};
 pub struct Outer<'a> {
     /// `[panels][rows_a][TILES]`
     pub a: &'a [Lanes],
+    /// Rows of a.
     pub rows_a: usize,
     /// `[panels][rows_b][TILES]`
     pub b: &'a [Lanes],
+    /// Rows of b.
     pub rows_b: usize,
     /// `[rows_a][stride]`, of which `rows_b` are written.
     pub out: &'a mut [f32],
+    /// Numbers from one row of `out` to the next.
     pub stride: usize,
 }
 
@@ -82,22 +85,22 @@ impl Outer<'_> {
         for p in 0..self.a.len() / a_panel {
             for v in 0..TILES {
                 let mut x = [S::splat(0.0); A];
-                for row in 0..A {
+                for (row, x) in x.iter_mut().enumerate() {
                     // SAFETY: panel p exists and i + A <= rows_a.
-                    x[row] = S::load(unsafe { self.a.get_unchecked(p * a_panel + (i + row) * TILES + v) });
+                    *x = S::load(unsafe { self.a.get_unchecked(p * a_panel + (i + row) * TILES + v) });
                 }
                 for column in 0..B {
                     // SAFETY: as above, k + B <= rows_b; `run` asserted that both have as many panels.
                     let y = S::load(unsafe { self.b.get_unchecked(p * b_panel + (k + column) * TILES + v) });
-                    for row in 0..A {
-                        sum[row][column] = S::fma(x[row], y, sum[row][column]);
+                    for (sum, &x) in sum.iter_mut().zip(&x) {
+                        sum[column] = S::fma(x, y, sum[column]);
                     }
                 }
             }
         }
-        for row in 0..A {
-            for column in 0..B {
-                S::store(sum[row][column], &mut out[row][column]);
+        for (sum, out) in sum.iter().zip(out) {
+            for (&sum, out) in sum.iter().zip(out) {
+                S::store(sum, out);
             }
         }
     }
@@ -105,7 +108,9 @@ impl Outer<'_> {
 
 /// `[panels][rows][TILES]` summed over samples into `[rows]`: lanes over tiles, then the fold.
 pub struct SumSamples<'a> {
+    /// `[panels][rows][TILES]`
     pub x: &'a [Lanes],
+    /// `[rows]`
     pub out: &'a mut [f32],
 }
 

@@ -15,13 +15,17 @@ use crate::backend::simd::{Kernel, Lanes, Simd};
 /// Weights in memory: entry (row, depth) lies at `row * row_stride + depth * depth_stride`.
 #[derive(Clone, Copy)]
 pub struct Strided<'a> {
+    /// The matrix and what may lie between.
     pub numbers: &'a [f32],
+    /// From a row to the next.
     pub row_stride: usize,
+    /// From a column to the next.
     pub depth_stride: usize,
 }
 
 /// The product for one panel.
 pub struct Product<'a> {
+    /// `[rows, depth]`
     pub weights: Strided<'a>,
     /// `[rows]`
     pub start: &'a [f32],
@@ -78,31 +82,29 @@ fn rectangle<S: Simd, const R: usize, const V: usize>(
     out: &mut [Lanes],
 ) {
     let mut sum = [[S::splat(0.0); V]; R];
-    for r in 0..R {
-        for v in 0..V {
-            sum[r][v] = S::splat(start[first + r]);
-        }
+    for (sum, &start) in sum.iter_mut().zip(&start[first..first + R]) {
+        *sum = [S::splat(start); V];
     }
     let numbers = weights.numbers.as_ptr();
     let (row, deep) = (weights.row_stride, weights.depth_stride);
     for k in 0..x.len() / TILES {
         let mut lanes = [S::splat(0.0); V];
-        for v in 0..V {
+        for (v, lanes) in lanes.iter_mut().enumerate() {
             // SAFETY: k < x.len() / TILES and tile + v < TILES.
-            lanes[v] = S::load(unsafe { x.get_unchecked(k * TILES + tile + v) });
+            *lanes = S::load(unsafe { x.get_unchecked(k * TILES + tile + v) });
         }
-        for r in 0..R {
+        for (r, sum) in sum.iter_mut().enumerate() {
             // SAFETY: first + r is a row and k a depth; `Product::run` asserted that the last of both lies inside.
             let w = S::splat(unsafe { *numbers.add((first + r) * row + k * deep) });
-            for v in 0..V {
-                sum[r][v] = S::fma(w, lanes[v], sum[r][v]);
+            for (sum, &x) in sum.iter_mut().zip(&lanes) {
+                *sum = S::fma(w, x, *sum);
             }
         }
     }
     // Nothing but stores here: a longer body would keep the sums in memory through the loop above.
-    for r in 0..R {
-        for v in 0..V {
-            S::store(sum[r][v], &mut out[(first + r) * TILES + tile + v]);
+    for (r, sum) in sum.iter().enumerate() {
+        for (v, &sum) in sum.iter().enumerate() {
+            S::store(sum, &mut out[(first + r) * TILES + tile + v]);
         }
     }
 }

@@ -17,13 +17,17 @@ use crate::backend::simd::{Kernel, Lanes, Simd};
 
 /// Turns `sums` into the gradients of all four parameters, in place; returns the square of their global norm.
 pub struct FinishGradients<'a> {
+    /// `[n_latents][vectors]`
     pub w_enc: &'a [Lanes],
+    /// `[n_latents][vectors]`
     pub w_dec: &'a [Lanes],
+    /// `[vectors]`
     pub b_dec: &'a [Lanes],
     /// `[n_latents]`; none: no penalty on decoder norms.
     pub pull: Option<&'a [f32]>,
     /// Take out the part of each decoder row's gradient along the (unit) row.
     pub project: bool,
+    /// Sums over samples before, gradients after.
     pub sums: &'a mut GradientSums,
 }
 
@@ -64,9 +68,13 @@ impl Kernel for FinishGradients<'_> {
 
 /// Norms and offsets of the weights as they are now. Returns whether every weight is a finite number.
 pub struct Refresh<'a> {
+    /// `[n_latents][vectors]`
     pub w_enc: &'a [Lanes],
+    /// `[n_latents]`
     pub b_enc: &'a [f32],
+    /// `[n_latents][vectors]`
     pub w_dec: &'a mut [Lanes],
+    /// `[vectors]`
     pub b_dec: &'a [Lanes],
     /// Divide decoder rows by their norm (a row of zeros stays).
     pub unit: bool,

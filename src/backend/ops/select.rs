@@ -5,8 +5,7 @@
 //! top:       the k latents of greatest pre_j norm_j, ties to the lower latent; then, with `relu`, those with pre > 0
 //! ```
 //!
-//! `top` for k up to 4 keeps, in each lane, the best so far in order of value. For larger k it first finds a bar per
-//! lane that at least k keys reach and few more: the k-th greatest of the maxima of blocks of latents is one, and
+//! `top` for small k keeps, in each lane, the best so far in order of value. Otherwise it first finds a bar per lane that at least k keys reach and few more: the k-th greatest of the maxima of blocks of latents is one, and
 //! halving the range of the maxima comes close to it without sorting. One pass then collects what reaches the bar, and
 //! a selection on (key, lower latent first) ends it. Both are exact.
 
@@ -25,12 +24,17 @@ pub enum Keep {
     Top(usize),
 }
 
+/// Insertion is chosen while k times the number of candidates is at most this (and k at most 8); its time grows with that
+/// product, the bar's hardly with k. Measured to cross at 600 to 2000.
+const INSERT_UP_TO: usize = 1024;
+
 /// Keeps the positive pre-activations of a panel, ascending latent.
 pub struct SelectPositive<'a> {
     /// `[n_latents][TILES]`
     pub pre: &'a [Lanes],
     /// Samples of the panel that are not padding.
     pub live: usize,
+    /// What each sample keeps, ascending latent.
     pub kept: &'a mut Entries,
 }
 
@@ -76,11 +80,15 @@ pub struct SelectTop<'a> {
     pub norm: &'a [f32],
     /// Latents to choose from, ascending; none: all.
     pub among: Option<&'a [u32]>,
+    /// How many at most.
     pub k: usize,
     /// Drop what is not positive.
     pub relu: bool,
+    /// Samples of the panel that are not padding.
     pub live: usize,
+    /// Memory.
     pub scratch: &'a mut TopScratch,
+    /// What each sample keeps: the order of its entries follows from n_latents and k.
     pub kept: &'a mut Entries,
 }
 
@@ -92,12 +100,16 @@ impl Kernel for SelectTop<'_> {
         self.k = k;
         self.kept.clear(k);
         for v in 0..self.live.div_ceil(LANES) {
-            match k {
+            match if k * self.candidates() <= INSERT_UP_TO { k } else { usize::MAX } {
                 0 => {}
                 1 => self.insert::<S, 1>(v),
                 2 => self.insert::<S, 2>(v),
                 3 => self.insert::<S, 3>(v),
                 4 => self.insert::<S, 4>(v),
+                5 => self.insert::<S, 5>(v),
+                6 => self.insert::<S, 6>(v),
+                7 => self.insert::<S, 7>(v),
+                8 => self.insert::<S, 8>(v),
                 _ => self.collect::<S>(v),
             }
         }

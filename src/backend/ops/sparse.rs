@@ -32,6 +32,7 @@ pub struct GradientSums {
 }
 
 impl GradientSums {
+    /// Zeros.
     pub fn new(n_latents: usize, vectors: usize) -> GradientSums {
         GradientSums {
             w_enc: vec![Lanes::default(); n_latents * vectors],
@@ -42,6 +43,7 @@ impl GradientSums {
         }
     }
 
+    /// Back to zeros.
     pub fn clear(&mut self) {
         self.w_enc.fill(Lanes::default());
         self.w_dec.fill(Lanes::default());
@@ -54,6 +56,7 @@ impl GradientSums {
 /// Latents with a second loss of their own.
 #[derive(Clone, Copy)]
 pub struct Auxiliary<'a> {
+    /// What they keep of each sample.
     pub kept: &'a Entries,
     /// Factor of the error in its gradient.
     pub scale: f32,
@@ -67,18 +70,24 @@ pub struct SparseStep<'a> {
     pub w_dec: &'a [Lanes],
     /// `[vectors]`
     pub b_dec: &'a [Lanes],
+    /// z, what each sample keeps.
     pub kept: &'a Entries,
+    /// 2 / n, n the samples of the batch.
     pub scale: f32,
     /// Derivative of the penalty by z_j, `[n_latents]`; then Σ z_j is taken too.
     pub penalty: Option<&'a [f32]>,
+    /// Dead latents with the auxiliary loss.
     pub auxiliary: Option<Auxiliary<'a>>,
+    /// Where the panel's sums are added.
     pub sums: &'a mut GradientSums,
 }
 
 /// Σ e² of a panel, and of its auxiliary reconstruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SquaredErrors {
+    /// Of the reconstruction.
     pub main: f64,
+    /// Of the auxiliary reconstruction.
     pub auxiliary: f64,
 }
 

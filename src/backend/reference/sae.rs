@@ -20,17 +20,24 @@ pub type Tensors = [Vec<f64>; 4];
 /// An autoencoder in f64.
 #[derive(Clone, Debug)]
 pub struct ReferenceSae {
+    /// What a step does.
     pub program: Program,
+    /// Latents.
     pub n_latents: usize,
+    /// Width of h.
     pub d: usize,
+    /// As [`Tensors`] orders them.
     pub parameters: Tensors,
 }
 
 /// Loss, gradients and what led to them.
 #[derive(Clone, Debug, Default)]
 pub struct Objective {
+    /// Mean over the batch of |h - ĥ|².
     pub mse: f64,
+    /// Of the penalty on latents.
     pub penalty: f64,
+    /// Of the dead latents' reconstruction, scaled as it joins the loss.
     pub auxiliary: f64,
     /// Of each parameter, before projection and clip.
     pub gradients: Tensors,
@@ -41,6 +48,7 @@ pub struct Objective {
 }
 
 impl Objective {
+    /// The loss.
     pub fn loss(&self) -> f64 {
         self.mse + self.penalty + self.auxiliary
     }
@@ -65,12 +73,14 @@ fn greatest(candidates: &[usize], key: impl Fn(usize) -> f64, k: usize) -> Vec<u
 }
 
 impl ReferenceSae {
+    /// These weights in f64.
     pub fn new(weights: &Weights, program: Program) -> ReferenceSae {
         let wide = |w: &[f32]| w.iter().map(|&w| w as f64).collect();
         let parameters = [wide(&weights.w_enc), wide(&weights.b_enc), wide(&weights.w_dec), wide(&weights.b_dec)];
         ReferenceSae { program, n_latents: weights.n_latents, d: weights.d_hidden, parameters }
     }
 
+    /// The parameters, rounded once.
     pub fn weights(&self) -> Weights {
         let [w_enc, b_enc, w_dec, b_dec] = self.parameters.each_ref().map(|p| p.iter().map(|&p| p as f32).collect());
         Weights { n_latents: self.n_latents, d_hidden: self.d, w_enc, b_enc, w_dec, b_dec }
@@ -218,6 +228,7 @@ impl ReferenceSae {
         }
     }
 
+    /// Zero moments of all parameters.
     pub fn moments(&self) -> [ReferenceMoments; 4] {
         self.parameters.each_ref().map(|p| ReferenceMoments::new(p.len()))
     }
