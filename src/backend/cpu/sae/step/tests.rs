@@ -218,6 +218,23 @@ fn the_dense_and_the_sparse_way_agree() {
     }
 }
 
+/// Only the dense way fills `scratch.dz`.
+#[test]
+fn the_way_of_a_step_follows_from_what_fired_in_the_step_before() {
+    let program = Architecture::Relu { l1: 0.1, decoder: DecoderRule::NormPenalty }.program();
+    let (mut weights, h) = random_case(40, 20, 64, false);
+    for (bias, dense) in [(0.0, true), (-9.0, false)] {
+        weights.b_enc.fill(bias);
+        let mut trainee = Trainee::new(Isa::best(), &weights, program, Golden::train(None));
+        let losses = trainee.gradients(&packed(&h, 20), &mut Scratch::default());
+        assert_eq!(trainee.density, losses.l0 / 40.0);
+        assert_eq!(trainee.density > dense_above(20), dense, "the case is what it should be");
+        let mut scratch = Scratch::default();
+        trainee.gradients(&packed(&h, 20), &mut scratch);
+        assert_eq!(!scratch.dz.is_empty(), dense);
+    }
+}
+
 #[test]
 fn a_weight_that_is_not_finite_is_found_and_named() {
     let (weights, _) = random_case(5, 3, 1, false);
