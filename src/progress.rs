@@ -77,7 +77,10 @@ impl Progress {
         let elapsed = self.start.elapsed().as_secs_f64();
         let left = if share > 0.0 { elapsed * (1.0 - share) / share } else { 0.0 };
         let (cells_done, cells) = (self.cells_done.load(Ordering::Relaxed), self.cells.load(Ordering::Relaxed));
-        eprintln!("{cells_done}/{cells} cells, {:.0} % of the steps, {elapsed:.0} s, about {left:.0} s left", 100.0 * share);
+        eprintln!(
+            "{cells_done}/{cells} cells, {:.0} % of the steps, {elapsed:.0} s, about {left:.0} s left",
+            100.0 * share
+        );
     }
 
     pub fn end(&self) {

@@ -26,7 +26,10 @@ pub enum Schedule {
     /// Half a cosine from 1 to (almost) 0.
     Cosine,
     /// Rises linearly over the first `warmup` share of the steps, is 1, falls linearly to 0 over the last `decay` share.
-    WarmupStableDecay { warmup: f64, decay: f64 },
+    WarmupStableDecay {
+        warmup: f64,
+        decay: f64,
+    },
 }
 
 impl Schedule {

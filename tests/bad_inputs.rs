@@ -64,7 +64,7 @@ rows! {
     row_34_underscore: with("").replace("d_hidden: 2", "d_hidden: 1_000"), ["plain decimal numbers only: 1000"];
     row_35_quoted_number: with("").replace("d_hidden: 2", "d_hidden: \"8\""), ["remove the quotes"];
     row_36_yes_for_true: with("save: {features: yes}\n"), ["x.yaml:4:18:", "use true or false"];
-    row_38_not_a_number: with("").replace("0.1", ".nan"), ["x.yaml:2:44:", "must be finite"];
+    row_38_not_a_number: with("").replace("0.1", ".nan"), ["x.yaml:2:43:", "must be finite"];
     row_39_infinity: with("").replace("0.1", "1e999"), ["must be finite"];
     row_40_below_single_precision: with("").replace("0.1", "1e-60"), ["would become 0 in single precision"];
     row_41_negative_width: with("").replace("d_hidden: 2", "d_hidden: -2"), ["-2 is out of range", "1 or more"];
@@ -72,7 +72,7 @@ rows! {
     row_42_zero_seeds: with("seeds: 0\n"), ["x.yaml:4:8: 0 is out of range"];
     row_43_whole_number_too_large: with("").replace("d_hidden: 2", "d_hidden: 99999999999999999999"), ["is out of range"];
     row_44_negative_seed: with("seeds: [-1]\n"), ["x.yaml:4:9: expected a seed"];
-    row_45_probability_above_one: with("").replace("0.1", "1.5"), ["x.yaml:2:44: 1.5 is out of range", "[0, 1]"];
+    row_45_probability_above_one: with("").replace("0.1", "1.5"), ["x.yaml:2:43: 1.5 is out of range", "[0, 1]"];
     row_46_nothing_ever_fires: with("").replace("0.1", "0"), ["no feature ever fires"];
     row_47_k_above_the_width: with("sae:\n  - topk: {n_latents: 4, k: 9}\n"), ["x.yaml:5:29: k = 9 is greater than n_latents = 4"];
     row_47_swept_k_above_the_width: with("sae:\n  - topk: {n_latents: 4, k: 1}\nsweep: {sae.topk.k: [1, 8, 9]}\n"),
@@ -134,7 +134,8 @@ fn rows_13_and_14_a_byte_order_mark_and_carriage_returns_change_nothing() {
 #[test]
 fn all_errors_of_a_file_are_shown_at_once() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let text = "name: a/b\nseeds: 0\ndata: {n_features: -1, firing_probability: 0.1}\ntoy: {d_hidden: 2, init: xaver}\n";
+    let text =
+        "name: a/b\nseeds: 0\ndata: {n_features: -1, firing_probability: 0.1}\ntoy: {d_hidden: 2, init: xaver}\n";
     let answer = check(folder.path(), text.as_bytes());
     for place in ["x.yaml:1:7:", "x.yaml:2:8:", "x.yaml:3:20:", "x.yaml:4:26:"] {
         assert!(answer.stderr.contains(place), "{place} is missing in\n{}", answer.stderr);
@@ -144,7 +145,9 @@ fn all_errors_of_a_file_are_shown_at_once() {
 #[test]
 fn a_wrong_command_line_exits_2() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for arguments in [&["run"][..], &["run", "x.yaml", "--shard", "9/8"], &["run", "x.yaml", "--shard", "0/0"], &["frobnicate"]] {
+    for arguments in
+        [&["run"][..], &["run", "x.yaml", "--shard", "9/8"], &["run", "x.yaml", "--shard", "0/0"], &["frobnicate"]]
+    {
         assert_eq!(tegum(folder.path(), arguments).code, 2, "{arguments:?}");
     }
 }

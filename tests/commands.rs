@@ -9,7 +9,11 @@ fn check_counts_cells_names_lines_and_runs_nothing() {
     let answer = tegum(folder.path(), &["check", &file]);
     assert_eq!(answer.code, 0, "{}", answer.stderr);
     assert!(answer.stdout.contains("small: 32 cells"), "{}", answer.stdout);
-    assert!(answer.stdout.contains("toy.d_hidden (line 13): 2 values, 4 to 6, replaces the value on line 4"), "{}", answer.stdout);
+    assert!(
+        answer.stdout.contains("toy.d_hidden (line 14): 2 values, 4 to 6, replaces the value on line 4"),
+        "{}",
+        answer.stdout
+    );
     assert!(answer.stdout.contains("estimates"), "{}", answer.stdout);
     assert!(!folder.path().join("results").exists());
 }
@@ -55,7 +59,10 @@ fn export_gives_the_same_weights_whether_they_were_kept_or_trained_again() {
     for file in [&small, &kept] {
         assert_eq!(tegum(folder.path(), &["run", file]).code, 0);
     }
-    let cells = tegum(folder.path(), &["table", "results/small", "--select", "cell", "--where", "method = 'topk'", "--format", "csv"]);
+    let cells = tegum(
+        folder.path(),
+        &["table", "results/small", "--select", "cell", "--where", "method = 'topk'", "--format", "csv"],
+    );
     let cell = cells.stdout.lines().nth(1).expect("a cell").to_owned();
     let export = |run: &str, to: &str, out: &str| {
         let answer = tegum(folder.path(), &["export", run, "--cell", &cell, "--to", to, "-o", out]);
@@ -101,5 +108,7 @@ fn init_writes_starters_that_check() {
 fn devices_names_the_processor_and_what_cuda_lacks() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let answer = tegum(folder.path(), &["devices"]);
-    assert!(answer.code == 0 && answer.stdout.contains("cpu   available") && answer.stdout.contains("cuda  not available"));
+    assert!(
+        answer.code == 0 && answer.stdout.contains("cpu   available") && answer.stdout.contains("cuda  not available")
+    );
 }

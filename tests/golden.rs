@@ -11,7 +11,9 @@ fn cases() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(root)
         .expect("the golden arrays are there")
         .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("case_")) && p.join("G.npy").is_file())
+        .filter(|p| {
+            p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("case_")) && p.join("G.npy").is_file()
+        })
         .collect();
     found.sort();
     found

@@ -92,7 +92,11 @@ fn fixed_dictionaries_come_from_files_too() {
     let file = write(folder.path(), "file.yaml", text);
     let answer = tegum(folder.path(), &["run", &file]);
     assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
-    let missing = write(folder.path(), "missing.yaml", &text.replace("truth.npy", "nowhere.npy").replace("name: file", "name: m"));
+    let missing = write(
+        folder.path(),
+        "missing.yaml",
+        &text.replace("truth.npy", "nowhere.npy").replace("name: file", "name: m"),
+    );
     let answer = tegum(folder.path(), &["run", &missing]);
     assert!(answer.code == 3 && answer.stderr.contains("nowhere.npy"), "{}", answer.stderr);
 }

@@ -10,7 +10,9 @@ fn experiments() -> Vec<PathBuf> {
     let mut found = vec![root.join("quickstart.yaml")];
     for folder in ["paper", "explore", "check"] {
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
-        found.extend(entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml")));
+        found.extend(
+            entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml")),
+        );
     }
     found.sort();
     found
@@ -39,7 +41,8 @@ fn every_experiment_of_the_project_loads_and_plans() {
 #[test]
 fn ids_depend_on_settings_and_not_on_their_spelling_order_or_comments() {
     let one = plan(BASE);
-    let other = plan("# a comment\ntoy: {d_hidden: 2.0}\ndata:\n  firing_probability: 1e-1\n  n_features: 4\nname: a\r\n");
+    let other =
+        plan("# a comment\ntoy: {d_hidden: 2.0}\ndata:\n  firing_probability: 1e-1\n  n_features: 4\nname: a\r\n");
     assert_eq!(one.ids, other.ids);
     assert_eq!(one.hash(), other.hash());
     for changed in [
@@ -64,7 +67,8 @@ fn ids_depend_on_settings_and_not_on_their_spelling_order_or_comments() {
 #[test]
 fn a_cell_keeps_its_id_when_axes_are_added_around_it() {
     let narrow = plan(&format!("{BASE}sweep: {{toy.d_hidden: [2, 3]}}\n"));
-    let wide = plan(&format!("{BASE}seeds: 3\nsweep: {{toy.d_hidden: [1, 2, 3], data.firing_probability: [0.1, 0.5]}}\n"));
+    let wide =
+        plan(&format!("{BASE}seeds: 3\nsweep: {{toy.d_hidden: [1, 2, 3], data.firing_probability: [0.1, 0.5]}}\n"));
     assert!(narrow.ids.iter().all(|id| wide.ids.contains(id)));
     assert_eq!(wide.cells.len(), 18);
 }

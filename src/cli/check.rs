@@ -22,7 +22,13 @@ const SPEED: f64 = 2.5e10;
 pub fn carry_out(args: &Args) -> Outcome {
     let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;
     let experiment = &plan.document.experiment;
-    let mut text = format!("{}: {} cells in {} chunks, plan {}\n", experiment.name, plan.cells.len(), plan.chunks().len(), plan.hash());
+    let mut text = format!(
+        "{}: {} cells in {} chunks, plan {}\n",
+        experiment.name,
+        plan.cells.len(),
+        plan.chunks().len(),
+        plan.hash()
+    );
     for (axis, targets) in plan.document.axes.iter().zip(&plan.document.targets) {
         for (path, targets) in axis.paths.iter().zip(targets) {
             let first = path.values.first().map(crate::plan::canonical_text).unwrap_or_default();
@@ -34,7 +40,12 @@ pub fn carry_out(args: &Args) -> Outcome {
                 .next()
                 .unwrap_or_default();
             let line = path.place.line;
-            let _ = writeln!(text, "  {} (line {line}): {} values, {first} to {last}{replaces}", path.path, path.values.len());
+            let _ = writeln!(
+                text,
+                "  {} (line {line}): {} values, {first} to {last}{replaces}",
+                path.path,
+                path.values.len()
+            );
         }
     }
     let _ = writeln!(text, "  seeds: {}", experiment.seeds.len());

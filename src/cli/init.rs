@@ -37,8 +37,7 @@ pub fn carry_out(args: &Args) -> Outcome {
         .map(|line| if line.starts_with("name:") { format!("name: {}", args.name) } else { line.to_owned() })
         .collect();
     let path = PathBuf::from(format!("{}.yaml", args.name));
-    let mut file = std::fs::File::create_new(&path)
-        .map_err(|e| Failure::new(5, format!("{}: {e}", path.display())))?;
+    let mut file = std::fs::File::create_new(&path).map_err(|e| Failure::new(5, format!("{}: {e}", path.display())))?;
     std::io::Write::write_all(&mut file, (named.join("\n") + "\n").as_bytes())
         .map_err(|e| Failure::new(5, format!("{}: {e}", path.display())))?;
     print(&format!("wrote {0}; run it with `tegum run {0}`\n", path.display()))?;

@@ -43,11 +43,12 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
 
 pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     let backend = backend(args.backend)?;
-    let (plan, columns) = planned(&args.file, backend.profile(), args.yes_cells)?;
+    // Before anything else: planning already uses the threads.
     if let Some(threads) = args.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
         pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
     }
+    let (plan, columns) = planned(&args.file, backend.profile(), args.yes_cells)?;
     let experiment = &plan.document.experiment;
     let out = args.out.clone().unwrap_or_else(|| default_out(&experiment.name));
     if args.fresh {
@@ -111,7 +112,8 @@ fn set_aside(out: &std::path::Path) -> Result<(), Failure> {
         .map(|n| out.with_file_name(format!("{name}.old-{n}")))
         .find(|path| !path.exists())
         .unwrap_or_else(|| out.with_file_name("run.old"));
-    std::fs::rename(out, &free).map_err(|e| Failure::new(5, format!("{}: cannot be moved aside: {e}", out.display())))?;
+    std::fs::rename(out, &free)
+        .map_err(|e| Failure::new(5, format!("{}: cannot be moved aside: {e}", out.display())))?;
     eprintln!("{} is now {}", out.display(), free.display());
     Ok(())
 }

@@ -42,7 +42,8 @@ pub fn carry_out(args: &Args) -> Outcome {
     let fail = |e: table::QueryError| Failure::new(e.exit_code(), e.to_string());
     let answer = table::select(&results.tables()?, &query).map_err(fail)?;
     let bytes = table::render(&answer, args.format).map_err(fail)?;
-    table::deliver(&bytes, args.output.as_deref())
-        .map_err(|e| Failure::new(5, format!("{}: {e}", args.output.as_ref().map_or("stdout".into(), |p| p.display().to_string()))))?;
+    table::deliver(&bytes, args.output.as_deref()).map_err(|e| {
+        Failure::new(5, format!("{}: {e}", args.output.as_ref().map_or("stdout".into(), |p| p.display().to_string())))
+    })?;
     Ok(0)
 }

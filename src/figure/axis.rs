@@ -14,8 +14,7 @@ const WIDE_RATIO: f64 = 100.0;
 const NAME_LINES: usize = 3;
 
 /// How the caller wants an axis spaced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AxisScale {
     /// As the values suggest.
     #[default]

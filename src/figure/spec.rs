@@ -1,13 +1,10 @@
-//! What a figure shows, as plain data. Every kind can be read from YAML as it stands: unknown keys are refused.
-
-use serde::{Deserialize, Deserializer};
+//! What a figure shows, as plain data.
 
 use super::axis::AxisScale;
 use super::theme::Width;
 
 /// One figure.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum FigureSpec {
     /// Colour over two swept axes.
     PhaseDiagram(PhaseDiagram),
@@ -20,11 +17,9 @@ pub enum FigureSpec {
 }
 
 /// One cell for each pair of values of two columns, coloured by a third.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PhaseDiagram {
     /// File name; by default made of the kind and the columns.
-    #[serde(default)]
     pub name: Option<String>,
     /// Column across.
     pub x: String,
@@ -33,134 +28,97 @@ pub struct PhaseDiagram {
     /// Column shown as colour: numbers (mean over rows of one cell) or kinds (the most frequent).
     pub colour: String,
     /// One panel for each value of this column.
-    #[serde(default)]
     pub facet: Option<String>,
     /// Overlaid lines: the name of a theory line, a column of kinds (its boundaries), a column of numbers (at 0 where it
     /// is signed, at 0.5 where it is a share, else at round levels), or `column = level, level`.
-    #[serde(default)]
     pub contours: Vec<String>,
     /// Spacing across.
-    #[serde(default)]
     pub x_scale: AxisScale,
     /// Spacing upwards.
-    #[serde(default)]
     pub y_scale: AxisScale,
     /// Spacing of the colours; by default log for positive amounts that span two decades.
-    #[serde(default)]
     pub colour_scale: AxisScale,
     /// Range of the colours.
-    #[serde(default)]
     pub range: Option<[f64; 2]>,
     /// Only rows for which this SQL expression holds.
-    #[serde(default, rename = "where")]
     pub filter: Option<String>,
     /// Width on the page; by default one column for up to two panels.
-    #[serde(default)]
     pub width: Option<Width>,
 }
 
 /// Lines over a column, one for each group.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
     /// File name; by default made of the kind and the columns.
-    #[serde(default)]
     pub name: Option<String>,
     /// Column across: swept, or measured (then a point is the mean over the rows that differ in nothing swept).
     pub x: String,
     /// Columns upwards, one panel each.
-    #[serde(deserialize_with = "one_or_more")]
     pub y: Vec<String>,
     /// One line for each value of this column.
-    #[serde(default)]
     pub group: Option<String>,
     /// One panel for each value of this column; only with a single y.
-    #[serde(default)]
     pub facet: Option<String>,
     /// What is shown around the mean.
-    #[serde(default)]
     pub band: Band,
     /// Spacing across.
-    #[serde(default)]
     pub x_scale: AxisScale,
     /// Spacing upwards.
-    #[serde(default)]
     pub y_scale: AxisScale,
     /// Range of y.
-    #[serde(default)]
     pub range: Option<[f64; 2]>,
     /// Only rows for which this SQL expression holds.
-    #[serde(default, rename = "where")]
     pub filter: Option<String>,
     /// Width on the page.
-    #[serde(default)]
     pub width: Option<Width>,
 }
 
 /// The columns W_i of toy models with d_hidden = 2, one square panel for each value of a column.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vectors {
     /// File name; by default made of the kind and the columns.
-    #[serde(default)]
     pub name: Option<String>,
     /// One panel for each value of this column, in the order of the rows; a single panel if left out. Of several rows
     /// of a panel the one of lowest `loss` is shown.
-    #[serde(default)]
     pub panels: Option<String>,
     /// Column of the feature table shown as colour; `feature` gives every feature its own. Default `importance`.
-    #[serde(default)]
     pub colour: Option<String>,
     /// Range of the colours.
-    #[serde(default)]
     pub range: Option<[f64; 2]>,
     /// Only rows for which this SQL expression holds.
-    #[serde(default, rename = "where")]
     pub filter: Option<String>,
     /// Width on the page.
-    #[serde(default)]
     pub width: Option<Width>,
 }
 
 /// Bars of columns side by side.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bars {
     /// File name; by default made of the kind and the columns.
-    #[serde(default)]
     pub name: Option<String>,
     /// Columns shown: side by side in one panel, or one panel each where `x` is given.
-    #[serde(deserialize_with = "one_or_more")]
     pub y: Vec<String>,
     /// Column whose values stand below the bars; without it the names of the columns `y` do.
-    #[serde(default)]
     pub x: Option<String>,
     /// One colour for each value of this column.
-    #[serde(default)]
     pub group: Option<String>,
     /// What the whiskers show.
-    #[serde(default = "Band::whiskers")]
     pub band: Band,
     /// Range of y.
-    #[serde(default)]
     pub range: Option<[f64; 2]>,
     /// Only rows for which this SQL expression holds.
-    #[serde(default, rename = "where")]
     pub filter: Option<String>,
     /// Width on the page.
-    #[serde(default)]
     pub width: Option<Width>,
 }
 
 /// Spread over seeds shown around a mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Band {
     /// None.
     #[default]
     None,
     /// From the smallest to the largest value.
-    #[serde(alias = "seeds")]
     MinMax,
     /// One standard deviation (of the sample, n - 1) to each side.
     Sd,
@@ -276,45 +234,20 @@ fn file_safe(name: &str) -> String {
     }
 }
 
-/// Reads one name or a list of names.
-fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMore {
-        One(String),
-        More(Vec<String>),
-    }
-    match OneOrMore::deserialize(deserializer)? {
-        OneOrMore::One(name) => Ok(vec![name]),
-        OneOrMore::More(names) if names.is_empty() => Err(serde::de::Error::invalid_length(0, &"at least one column")),
-        OneOrMore::More(names) => Ok(names),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<FigureSpec, String> {
-        serde_json::from_str(json).map_err(|error| error.to_string())
-    }
-
     #[test]
-    fn figures_are_read_as_the_language_writes_them() {
-        let spec = read(r#"{"phase_diagram": {"x": "data.firing_probability", "y": "toy.d_hidden", "colour": "mcc", "facet": "method"}}"#).unwrap();
+    fn a_figure_without_a_name_is_called_by_its_kind_and_columns() {
+        let spec = FigureSpec::PhaseDiagram(PhaseDiagram {
+            x: "data.firing_probability".into(),
+            y: "toy.d_hidden".into(),
+            colour: "mcc".into(),
+            facet: Some("method".into()),
+            ..PhaseDiagram::default()
+        });
         assert_eq!(spec.file_name(), "phase_diagram-data.firing_probability-toy.d_hidden-mcc-method");
-        let spec = read(r#"{"curve": {"x": "l0", "y": "fvu", "group": "method", "band": "seeds"}}"#).unwrap();
-        assert!(matches!(&spec, FigureSpec::Curve(curve) if curve.band == Band::MinMax && curve.y == ["fvu"]));
-        let spec = read(r#"{"bars": {"y": ["f1", "mcc"], "group": "method", "width": "two_columns"}}"#).unwrap();
-        assert!(matches!(&spec, FigureSpec::Bars(bars) if bars.width == Some(Width::TwoColumns)));
-        assert!(read(r#"{"vectors": {"panels": "data.firing_probability", "colour": "importance"}}"#).is_ok());
-    }
-
-    #[test]
-    fn unknown_keys_and_empty_lists_are_refused() {
-        assert!(read(r#"{"curve": {"x": "l0", "y": "fvu", "colr": "method"}}"#).unwrap_err().contains("colr"));
-        assert!(read(r#"{"bars": {"y": []}}"#).unwrap_err().contains("at least one column"));
-        assert!(read(r#"{"pie": {}}"#).is_err());
     }
 
     #[test]

@@ -68,8 +68,7 @@ pub const HATCH: Rgb = Rgb(0xb4, 0xb4, 0xb4);
 pub const HATCH_STEP: f64 = 3.0;
 
 /// How wide a figure is on the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// One column, 85 mm.
     OneColumn,

@@ -107,13 +107,23 @@ pub fn read_sae(
     Some((entry, section))
 }
 
-pub fn read_baseline(document: &Document, i: usize, choice: &[usize], reader: &mut Reader) -> Option<Entry<BaselineKind>> {
+pub fn read_baseline(
+    document: &Document,
+    i: usize,
+    choice: &[usize],
+    reader: &mut Reader,
+) -> Option<Entry<BaselineKind>> {
     let entry = EntryOf::<BaselineKind>::read(&document.part(Part::Baseline(i), choice)?, reader)?;
     Some(with_width(entry, document, choice, reader))
 }
 
 /// Random directions are as many as the latents of the first SAE, unless they say otherwise.
-fn with_width(mut entry: Entry<BaselineKind>, document: &Document, choice: &[usize], reader: &mut Reader) -> Entry<BaselineKind> {
+fn with_width(
+    mut entry: Entry<BaselineKind>,
+    document: &Document,
+    choice: &[usize],
+    reader: &mut Reader,
+) -> Entry<BaselineKind> {
     if let BaselineKind::Random(random) = &mut entry.kind
         && random.n_latents.is_none()
         && !document.experiment.sae.is_empty()

@@ -71,16 +71,16 @@ pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Res
     let plain = match &written.vectors {
         VectorsSection::Orthogonal => Dictionary::orthogonal(n, d, seed).map_err(|e| e.to_string()),
         VectorsSection::Random => Ok(Dictionary::random(n, d, seed)),
-        VectorsSection::File(path) => crate::score::input::read_matrix(&folder.join(path))
-            .map_err(|e| e.to_string())
-            .and_then(|rows| {
+        VectorsSection::File(path) => {
+            crate::score::input::read_matrix(&folder.join(path)).map_err(|e| e.to_string()).and_then(|rows| {
                 let shape = rows.dim();
                 if shape != (n, d) {
                     return Err(format!("{path} holds {shape:?}, expected [n_features, d_hidden] = ({n}, {d})"));
                 }
                 let rows: Vec<f32> = rows.into_f32().iter().copied().collect();
                 Dictionary::from_rows(n, d, &rows).map_err(|e| e.to_string())
-            }),
+            })
+        }
     };
     Some(plain.map(|plain| plain.with_bias(written.bias_norm, seed).with_noise(written.noise)))
 }

@@ -75,8 +75,7 @@ impl Bench<'_> {
             let sections: Vec<Cell> = cells.iter().map(|i| self.plan.cell(*i)).collect();
             let first = &sections[0];
             let world = Arc::new(resolve::world(&first.data, first.seed));
-            let importance =
-                first.toy.as_ref().map(|toy| resolve::importance(toy, first.data.n_features, first.seed));
+            let importance = first.toy.as_ref().map(|toy| resolve::importance(toy, first.data.n_features, first.seed));
             Stem { cells: cells.to_vec(), sections, world, importance }
         };
         groups.into_iter().map(stem).collect()

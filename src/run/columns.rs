@@ -58,7 +58,9 @@ impl Offer {
         definition.needs.iter().find_map(|need| match need {
             Need::Truth | Need::Features | Need::Hidden => None,
             Need::Dictionary | Need::Latents | Need::Reconstruction if self.method => None,
-            Need::Dictionary | Need::Latents | Need::Reconstruction => Some("a dictionary: an entry of `sae` or `baselines`"),
+            Need::Dictionary | Need::Latents | Need::Reconstruction => {
+                Some("a dictionary: an entry of `sae` or `baselines`")
+            }
             Need::ToyModel if self.toy => None,
             Need::ToyModel => Some("a trained toy model"),
             Need::Theory if self.theory => None,

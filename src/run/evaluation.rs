@@ -13,8 +13,8 @@ use crate::random::Stream;
 use crate::sae::Coder;
 use crate::score::{self, Arrays, Entry, Index, Scores, Vector};
 use crate::store::Value;
-use crate::toy::theory::{Theory, theory};
 use crate::toy::ToyModel;
+use crate::toy::theory::{Theory, theory};
 
 /// Samples drawn at once: whole row blocks of the data law.
 const PIECE: usize = 16 * 1024;

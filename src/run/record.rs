@@ -27,11 +27,18 @@ pub struct CellRecord {
 
 impl CellRecord {
     /// A cell whose training ended early.
-    pub fn diverged(index: usize, what: &str, end: &TrainingEnd, columns: usize, toy: Option<&ToyOutcome>) -> CellRecord {
+    pub fn diverged(
+        index: usize,
+        what: &str,
+        end: &TrainingEnd,
+        columns: usize,
+        toy: Option<&ToyOutcome>,
+    ) -> CellRecord {
         let (detail, steps_done) = match end {
-            TrainingEnd::Diverged { step, last_loss, tensor } => {
-                (format!("{what}: {tensor} diverged at step {step}, last finite loss {last_loss:e}"), Some(*step as u64))
-            }
+            TrainingEnd::Diverged { step, last_loss, tensor } => (
+                format!("{what}: {tensor} diverged at step {step}, last finite loss {last_loss:e}"),
+                Some(*step as u64),
+            ),
             TrainingEnd::Finished => (String::new(), None),
         };
         CellRecord {

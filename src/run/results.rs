@@ -201,6 +201,11 @@ fn figure_spec(section: &FigureSection) -> FigureSpec {
         output::WidthSection::One => Some(figure::Width::OneColumn),
         output::WidthSection::Two => Some(figure::Width::TwoColumns),
     };
+    let band = |b: &output::BandSection| match b {
+        output::BandSection::None => figure::Band::None,
+        output::BandSection::Seeds => figure::Band::MinMax,
+        output::BandSection::Sd => figure::Band::Sd,
+    };
     match section {
         FigureSection::PhaseDiagram(s) => FigureSpec::PhaseDiagram(figure::PhaseDiagram {
             name: s.name.clone(),
@@ -211,43 +216,41 @@ fn figure_spec(section: &FigureSection) -> FigureSpec {
             contours: s.contours.clone(),
             x_scale: scale(&s.x_scale),
             y_scale: scale(&s.y_scale),
+            colour_scale: scale(&s.colour_scale),
             range: s.range,
             filter: s.filter.clone(),
             width: width(&s.width),
-            ..Default::default()
         }),
         FigureSection::Curve(s) => FigureSpec::Curve(figure::Curve {
             name: s.name.clone(),
             x: s.x.clone(),
-            y: vec![s.y.clone()],
+            y: s.y.clone(),
             group: s.group.clone(),
-            band: match s.band {
-                output::BandSection::None => figure::Band::None,
-                output::BandSection::Seeds => figure::Band::MinMax,
-            },
+            facet: s.facet.clone(),
+            band: band(&s.band),
             x_scale: scale(&s.x_scale),
             y_scale: scale(&s.y_scale),
             range: s.range,
             filter: s.filter.clone(),
             width: width(&s.width),
-            ..Default::default()
         }),
         FigureSection::Vectors(s) => FigureSpec::Vectors(figure::Vectors {
             name: s.name.clone(),
             panels: s.panels.clone(),
             colour: Some(s.colour.clone()),
+            range: s.range,
             filter: s.filter.clone(),
             width: width(&s.width),
-            ..Default::default()
         }),
         FigureSection::Bars(s) => FigureSpec::Bars(figure::Bars {
             name: s.name.clone(),
             y: s.y.clone(),
+            x: s.x.clone(),
             group: s.group.clone(),
+            band: band(&s.band),
             range: s.range,
             filter: s.filter.clone(),
             width: width(&s.width),
-            ..Default::default()
         }),
     }
 }

@@ -11,7 +11,9 @@ fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
     let last = (n - 1) as f64;
     match curve {
         Curve::Constant(v) => (*v, *v),
-        Curve::List(list) => (list.iter().copied().fold(f64::MAX, f64::min), list.iter().copied().fold(f64::MIN, f64::max)),
+        Curve::List(list) => {
+            (list.iter().copied().fold(f64::MAX, f64::min), list.iter().copied().fold(f64::MIN, f64::max))
+        }
         Curve::Geometric(r) => (libm::pow(*r, last).min(1.0), libm::pow(*r, last).max(1.0)),
         Curve::Zipf(z) => (z.min.min(z.max), z.max.max(z.min)),
         Curve::Linear(b) | Curve::Random(b) => (b.min.min(b.max), b.max.max(b.min)),
@@ -22,7 +24,15 @@ fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
 }
 
 /// A curve of the right length whose values lie in a range.
-pub fn curve(curve: &Curve, node: Option<&Node>, here: &Node, n: usize, range: [f64; 2], what: &str, reader: &mut Reader) {
+pub fn curve(
+    curve: &Curve,
+    node: Option<&Node>,
+    here: &Node,
+    n: usize,
+    range: [f64; 2],
+    what: &str,
+    reader: &mut Reader,
+) {
     let place = node.unwrap_or(here).place;
     if let Curve::List(list) = curve {
         if list.len() != n {
@@ -104,7 +114,8 @@ fn groups(section: &DataSection, node: &Node, reader: &mut Reader) {
         for &member in group.members() {
             match owner.get(member) {
                 None => {
-                    let message = format!("feature {member} in a group, but features run from 0 to {}", owner.len() - 1);
+                    let message =
+                        format!("feature {member} in a group, but features run from 0 to {}", owner.len() - 1);
                     reader.error(place, message, None);
                 }
                 Some(Some(first)) => {

@@ -153,4 +153,3 @@ choice! {
     }
     later ["orthogonalised", "cosine"]
 }
-

@@ -44,7 +44,12 @@ pub trait Kind {
 #[derive(Clone, Debug)]
 pub enum Shape {
     /// JSON type, words for it, least and greatest value.
-    Leaf { json: &'static str, words: &'static str, least: Option<f64>, greatest: Option<f64> },
+    Leaf {
+        json: &'static str,
+        words: &'static str,
+        least: Option<f64>,
+        greatest: Option<f64>,
+    },
     List(Box<Shape>),
     /// Two numbers.
     Pair(Box<Shape>),
@@ -329,7 +334,11 @@ pub struct OneOrMore<K>(std::marker::PhantomData<K>);
 impl<K: Kind> Kind for OneOrMore<K> {
     type Out = Vec<K::Out>;
     fn read(node: &Node, reader: &mut Reader) -> Option<Vec<K::Out>> {
-        match node.value {
+        match &node.value {
+            Value::List(items) if items.is_empty() => {
+                reader.error(node.place, "at least one is needed", None);
+                None
+            }
             Value::List(_) => ListOf::<K>::read(node, reader),
             _ => Some(vec![K::read(node, reader)?]),
         }

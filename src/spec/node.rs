@@ -394,7 +394,11 @@ mod tests {
             .collect();
         assert!(message(&bomb).contains("aliases expand"), "{}", message(&bomb));
         assert!(message("a:\n\tb: 1\n").starts_with("a.yaml:2:1: a tab"));
-        assert!(message("a: !!python/object x\n").starts_with("a.yaml:1:4: tags"), "{}", message("a: !!python/object x\n"));
+        assert!(
+            message("a: !!python/object x\n").starts_with("a.yaml:1:4: tags"),
+            "{}",
+            message("a: !!python/object x\n")
+        );
         assert!(message("a: 1\n---\nb: 2\n").contains("second document"), "{}", message("a: 1\n---\nb: 2\n"));
         assert!(message("a: [1, 2\nb: 3\n").contains("a.yaml:"));
         assert!(message("a: *nowhere\n").contains("a.yaml:1:4"), "{}", message("a: *nowhere\n"));

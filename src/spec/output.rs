@@ -2,7 +2,9 @@
 
 use serde_json::{Value as Json, json};
 
-use super::kind::{Count, Flag, Interval, Kind, ListOf, Maybe, Name, NonNegative, Number, OneOrMore, Reader, Shape, Text};
+use super::kind::{
+    Count, Flag, Interval, Kind, ListOf, Maybe, Name, NonNegative, Number, OneOrMore, Reader, Shape, Text,
+};
 use super::kind::{Whole, choice, record};
 use super::node::Node;
 
@@ -105,6 +107,8 @@ record! {
         x_scale: ScaleSection as ScaleSection = "auto",
         /// Scale of y.
         y_scale: ScaleSection as ScaleSection = "auto",
+        /// Scale of the colours.
+        colour_scale: ScaleSection as ScaleSection = "auto",
         /// Range of the colours.
         range: Option<[f64; 2]> as Maybe<Interval> = "none",
         /// Width on the page.
@@ -119,10 +123,12 @@ record! {
         name: Option<String> as Maybe<Name> = "none",
         /// Column along x.
         x: String as Text = required "l0",
-        /// Column along y.
-        y: String as Text = required "fvu",
+        /// Column along y; several give one panel each.
+        y: Vec<String> as OneOrMore<Text> = required "fvu",
         /// Column with one line for each value.
         group: Option<String> as Maybe<Text> = "none",
+        /// Column with one panel for each value; for a single y.
+        facet: Option<String> as Maybe<Text> = "none",
         /// What the band shows.
         band: BandSection as BandSection = "none",
         /// Rows to draw, a polars SQL condition.
@@ -145,8 +151,10 @@ record! {
         name: Option<String> as Maybe<Name> = "none",
         /// Column with one panel for each value.
         panels: Option<String> as Maybe<Text> = "none",
-        /// Column of the table `features` that colours the directions.
+        /// Column of the table `features` that colours the directions; `feature`: a colour each.
         colour: String as Text = "importance",
+        /// Range of the colours.
+        range: Option<[f64; 2]> as Maybe<Interval> = "none",
         /// Rows to draw, a polars SQL condition.
         filter("where"): Option<String> as Maybe<Text> = "none",
         /// Width on the page.
@@ -159,12 +167,14 @@ record! {
     pub struct BarsSection as "bars" {
         /// Name of its files; none: made from its columns.
         name: Option<String> as Maybe<Name> = "none",
-        /// Columns, one cluster of bars each.
+        /// Columns, one cluster of bars each, or one panel each where there is an x.
         y: Vec<String> as OneOrMore<Text> = required "[mcc, f1]",
+        /// Column whose values stand below the bars.
+        x: Option<String> as Maybe<Text> = "none",
         /// Column with one bar for each value.
         group: Option<String> as Maybe<Text> = "none",
-        /// Column with one panel for each value.
-        facet: Option<String> as Maybe<Text> = "none",
+        /// What the whiskers show.
+        band: BandSection as BandSection = "seeds",
         /// Rows to draw, a polars SQL condition.
         filter("where"): Option<String> as Maybe<Text> = "none",
         /// Range of y.
@@ -205,6 +215,8 @@ choice! {
         none => None,
         /// From the least to the greatest seed.
         seeds => Seeds,
+        /// One standard deviation over seeds to each side.
+        sd => Sd,
     }
 }
 

@@ -10,9 +10,9 @@ use super::error::StoreError;
 use super::part::parquet;
 use super::plan_file::{PlanRecord, short_hash};
 use super::resume::{ChunkState, Progress};
-use crate::plan::CellId;
 use super::rows::logical_hash;
 use super::scan::{Damage, Scan};
+use crate::plan::CellId;
 
 const COLLECTED: &str = "collected";
 const ROWS: &str = "rows.parquet";

@@ -2,8 +2,8 @@
 
 use super::error::StoreError;
 use super::plan_file::PlanRecord;
-use crate::plan::CellId;
 use super::scan::Scan;
+use crate::plan::CellId;
 
 /// How far a chunk is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use super::error::StoreError;
 use super::part::{layout, series};
 use super::plan_file::PlanRecord;
 use super::resume::check_ids;
-use super::row::{Value};
-use crate::plan::CellId;
+use super::row::Value;
 use super::{PARTS, Store};
+use crate::plan::CellId;
 
 /// What the present plan says of a cell.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,11 +11,11 @@ use super::error::StoreError;
 use super::files::files_below;
 use super::part::{Part, PartName, decode, folder_of};
 use super::publish::TEMPORARY;
-use crate::plan::CellId;
 use super::rows::ids_of;
 use super::side::Side;
 use super::weights::WEIGHTS;
 use super::{PARTS, Store};
+use crate::plan::CellId;
 
 /// A file that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]

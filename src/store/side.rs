@@ -8,8 +8,8 @@ use polars::prelude::{Column as Series, DataFrame, DataType, IdxCa, IdxSize, Nam
 use super::Store;
 use super::conflict::{difference, text_of};
 use super::error::{Conflict, StoreError};
-use crate::plan::CellId;
 use super::rows::ids_of;
+use crate::plan::CellId;
 
 /// Which side table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -100,7 +100,11 @@ pub fn select(tables: &Tables, query: &Query) -> Result<DataFrame, QueryError> {
         return run(frame, query, rows);
     }
     let keys = expressions(rows, "group by", &query.group_by)?;
-    let wanted = if select.is_empty() { defaults(rows, &query.group_by)? } else { select };
+    // What is grouped by comes out anyway; naming it in the selection too is no mistake.
+    let listed = query.select.iter().zip(select);
+    let is_key = |text: &str| query.group_by.iter().any(|key| key.trim() == text.trim());
+    let select: Vec<Expr> = listed.filter(|(text, _)| !is_key(text)).map(|(_, expr)| expr).collect();
+    let wanted = if query.select.is_empty() { defaults(rows, &query.group_by)? } else { select };
     let answer = run(frame.group_by_stable(keys).agg(wanted), query, rows)?;
     all_aggregated(answer, query)
 }
