@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::{BackendChoice, Failure, Outcome, backend, default_out, planned, print};
 use crate::progress::Progress;
 use crate::run::results::Results;
-use crate::run::{Options, Summary, folder_of, run};
+use crate::run::{Options, Summary, run};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -64,7 +64,7 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
         }
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let options = Options { out: out.clone(), shard: args.shard, folder: folder_of(&args.file), stop };
+    let options = Options { out: out.clone(), shard: args.shard, stop };
     let progress = Progress::new(quiet);
     let summary = run(&plan, &columns, &*backend, &options, &progress)?;
     print(&told(&summary))?;

@@ -1,15 +1,16 @@
 //! The distinct values of each part of a plan's cells: read, checked and hashed once however many cells share them.
 
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::id::{PartHash, part_hash};
+use crate::spec::data::{DataSection, VectorsSection};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::document::{Document, Part};
 use crate::spec::kind::{Kind, Reader};
 use crate::spec::node::{Node, Value};
 use crate::spec::sae::{self, BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
-use crate::spec::{check, data::DataSection, output::EvaluateSection, toy::ToySection};
+use crate::spec::{check, output::EvaluateSection, toy::ToySection};
 
 /// What stands behind a row's `method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +212,7 @@ impl Tables {
             let section = read_data(document, choice, reader)?;
             let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
             let facts = Facts { n_features: section.n_features, d_hidden, ..Facts::default() };
-            Some((part_hash(&DataSection::canonical(&section)), facts))
+            Some((part_hash(&with_contents(document, &section, choice, reader)?), facts))
         });
         let toy = document.experiment.toy.as_ref().map(|_| {
             table(document, lengths, touching(&[Part::Toy]), |choice, reader| {
@@ -244,6 +245,28 @@ impl Tables {
         match toy {
             Some(None) => Err(errors),
             toy => Ok(Tables { data, toy: toy.flatten(), evaluate, methods }),
+        }
+    }
+}
+
+/// The canonical world, with the content of the file it names in place of its name.
+fn with_contents(document: &Document, section: &DataSection, choice: &[usize], reader: &mut Reader) -> Option<Json> {
+    let mut canonical = DataSection::canonical(section);
+    let Some(VectorsSection::File(name)) = section.dictionary.as_ref().map(|d| &d.vectors) else {
+        return Some(canonical);
+    };
+    // `file.safetensors:name` picks one of several tensors.
+    let path = name.rsplit_once(".safetensors:").map_or(name.clone(), |(stem, _)| format!("{stem}.safetensors"));
+    match std::fs::read(document.folder().join(path)) {
+        Ok(bytes) => {
+            canonical["dictionary"]["vectors"] = json!({ "file": blake3::hash(&bytes).to_hex().as_str() });
+            Some(canonical)
+        }
+        Err(error) => {
+            let place = place_in(document, Part::Data, &["dictionary", "vectors", "file"], choice);
+            let help = "paths are relative to the folder of the experiment file".to_owned();
+            reader.error(place, format!("{name} cannot be read: {error}"), Some(help));
+            None
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The whole program: a plan's missing cells are trained, scored and published, chunk by chunk.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -30,8 +30,6 @@ pub struct Options {
     pub out: PathBuf,
     /// (i, S): chunks whose number is i modulo S.
     pub shard: (u64, u64),
-    /// Folder that file names in the experiment are relative to.
-    pub folder: PathBuf,
     /// Set by a signal: finish nothing more.
     pub stop: Arc<AtomicBool>,
 }
@@ -152,7 +150,7 @@ pub fn run(
     progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, &todo));
     let watch = Stoppable { progress, stop: &options.stop };
     let trace_every = plan.document.experiment.save.trace.every;
-    let bench = Bench { plan, columns, backend, watch: &watch, folder: &options.folder, trace_every };
+    let bench = Bench { plan, columns, backend, watch: &watch, folder: &plan.document.folder(), trace_every };
     for (chunk, missing) in todo {
         if options.stop.load(Ordering::Relaxed) {
             summary.stopped = true;
@@ -236,9 +234,4 @@ pub fn cpu_model() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// Folder of a file, for names relative to it.
-pub fn folder_of(path: &Path) -> PathBuf {
-    path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }

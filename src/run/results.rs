@@ -38,11 +38,15 @@ impl Results {
         let document = Document::read(&file, &source)?;
         let columns = score_columns(&document)?;
         let versions = Versions { algorithms: &algorithms(&columns), profile: &record.profile };
-        let plan = Plan::new(document.clone(), &versions, MOST_CELLS.max(record.cells as u128))?;
-        let same = plan_record(&plan, &columns, versions.algorithms, versions.profile).hash() == record.hash();
-        let plan = same.then_some(plan);
+        // Another version of tegum, or a file that is not beside the kept spec, gives another plan or none: the rows are
+        // shown as they are then.
+        let plan = Plan::new(document.clone(), &versions, MOST_CELLS.max(record.cells as u128)).ok();
+        let same =
+            |plan: &Plan| plan_record(plan, &columns, versions.algorithms, versions.profile).hash() == record.hash();
+        let plan = plan.filter(same);
         if plan.is_none() {
-            tracing::warn!("{}: computed by another version of tegum; its rows are shown as they are", dir.display());
+            let why = "this version of tegum, or a missing input file, does not give the plan it was run with";
+            tracing::warn!("{}: {why}; its rows are shown as they are", dir.display());
         }
         Results::with(store, document, record, plan)
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Place, SpecError, nearest};
 use super::experiment::Experiment;
@@ -127,6 +127,11 @@ impl Document {
             }
             _ => Err(fail(reader.diagnostics)),
         }
+    }
+
+    /// The folder that file names in the experiment are relative to.
+    pub fn folder(&self) -> PathBuf {
+        Path::new(&self.file).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
     }
 
     /// An error about this file.
