@@ -43,8 +43,10 @@ pub struct Facts {
     pub n_latents: usize,
     /// Length of an importance list; 0 where there is none.
     pub importance: usize,
-    /// Estimated floating-point operations of training, apart from factors other parts know.
+    /// Samples that training or evaluation sees: work, apart from factors other parts know.
     pub work: f64,
+    /// Model-steps of training.
+    pub steps: u64,
 }
 
 /// All distinct values of one part: every combination of the axes that touch it.
@@ -222,7 +224,8 @@ impl Tables {
                     _ => 0,
                 };
                 let work = section.restarts as f64 * section.train.steps as f64 * section.train.batch_size as f64;
-                let facts = Facts { d_hidden: section.d_hidden, importance, work, ..Facts::default() };
+                let steps = (section.restarts * section.train.steps) as u64;
+                let facts = Facts { d_hidden: section.d_hidden, importance, work, steps, ..Facts::default() };
                 Some((part_hash(&ToySection::canonical(&section)), facts))
             })
         });
@@ -282,7 +285,8 @@ fn method_table(document: &Document, lengths: &[usize], method: Method) -> Resul
                 "train": SaeTrainSection::canonical(&train),
             });
             let work = train.steps as f64 * train.batch_size as f64;
-            let facts = Facts { n_latents: entry.kind.n_latents(), work, ..Facts::default() };
+            let steps = train.steps as u64;
+            let facts = Facts { n_latents: entry.kind.n_latents(), work, steps, ..Facts::default() };
             Some((part_hash(&canonical), facts))
         }
         Method::Baseline(i) => {

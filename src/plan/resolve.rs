@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Cell, CellMethod};
+use super::Cell;
 use crate::data::{self, Dictionary, Group, GroupRule, Magnitude, MagnitudeSharing, World};
 use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
@@ -185,18 +185,5 @@ impl Cell {
             (None, Some(dictionary)) => dictionary.d_hidden,
             (None, None) => 0,
         }
-    }
-
-    /// Model-steps that training this cell alone takes, its toy model apart.
-    pub fn method_steps(&self) -> u64 {
-        match &self.method {
-            CellMethod::Sae(_, train) => train.steps as u64,
-            CellMethod::None | CellMethod::Baseline(_) => 0,
-        }
-    }
-
-    /// Model-steps of its toy model.
-    pub fn toy_steps(&self) -> u64 {
-        self.toy.as_ref().map_or(0, |toy| (toy.train.steps * toy.restarts) as u64)
     }
 }

@@ -186,9 +186,9 @@ fn steps_of(plan: &Plan, todo: &[(usize, Vec<usize>)]) -> u64 {
     let mut steps = 0;
     for (_, cells) in todo {
         for (n, index) in cells.iter().enumerate() {
-            let cell = plan.cell(*index);
+            let [_, toy, _, method] = plan.facts(plan.cells[*index]);
             let new_stem = n == 0 || !plan.same_stem(cells[n - 1], *index);
-            steps += cell.method_steps() + if new_stem { cell.toy_steps() } else { 0 };
+            steps += method.steps + if new_stem { toy.steps } else { 0 };
         }
     }
     steps
