@@ -19,8 +19,6 @@ pub enum Stream {
     SaeInit,
     /// A fixed dictionary.
     Dictionary,
-    /// Noise added to hidden states.
-    Noise,
     /// Baselines that draw, such as random directions.
     Baseline,
     /// Random curves over features.
@@ -36,7 +34,6 @@ impl Stream {
             Stream::ToyInit => "toy-init",
             Stream::SaeInit => "sae-init",
             Stream::Dictionary => "dictionary",
-            Stream::Noise => "noise",
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",
         }

@@ -70,3 +70,25 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_rows() {
     run(folder, &["--out", "killed"]);
     assert_eq!(rows(folder, "whole"), rows(folder, "killed"));
 }
+
+#[test]
+fn an_interrupted_run_says_so_and_the_same_command_continues() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Far more work than the signal leaves time for.
+    write(folder.path(), "small.yaml", &SMALL.replace("steps: 300", "steps: 300000"));
+    let folder = folder.path();
+    let mut child = command(folder, &["run", "small.yaml"]);
+    let child = child.stdout(std::process::Stdio::null()).spawn().expect("the binary starts");
+    let pid = child.id().to_string();
+    // The plan file is there once the run has begun and its signals are watched.
+    let begun = || folder.join("results/small/current-plan").exists();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !begun() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::process::Command::new("sh").args(["-c", &format!("kill -INT {pid}")]).status().expect("a shell is there");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(75));
+    let check = tegum(folder, &["table", "results/small", "--sql", "select count(*) as n from rows", "--format", "csv"]);
+    assert_eq!(check.stdout, "n\n0\n");
+}

@@ -39,6 +39,13 @@ fn every_experiment_of_the_project_loads_and_plans() {
 }
 
 #[test]
+fn the_experiment_of_the_readme_plans() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("it is there");
+    let yaml = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an experiment");
+    assert_eq!(plan(yaml).cells.len(), 8 * 3 * (3 + 1 + 1 + 1));
+}
+
+#[test]
 fn ids_depend_on_settings_and_not_on_their_spelling_order_or_comments() {
     let one = plan(BASE);
     let other =

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+
 use super::{BackendChoice, Failure, Outcome, backend, default_out, planned, print};
 use crate::progress::Progress;
 use crate::run::results::Results;
@@ -63,7 +65,7 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
             tracing::warn!("toy (line {line}): d_hidden {} is wider than n_features {n}: no bottleneck", toy.d_hidden);
         }
     }
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = stop_on_signals()?;
     let options = Options { out: out.clone(), shard: args.shard, stop };
     let progress = Progress::new(quiet);
     let summary = run(&plan, &columns, &*backend, &options, &progress)?;
@@ -83,6 +85,18 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     let (text, passed) = results.expectations()?;
     print(&text)?;
     Ok(if passed { 0 } else { 8 })
+}
+
+/// A flag that the first SIGINT or SIGTERM sets, so that what is published stays and exit 75 says "run again to
+/// continue"; the second one ends the process at once.
+fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
+        signal_hook::flag::register_conditional_shutdown(signal, code, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+            .map_err(|e| Failure::new(5, format!("signals cannot be watched: {e}")))?;
+    }
+    Ok(stop)
 }
 
 fn told(summary: &Summary) -> String {

@@ -24,6 +24,7 @@ use crate::spec::output::WeightsSection;
 use crate::store::{self, Column, Kind, PlanRecord, Store, StoreError, Value};
 use chunk::Bench;
 use columns::ScoreColumn;
+use record::CellRecord;
 
 /// How a run is carried out; nothing here changes a row.
 pub struct Options {
@@ -133,10 +134,10 @@ pub fn run(
     let state = store::Progress::of(&record, &plan.ids, &scan)?;
     let chunks = plan.chunks();
     let mine = |chunk: usize| chunk as u64 % options.shard.1 == options.shard.0;
-    let todo: Vec<(usize, Vec<usize>)> = (0..chunks.len())
+    let todo: Vec<Todo> = (0..chunks.len())
         .filter(|chunk| mine(*chunk))
         .map(|chunk| (chunk, state.missing(&record, chunk as u64).iter().map(|i| *i as usize).collect()))
-        .filter(|(_, missing): &(usize, Vec<usize>)| !missing.is_empty())
+        .filter(|(_, missing): &Todo| !missing.is_empty())
         .collect();
     let mut summary = Summary {
         cells: plan.cells.len() as u64,
@@ -151,23 +152,27 @@ pub fn run(
     let watch = Stoppable { progress, stop: &options.stop };
     let trace_every = plan.document.experiment.save.trace.every;
     let bench = Bench { plan, columns, backend, watch: &watch, folder: &plan.document.folder(), trace_every };
-    for (chunk, missing) in todo {
-        if options.stop.load(Ordering::Relaxed) {
-            summary.stopped = true;
-            break;
-        }
-        let Some(records) = bench.compute(&missing).map_err(RunError::Input)? else {
+    for wave in waves(plan, &todo) {
+        let cells: Vec<usize> = wave.iter().flat_map(|(_, missing)| missing.iter().copied()).collect();
+        let records = match options.stop.load(Ordering::Relaxed) {
+            true => None,
+            false => bench.compute(&cells).map_err(RunError::Input)?,
+        };
+        let Some(records) = records else {
             summary.stopped = true;
             break;
         };
-        for record in &records {
-            summary.diverged += (record.status == store::Status::Diverged) as u64;
-            summary.degenerate += (record.status == store::Status::Degenerate) as u64;
+        let mut records = records.into_iter();
+        for (chunk, missing) in wave {
+            let records: Vec<CellRecord> = records.by_ref().take(missing.len()).collect();
+            let count = |status| records.iter().filter(|r| r.status == status).count() as u64;
+            summary.diverged += count(store::Status::Diverged);
+            summary.degenerate += count(store::Status::Degenerate);
+            summary.computed += records.len() as u64;
+            let result = tables::chunk_result(plan, *chunk as u64, records, &algorithms, keep(plan))?;
+            store.publish(&result)?;
+            progress.cells_done(missing.len() as u64);
         }
-        summary.computed += records.len() as u64;
-        let result = tables::chunk_result(plan, chunk as u64, records, &algorithms, keep(plan))?;
-        store.publish(&result)?;
-        progress.cells_done(missing.len() as u64);
     }
     progress.end();
     summary.seconds = start.elapsed().as_secs_f64();
@@ -177,12 +182,30 @@ pub fn run(
     Ok(summary)
 }
 
+/// A chunk's number and the plan indices of its cells that have to be computed.
+type Todo = (usize, Vec<usize>);
+
+/// Chunks to compute together: large models make chunks of one stem, which alone would keep one thread busy.
+fn waves<'a>(plan: &Plan, todo: &'a [Todo]) -> Vec<&'a [Todo]> {
+    let enough = 2 * rayon::current_num_threads();
+    let stems = |cells: &[usize]| cells.chunk_by(|a, b| plan.same_stem(*a, *b)).count();
+    let (mut waves, mut first, mut in_wave) = (Vec::new(), 0, 0);
+    for (at, (_, cells)) in todo.iter().enumerate() {
+        in_wave += stems(cells);
+        if in_wave >= enough || at + 1 == todo.len() {
+            waves.push(&todo[first..=at]);
+            (first, in_wave) = (at + 1, 0);
+        }
+    }
+    waves
+}
+
 fn keep(plan: &Plan) -> &WeightsSection {
     &plan.document.experiment.save.weights
 }
 
 /// Model-steps of the cells to compute, for the progress bar.
-fn steps_of(plan: &Plan, todo: &[(usize, Vec<usize>)]) -> u64 {
+fn steps_of(plan: &Plan, todo: &[Todo]) -> u64 {
     let mut steps = 0;
     for (_, cells) in todo {
         for (n, index) in cells.iter().enumerate() {
