@@ -12,7 +12,7 @@ done_early=0
 for i in $(seq "$kills"); do
   "$tegum" --quiet run "$experiment" --out "$out/killed" > /dev/null &
   pid=$!
-  sleep "0.$(printf '%03d' $((RANDOM % 900)))"
+  sleep "0.$(printf '%03d' $((RANDOM % 600)))"
   if ! kill -9 "$pid" 2> /dev/null; then
     # It finished between two kills: begin again, so that every kill hits a running process.
     done_early=$((done_early + 1))
@@ -22,6 +22,7 @@ for i in $(seq "$kills"); do
 done
 "$tegum" --quiet run "$experiment" --out "$out/killed" > /dev/null
 a=$(rows "$out/whole") b=$(rows "$out/killed")
-quarantined=$(find "$out/killed/quarantine" -type f 2> /dev/null | wc -l)
+quarantined=0
+[ -d "$out/killed/quarantine" ] && quarantined=$(find "$out/killed/quarantine" -type f | wc -l)
 echo "$kills kills ($done_early runs had finished), $quarantined files set aside, rows $([ "$a" = "$b" ] && echo equal || echo DIFFER)"
 [ "$a" = "$b" ]

@@ -89,6 +89,7 @@ fn an_interrupted_run_says_so_and_the_same_command_continues() {
     std::process::Command::new("sh").args(["-c", &format!("kill -INT {pid}")]).status().expect("a shell is there");
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(75));
-    let check = tegum(folder, &["table", "results/small", "--sql", "select count(*) as n from rows", "--format", "csv"]);
+    let check =
+        tegum(folder, &["table", "results/small", "--sql", "select count(*) as n from rows", "--format", "csv"]);
     assert_eq!(check.stdout, "n\n0\n");
 }

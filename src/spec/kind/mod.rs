@@ -1,0 +1,106 @@
+//! What a value may be: one [`Kind`] for each sort of value, which reads it, describes it and writes it canonically.
+//!
+//! The readers, `tegum explain` and `tegum schema` all come from here, so they cannot disagree. A reader that finds
+//! something wrong notes it with its place and goes on, so that one run shows every error of a file.
+
+use serde_json::Value as Json;
+
+use super::diagnostic::{Diagnostic, Place};
+use super::node::Node;
+
+mod declare;
+mod list;
+mod scalar;
+
+pub(crate) use declare::{choice, record};
+pub use declare::{default_node, entries, nothing_more, one_key};
+pub use list::{Interval, ListOf, Maybe, OneOrMore};
+pub use scalar::{Beta, Count, Flag, Name, NonNegative, Number, Positive, Share, Text, Whole};
+
+/// Collects what is wrong while a tree is read.
+#[derive(Debug, Default)]
+pub struct Reader {
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Reader {
+    pub fn error(&mut self, place: Place, message: impl Into<String>, help: impl Into<Option<String>>) {
+        let diagnostic = Diagnostic { place, message: message.into(), help: help.into() };
+        // The same value is read again for every cell that holds it: one complaint is enough.
+        if !self.diagnostics.contains(&diagnostic) {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// "expected X, got Y", and nothing read.
+    pub fn expected<T>(&mut self, node: &Node, what: &str, help: Option<String>) -> Option<T> {
+        self.error(node.place, format!("expected {what}, got {}", node.describe()), help);
+        None
+    }
+}
+
+/// A sort of value.
+pub trait Kind {
+    type Out;
+    /// None after what is wrong has been noted.
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self::Out>;
+    fn shape() -> Shape;
+    /// Everything that can change a row, with defaults filled in: what cell ids are made of.
+    fn canonical(out: &Self::Out) -> Json;
+}
+
+/// What a value may look like, for `explain`, the schema and suggestions.
+#[derive(Clone, Debug)]
+pub enum Shape {
+    /// JSON type, words for it, least and greatest value.
+    Leaf {
+        json: &'static str,
+        words: &'static str,
+        least: Option<f64>,
+        greatest: Option<f64>,
+    },
+    List(Box<Shape>),
+    /// Two numbers.
+    Pair(Box<Shape>),
+    /// May be left out or null.
+    Maybe(Box<Shape>),
+    Record(Record),
+    Choice(Choice),
+    /// Free keys.
+    Map(Box<Shape>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub doc: &'static str,
+    pub fields: Vec<Field>,
+    pub later: &'static [&'static str],
+}
+
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// As it would be written; none: the key must be given.
+    pub default: Option<&'static str>,
+    /// For a key that must be given: what one might write.
+    pub example: &'static str,
+    pub shape: fn() -> Shape,
+}
+
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub doc: &'static str,
+    /// Shapes accepted without a key, such as a bare number.
+    pub bare: Vec<Shape>,
+    pub options: Vec<Alternative>,
+    pub later: &'static [&'static str],
+}
+
+#[derive(Clone, Debug)]
+pub struct Alternative {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// None: the name alone says it all.
+    pub shape: Option<fn() -> Shape>,
+}
