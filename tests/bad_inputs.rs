@@ -67,7 +67,7 @@ rows! {
     row_38_not_a_number: with("").replace("0.1", ".nan"), ["x.yaml:2:43:", "must be finite"];
     row_39_infinity: with("").replace("0.1", "1e999"), ["must be finite"];
     row_40_below_single_precision: with("").replace("0.1", "1e-60"), ["would become 0 in single precision"];
-    row_41_negative_width: with("").replace("d_hidden: 2", "d_hidden: -2"), ["-2 is out of range", "1 or more"];
+    row_41_negative_width: with("").replace("d_hidden: 2", "d_hidden: -2"), ["-2 is out of range", "from 1 to"];
     row_42_zero_features: with("").replace("n_features: 4", "n_features: 0"), ["x.yaml:2:20: 0 is out of range"];
     row_42_zero_seeds: with("seeds: 0\n"), ["x.yaml:4:8: 0 is out of range"];
     row_43_whole_number_too_large: with("").replace("d_hidden: 2", "d_hidden: 99999999999999999999"), ["is out of range"];
@@ -95,6 +95,15 @@ rows! {
     row_67_unknown_score: with("score: [los]\n"), ["x.yaml:4:9: unknown score `los`", "did you mean `loss`?"];
     row_68_score_without_a_dictionary: with("score: [mcc]\n"), ["x.yaml:4:9: `mcc` needs a dictionary"];
     row_79_name_is_a_path: with("").replace("name: a", "name: ../a"), ["x.yaml:1:7:", "cannot be a name"];
+    a_figure_of_no_column: with("figures: [{curve: {x: seed, y: los}}]\n"), ["x.yaml:4:11: figure", "no column `los`", "did you mean `loss`"];
+    an_expectation_of_no_column: with("expect: [{claim: c, value: avg(los), at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
+    an_expectation_that_does_not_parse: with("expect: [{claim: c, value: \"avg(loss\", at_least: 0}]\n"), ["x.yaml:4:10: expectation"];
+    equal_methods: with("sae: [{topk: {n_latents: 4, k: 1}}, {name: b, topk: {n_latents: 4, k: 1}}]\n"), ["two cells are the same"];
+    baselines_are_not_trained: with("baselines: [{random: {n_latents: 3}, train: {lr: 1}}]\n"), ["a baseline is not trained"];
+    swept_oracle_above_the_features: with("baselines: [{oracle: {k: 1}}]\nsweep: {baselines.oracle.k: [1, 9]}\n"), ["k = 9 is greater than n_features = 4"];
+    curves_do_not_go_with_groups: with("").replace("0.1}", "{geometric: 0.5}, groups: [{together: [0, 1]}]}"), ["the members of a group"];
+    negative_importance: with("").replace("d_hidden: 2", "d_hidden: 2, importance: -1"), ["-1 is out of range: importance"];
+    probabilities_have_an_upper_bound: with("").replace("0.1", "{folded_normal: {mean: 5}}"), ["has no upper bound"];
     not_built_yet_is_said: with("").replace("0.1}", "0.1, hierarchy: {roots: 3}}"), ["`hierarchy` is part of the language but not built yet"];
 }
 

@@ -20,7 +20,6 @@ fn run(folder: &Path, arguments: &[&str]) {
 #[test]
 fn threads_and_shards_do_not_change_a_bit() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // Long enough an estimate for several chunks: a batch of evaluation samples weighs as training does.
     write(folder.path(), "small.yaml", SMALL);
     let folder = folder.path();
     run(folder, &["--threads", "1", "--out", "one"]);
@@ -34,21 +33,35 @@ fn threads_and_shards_do_not_change_a_bit() {
 }
 
 #[test]
-fn an_experiment_of_several_chunks_is_the_same_in_two_shards() {
+fn an_experiment_of_several_chunks_is_the_same_in_shards_and_after_kills() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // 6,000 tiny cells: chunks hold at most 5,000.
-    let text = "name: many\nseeds: 600\ndata: {n_features: 2, firing_probability: 0.5}\n\
+    // 20,000 tiny cells: chunks hold at most 5,000.
+    let text = "name: many\nseeds: 2000\ndata: {n_features: 2, firing_probability: 0.5}\n\
                 toy: {d_hidden: 1, train: {steps: 2, batch_size: 16}}\nscore: [loss, norm_0]\nevaluate: {samples: 16}\n\
                 save: {features: false}\nsweep: {data.firing_probability: {log: [0.1, 1, 10]}}\n";
     write(folder.path(), "small.yaml", text);
     let folder = folder.path();
+    assert!(tegum(folder, &["check", "small.yaml"]).stdout.contains("20000 cells in 4 chunks"));
+    let start = Instant::now();
     run(folder, &["--out", "whole"]);
+    let duration = start.elapsed();
+    let whole = rows(folder, "whole");
+    assert_eq!(whole.lines().count(), 20_001);
     for shard in ["0/3", "1/3", "2/3"] {
         run(folder, &["--shard", shard, "--out", "parts"]);
     }
-    let whole = rows(folder, "whole");
-    assert_eq!(whole.lines().count(), 6001);
     assert_eq!(whole, rows(folder, "parts"));
+    // One shard first, so that the killed runs begin with some chunks done and others missing.
+    run(folder, &["--shard", "1/4", "--out", "killed"]);
+    for tenth in [2, 5, 8] {
+        let mut child = command(folder, &["run", "small.yaml", "--out", "killed"]);
+        let mut child = child.stdout(std::process::Stdio::null()).spawn().expect("the binary starts");
+        std::thread::sleep(duration.mul_f64(tenth as f64 / 10.0));
+        child.kill().expect("it is ours to kill");
+        child.wait().expect("it ends");
+    }
+    run(folder, &["--out", "killed"]);
+    assert_eq!(whole, rows(folder, "killed"));
 }
 
 #[test]

@@ -22,6 +22,9 @@ fn cases() -> Vec<PathBuf> {
 /// The program prints f64 exactly; the arrays are f32 and summed in f64, so both agree far below this.
 const TOLERANCE: f64 = 1e-5;
 
+/// Not built yet; left out, never wrong.
+const LATER: [&str; 3] = ["causal_faithfulness", "steering_specificity", "hedging"];
+
 fn agree(name: &str, got: &Value, expected: &Value) {
     match (got, expected) {
         (Value::Number(got), Value::Number(expected)) => {
@@ -61,19 +64,17 @@ fn score_agrees_with_the_independent_implementation_on_every_case() {
         let got: Value = serde_json::from_str(&answer.stdout).expect("JSON");
         let expected = std::fs::read_to_string(case.join("expected.json")).expect("expected values");
         let expected: Value = serde_json::from_str(&expected).expect("JSON");
-        let mut compared = 0;
-        for (score, value) in got["scores"].as_object().expect("scores by name") {
-            agree(&format!("{name} {score}"), value, &expected["scores"][score]);
-            compared += 1;
-        }
-        for (vector, values) in got["vectors"].as_object().expect("vectors by name") {
-            agree(&format!("{name} {vector}"), values, &expected["vectors"][vector]);
+        for part in ["scores", "vectors"] {
+            for (score, value) in expected[part].as_object().expect("values by name") {
+                if !LATER.contains(&score.as_str()) {
+                    agree(&format!("{name} {score}"), &got[part][score], value);
+                }
+            }
         }
         for table in ["matching", "belongs_to", "sets"] {
             if let Some(found) = got.get(table) {
                 agree(&format!("{name} {table}"), found, &expected[table]);
             }
         }
-        assert!(compared >= 7, "{name}: only {compared} scores");
     }
 }

@@ -92,6 +92,10 @@ fn fixed_dictionaries_come_from_files_too() {
     let file = write(folder.path(), "file.yaml", text);
     let answer = tegum(folder.path(), &["run", &file]);
     assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    let cells = tegum(folder.path(), &["table", "results/file", "--select", "cell", "--format", "csv"]).stdout;
+    let cell = cells.lines().nth(1).expect("a cell");
+    let export = tegum(folder.path(), &["export", "results/file", "--cell", cell, "-o", "w.safetensors"]);
+    assert_eq!(export.code, 0, "{}", export.stderr);
     let missing = write(
         folder.path(),
         "missing.yaml",
@@ -99,4 +103,17 @@ fn fixed_dictionaries_come_from_files_too() {
     );
     let answer = tegum(folder.path(), &["run", &missing]);
     assert!(answer.code == 3 && answer.stderr.contains("nowhere.npy"), "{}", answer.stderr);
+}
+
+#[test]
+fn figures_are_drawn_over_means_of_seeds() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(
+        folder.path(),
+        "small.yaml",
+        &format!("{}reduce: {{seeds: mean}}\n", SMALL.replace("equals: 32", "equals: 16")),
+    );
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    assert!(folder.path().join("results/small/recovery.png").is_file());
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{Outcome, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::Plan;
+use crate::run::questions;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -21,6 +22,7 @@ const SPEED: f64 = 2.5e10;
 
 pub fn carry_out(args: &Args) -> Outcome {
     let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;
+    questions::check(&plan, &columns)?;
     let experiment = &plan.document.experiment;
     let mut text = format!(
         "{}: {} cells in {} chunks, plan {}\n",

@@ -66,7 +66,10 @@ type Tensors = BTreeMap<String, ArrayD<f32>>;
 
 fn find(results: &Results, text: &str) -> Result<(usize, CellId), Failure> {
     let Some(plan) = &results.plan else {
-        return Err(Failure::new(3, "this run was computed by another version of tegum, which has to export it"));
+        return Err(Failure::new(
+            3,
+            "the plan of this run cannot be laid out again: another version of tegum computed it, or its input file is gone",
+        ));
     };
     let wanted = text.to_lowercase();
     let mut matching = plan.ids.iter().enumerate().filter(|(_, id)| id.to_string().starts_with(&wanted));

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::{BackendChoice, Failure, Outcome, backend, default_out, planned, print};
 use crate::progress::Progress;
 use crate::run::results::Results;
-use crate::run::{Options, Summary, run};
+use crate::run::{Options, Summary, questions, run};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -65,12 +65,16 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
             tracing::warn!("toy (line {line}): d_hidden {} is wider than n_features {n}: no bottleneck", toy.d_hidden);
         }
     }
+    questions::check(&plan, &columns)?;
     let stop = stop_on_signals()?;
     let options = Options { out: out.clone(), shard: args.shard, stop };
     let progress = Progress::new(quiet);
     let summary = run(&plan, &columns, &*backend, &options, &progress)?;
-    print(&told(&summary))?;
+    if !quiet {
+        print(&told(&summary))?;
+    }
     if summary.stopped {
+        eprintln!("stopped; what was published stays, and the same command continues");
         return Ok(75);
     }
     if summary.already + summary.computed < summary.cells {
@@ -80,7 +84,9 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     }
     let results = Results::of_plan(&out, plan, columns, backend.profile())?;
     for path in results.draw(None, None, &out)? {
-        print(&format!("drew {}\n", path.display()))?;
+        if !quiet {
+            print(&format!("drew {}\n", path.display()))?;
+        }
     }
     let (text, passed) = results.expectations()?;
     print(&text)?;

@@ -55,7 +55,7 @@ fn quote_paths(condition: &str) -> (String, Vec<String>) {
         }
         let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.' || c == '*')).unwrap_or(rest.len());
         let word = &rest[..end];
-        if roots.iter().any(|root| word.starts_with(root)) {
+        if word == "label" || roots.iter().any(|root| word.starts_with(root)) {
             out.push_str(&format!("\"{word}\""));
             if !paths.iter().any(|p| p == word) {
                 paths.push(word.to_owned());
@@ -82,6 +82,10 @@ fn column(plan: &Plan, path: &str) -> Result<Series, Option<String>> {
             let words: Vec<Option<&str>> = values.iter().map(word).collect();
             Series::new(path.into(), words)
         });
+    }
+    let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+    if let Some(axis) = plan.columns.iter().find(|c| below(path, &c.name) || below(&c.name, path)) {
+        return Err(Some(format!("the axis `{}` sets it as a whole or in part: name the axis", axis.name)));
     }
     let fixed = Experiment::canonical(&plan.document.experiment);
     let found = path.split('.').try_fold(&fixed, |node, key| node.get(key));
@@ -132,7 +136,7 @@ mod tests {
     #[test]
     fn dotted_paths_are_quoted_outside_quotes_only() {
         let (quoted, paths) = quote_paths("toy.d_hidden > data.n_features and label = 'toy.d' or \"sae.topk.k\" < 1.5");
-        assert_eq!(quoted, "\"toy.d_hidden\" > \"data.n_features\" and label = 'toy.d' or \"sae.topk.k\" < 1.5");
-        assert_eq!(paths, ["toy.d_hidden", "data.n_features", "sae.topk.k"]);
+        assert_eq!(quoted, "\"toy.d_hidden\" > \"data.n_features\" and \"label\" = 'toy.d' or \"sae.topk.k\" < 1.5");
+        assert_eq!(paths, ["toy.d_hidden", "data.n_features", "label", "sae.topk.k"]);
     }
 }

@@ -129,6 +129,7 @@ impl Plan {
         plan.lay_out();
         exclude::apply(&mut plan)?;
         plan.name_cells(versions);
+        plan.refuse_equal_cells()?;
         Ok(plan)
     }
 
@@ -170,6 +171,31 @@ impl Plan {
             id::cell_id(&parts, seeds[cell.seed as usize], versions.algorithms, versions.profile)
         });
         self.ids = ids.collect();
+    }
+
+    /// Two cells with the same settings would be one row.
+    fn refuse_equal_cells(&self) -> Result<(), SpecError> {
+        let mut order: Vec<(CellId, usize)> = self.ids.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        let Some(pair) = order.windows(2).find(|pair| pair[0].0 == pair[1].0) else { return Ok(()) };
+        let told = |index: usize| {
+            let cell = self.cells[index];
+            let mut words: Vec<String> = (self.columns.iter())
+                .filter_map(|column| match self.axis_value(column, cell) {
+                    AxisValue::Null => None,
+                    AxisValue::Int(v) => Some(format!("{} = {v}", column.name)),
+                    AxisValue::Float(v) => Some(format!("{} = {v}", column.name)),
+                    AxisValue::Text(v) => Some(format!("{} = {v}", column.name)),
+                })
+                .collect();
+            words.extend(self.method_name(cell).map(str::to_owned));
+            words.join(", ")
+        };
+        let key = ["sweep", "zip", "sae", "baselines"].into_iter().find_map(|key| self.document.root.get(key));
+        let place = key.map_or(self.document.root.place, |n| n.place);
+        let message = format!("two cells are the same: ({}) and ({})", told(pair[0].1), told(pair[1].1));
+        let help = "an axis is overridden by another setting, or two methods have equal settings: leave one out";
+        Err(self.document.error(vec![Diagnostic { place, message, help: Some(help.to_owned()) }]))
     }
 
     /// Facts of the parts of a cell: world, toy model, evaluation, method.
@@ -254,13 +280,14 @@ impl Plan {
                 reader.error(place, message, Some("give one entry per feature, a number, or a curve".to_owned()));
             }
             let d_hidden = toy.map_or(data.d_hidden, |t| t.d_hidden);
-            for (table, method) in self.tables.methods.iter().zip(&self.methods) {
+            for (axes, method) in self.variant_axes.iter().zip(&self.methods) {
                 let Method::Baseline(i) = method else { continue };
-                let _ = table;
-                let Some(entry) = parts::read_baseline(&self.document, *i, &choice, &mut reader) else { continue };
-                let node = self.document.part(Part::Baseline(*i), &choice);
-                if let Some(node) = node {
-                    check::baseline(&entry, &node, data.n_features, d_hidden, &mut reader);
+                for variant in 0..self.product(axes) {
+                    spread(variant, axes, &self.lengths, &mut choice);
+                    let entry = parts::read_baseline(&self.document, *i, &choice, &mut reader);
+                    if let Some((entry, node)) = entry.zip(self.document.part(Part::Baseline(*i), &choice)) {
+                        check::baseline(&entry, &node, data.n_features, d_hidden, &mut reader);
+                    }
                 }
             }
             if !reader.diagnostics.is_empty() {

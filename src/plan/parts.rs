@@ -83,7 +83,10 @@ pub fn read_data(document: &Document, choice: &[usize], reader: &mut Reader) -> 
 }
 
 pub fn read_toy(document: &Document, choice: &[usize], reader: &mut Reader) -> Option<ToySection> {
-    ToySection::read(&document.part(Part::Toy, choice)?, reader)
+    let node = document.part(Part::Toy, choice)?;
+    let section = ToySection::read(&node, reader)?;
+    check::toy(&section, &node, reader);
+    Some(section)
 }
 
 pub fn read_evaluate(document: &Document, choice: &[usize], reader: &mut Reader) -> Option<EvaluateSection> {
@@ -148,7 +151,19 @@ fn touching(document: &Document, method: Method, parts: &[Part]) -> Vec<usize> {
                 .flatten()
                 .any(|t| t.part == Part::Sae(0) && t.path.last().is_some_and(|k| k == "n_latents"))
     };
-    (0..document.axes.len()).filter(|&a| parts.iter().any(|p| document.touches(a, *p)) || widths(a)).collect()
+    // A key that an entry sets for itself is out of reach of an axis on `sae_train`.
+    let shielded = |key: Option<&String>| match method {
+        Method::Sae(i) => {
+            let own = document.experiment.sae[i].train.as_ref();
+            own.zip(key).is_some_and(|(train, key)| train.get(key).is_some())
+        }
+        _ => false,
+    };
+    let touches = |axis: usize, part: Part| {
+        let mut targets = document.targets[axis].iter().flatten().filter(|t| t.part == part);
+        targets.any(|t| part != Part::SaeTrain || !shielded(t.path.first()))
+    };
+    (0..document.axes.len()).filter(|&a| parts.iter().any(|p| touches(a, *p)) || widths(a)).collect()
 }
 
 /// Builds the table of one part, in parallel; errors of all combinations are gathered.
@@ -259,10 +274,13 @@ fn with_contents(document: &Document, section: &DataSection, choice: &[usize], r
         return Some(canonical);
     };
     // `file.safetensors:name` picks one of several tensors.
-    let path = name.rsplit_once(".safetensors:").map_or(name.clone(), |(stem, _)| format!("{stem}.safetensors"));
+    let (path, tensor) = name
+        .rsplit_once(".safetensors:")
+        .map_or((name.clone(), None), |(stem, tensor)| (format!("{stem}.safetensors"), Some(tensor)));
     match std::fs::read(document.folder().join(path)) {
         Ok(bytes) => {
-            canonical["dictionary"]["vectors"] = json!({ "file": blake3::hash(&bytes).to_hex().as_str() });
+            let content = blake3::hash(&bytes).to_hex();
+            canonical["dictionary"]["vectors"] = json!({ "file": content.as_str(), "tensor": tensor });
             Some(canonical)
         }
         Err(error) => {

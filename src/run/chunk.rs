@@ -141,7 +141,7 @@ impl Bench<'_> {
         let Some(source) = trained.source else {
             let record = |cell: &usize| {
                 let end = toy_end.expect("only a diverged toy model leaves a stem without a source");
-                CellRecord::diverged(*cell, "toy", end, self.columns.len(), trained.toy.as_ref())
+                CellRecord::diverged(*cell, "toy", end, self.columns.len(), trained.toy.as_ref(), vec![])
             };
             return stem.cells.iter().map(record).collect();
         };
@@ -153,8 +153,9 @@ impl Bench<'_> {
         cells
             .into_par_iter()
             .map(|((index, section), sae)| {
-                if let Some(SaeOutcome { end: end @ TrainingEnd::Diverged { .. }, .. }) = &sae {
-                    return CellRecord::diverged(*index, "sae", end, self.columns.len(), trained.toy.as_ref());
+                if let Some(SaeOutcome { end: end @ TrainingEnd::Diverged { .. }, trace, .. }) = &sae {
+                    let trace = trace.clone();
+                    return CellRecord::diverged(*index, "sae", end, self.columns.len(), trained.toy.as_ref(), trace);
                 }
                 let (coder, trace) = match sae {
                     Some(outcome) => (Some(outcome.coder), outcome.trace),

@@ -27,6 +27,9 @@ impl ScoreColumn {
     }
 }
 
+/// Vector scores that the table `features` has for every cell.
+pub const SIDE_VECTORS: [&str; 4] = ["norm", "superposition", "dimensionality", "phase"];
+
 /// What a document's cells can be scored on.
 struct Offer {
     toy: bool,
@@ -107,8 +110,12 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
             Some((definition, None)) if definition.shape == score::Shape::PerLatent => {
                 error(format!("`{name}` is a vector over latents"), Some(format!("take one entry: `{name}_0`")));
             }
-            // Vectors over features go to the table `features`, whole.
-            Some((definition, None)) if definition.is_vector() => {}
+            // These are in the table `features` anyway.
+            Some((definition, None)) if SIDE_VECTORS.contains(&definition.name) => {}
+            Some((definition, None)) if definition.is_vector() => {
+                let help = format!("take entries: `{0}_0`, `{0}_last`", definition.name);
+                error(format!("`{name}` is a vector over features"), Some(help));
+            }
             Some((definition, index)) => {
                 if let Some(Index::At(at)) = index
                     && definition.shape == score::Shape::PerFeature

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::columns::ScoreColumn;
+use super::columns::{SIDE_VECTORS, ScoreColumn};
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::simd::Isa;
 use crate::data::World;
@@ -102,7 +102,8 @@ impl Evaluation {
         };
         // The side table shows every feature's geometry and its matched latent.
         let mut wanted: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
-        wanted.extend(["norm", "superposition", "dimensionality", "phase", "matching"]);
+        wanted.extend(SIDE_VECTORS);
+        wanted.push("matching");
         let scores = score::evaluate(&arrays, Some(&wanted));
         let (mut values, mut undefined) = (Vec::with_capacity(columns.len()), Vec::new());
         for column in columns {

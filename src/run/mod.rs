@@ -1,6 +1,6 @@
 //! The whole program: a plan's missing cells are trained, scored and published, chunk by chunk.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,6 +10,7 @@ use serde_json::json;
 pub mod chunk;
 pub mod columns;
 pub mod evaluation;
+pub mod questions;
 pub mod record;
 pub mod results;
 pub mod tables;
@@ -18,6 +19,7 @@ use crate::backend::{Backend, Watch};
 use crate::plan::chunk::Chunk;
 use crate::plan::{AxisKind, AxisValue, Plan};
 use crate::progress::Progress;
+use crate::spec::data::VectorsSection;
 use crate::spec::diagnostic::SpecError;
 use crate::spec::node::Node;
 use crate::spec::output::WeightsSection;
@@ -131,6 +133,7 @@ pub fn run(
     let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), &record)?;
     let scan = store.scan()?;
     store.remove_stale(&scan);
+    keep_inputs(plan, &options.out)?;
     let state = store::Progress::of(&record, &plan.ids, &scan)?;
     let chunks = plan.chunks();
     let mine = |chunk: usize| chunk as u64 % options.shard.1 == options.shard.0;
@@ -175,11 +178,31 @@ pub fn run(
         }
     }
     progress.end();
+    // Another process may have computed the rest meanwhile.
+    if !summary.stopped && summary.already + summary.computed < summary.cells {
+        summary.already = store::Progress::of(&record, &plan.ids, &store.scan()?)?.done - summary.computed;
+    }
     summary.seconds = start.elapsed().as_secs_f64();
     if summary.computed > 0 {
         store.write_provenance(&provenance(&summary, backend, &chunks, options))?;
     }
     Ok(summary)
+}
+
+/// Copies the file that the world names beside the kept spec, where the same relative name finds it again.
+fn keep_inputs(plan: &Plan, out: &Path) -> Result<(), RunError> {
+    let vectors = plan.document.experiment.data.dictionary.as_ref().map(|d| &d.vectors);
+    let Some(VectorsSection::File(name)) = vectors else { return Ok(()) };
+    let name = name.rsplit_once(".safetensors:").map_or(name.clone(), |(stem, _)| format!("{stem}.safetensors"));
+    let inside = Path::new(&name).components().all(|c| matches!(c, Component::Normal(_)));
+    let (from, to) = (plan.document.folder().join(&name), out.join(&name));
+    // An absolute name is found as it is; one that leads out of the folder is left where it is.
+    if !inside || to.exists() && std::fs::read(&from).ok() == std::fs::read(&to).ok() {
+        return Ok(());
+    }
+    let fail = |error: std::io::Error| RunError::Input(format!("{}: {error}", to.display()));
+    std::fs::create_dir_all(to.parent().unwrap_or(out)).map_err(fail)?;
+    std::fs::copy(&from, &to).map(|_| ()).map_err(fail)
 }
 
 /// A chunk's number and the plan indices of its cells that have to be computed.

@@ -33,6 +33,7 @@ impl CellRecord {
         end: &TrainingEnd,
         columns: usize,
         toy: Option<&ToyOutcome>,
+        sae_trace: Vec<SaeTrace>,
     ) -> CellRecord {
         let (detail, steps_done) = match end {
             TrainingEnd::Diverged { step, last_loss, tensor } => (
@@ -49,7 +50,7 @@ impl CellRecord {
             values: vec![Value::Null; columns],
             features: vec![],
             toy_trace: toy.map_or(vec![], |t| t.trace.clone()),
-            sae_trace: vec![],
+            sae_trace,
             tensors: vec![],
             toy_loss: None,
         }

@@ -5,6 +5,7 @@ use super::data::{DataSection, MagnitudeSection, VectorsSection};
 use super::kind::Reader;
 use super::node::{Node, Value};
 use super::sae::{BaselineKind, Entry, SaeKind, SaeTrainSection};
+use super::toy::ToySection;
 
 /// Least and greatest value of a curve over n features (bounds for random ones).
 fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
@@ -56,7 +57,21 @@ pub fn curve(
         reader.error(place, "zipf runs from max down to min: max must be the greater", None);
     }
     let (least, greatest) = extremes(curve, n);
-    if least < range[0] || (greatest > range[1] && !matches!(curve, Curve::FoldedNormal(_))) {
+    if let Curve::Zipf(z) = curve
+        && libm::pow(n as f64, -z.exponent) == 1.0
+        && n > 1
+    {
+        reader.error(place, "zipf with this exponent is flat", Some("give a number instead of a curve".to_owned()));
+    }
+    if let (Curve::FoldedNormal(_), true) = (curve, range[1] < f64::MAX) {
+        reader.error(
+            place,
+            format!("a folded normal has no upper bound, and {what} lies in {}", interval(range)),
+            None,
+        );
+        return;
+    }
+    if least < range[0] || greatest > range[1] {
         let bad = if least < range[0] { least } else { greatest };
         reader.error(place, format!("{bad} is out of range: {what} lies in {}", interval(range)), None);
     }
@@ -72,6 +87,11 @@ pub fn data(section: &DataSection, node: &Node, reader: &mut Reader) {
     let at = |path: &[&str]| node.at(path.iter().copied());
     let p = &section.firing_probability;
     curve(p, at(&["firing_probability"]), node, n, [0.0, 1.0], "firing_probability", reader);
+    if !section.groups.is_empty() && !matches!(p, Curve::Constant(_) | Curve::List(_)) {
+        let place = at(&["firing_probability"]).unwrap_or(node).place;
+        let help = "give a number, or a list in which the members of a group have one probability".to_owned();
+        reader.error(place, "the members of a group fire with one probability, a curve gives each its own", Some(help));
+    }
     if extremes(p, n).1 == 0.0 && section.groups.is_empty() {
         let place = at(&["firing_probability"]).unwrap_or(node).place;
         reader.error(place, "no feature ever fires", Some("give a probability above 0".to_owned()));
@@ -133,6 +153,17 @@ fn groups(section: &DataSection, node: &Node, reader: &mut Reader) {
             }
         }
     }
+}
+
+/// A toy model.
+pub fn toy(section: &ToySection, node: &Node, reader: &mut Reader) {
+    let at = node.get("importance");
+    // How long a list must be is not known here, so that it is compared with itself.
+    let n = match &section.importance {
+        Curve::List(list) => list.len().max(1),
+        _ => 2,
+    };
+    curve(&section.importance, at, node, n, [0.0, f64::MAX], "importance", reader);
 }
 
 /// A sparse autoencoder with its training settings.

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::curve::Curve;
-use super::kind::{Count, Interval, Kind, ListOf, Maybe, NonNegative, Positive, Reader, Shape, Text, Whole};
+use super::kind::{Features, Interval, Kind, ListOf, Maybe, NonNegative, Positive, Reader, Shape, Text, Whole, Width};
 use super::kind::{choice, record};
 use super::node::{Node, Value};
 
@@ -11,7 +11,7 @@ record! {
     /// The world: the law of the feature activations x, and of the hidden states where no toy model makes them.
     pub struct DataSection as "data" {
         /// Number of ground-truth features.
-        n_features: usize as Count = required "40",
+        n_features: usize as Features = required "40",
         /// Probability that a feature fires: a number, a list with one entry per feature, or a curve.
         firing_probability: Curve as Curve = required "0.05",
         /// Value of a feature where it fires.
@@ -131,7 +131,7 @@ record! {
     /// A fixed dictionary: h = sum of x_i f_i + b, plus noise.
     pub struct DictionarySection as "dictionary" {
         /// Width of h.
-        d_hidden: usize as Count = required "20",
+        d_hidden: usize as Width = required "20",
         /// Directions f_i.
         vectors: VectorsSection as VectorsSection = "random",
         /// Norm of the bias b, a random direction.

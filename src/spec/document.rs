@@ -225,7 +225,7 @@ fn entry_targets(root: &Node, section: &str, keys: &[&str]) -> Result<Vec<Target
         let part = if section == "sae" { Part::Sae(i) } else { Part::Baseline(i) };
         let rest: Vec<String> = keys[2..].iter().map(|k| (*k).to_owned()).collect();
         let Some(kind) = entry_kind(item) else { continue };
-        if keys[2] == "train" {
+        if keys[2] == "train" && section == "sae" {
             targets.push(Target { part, path: rest });
         } else if keys[1] != "*" || has_field(section, kind, &keys[2..]) {
             targets.push(Target { part, path: std::iter::once(kind.to_owned()).chain(rest).collect() });
@@ -284,7 +284,11 @@ fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
     if experiment.sae.is_empty() && root.get("sae_train").is_some() {
         reader.error(place(&["sae_train"]), "`sae_train` without `sae`", Some("add an entry to `sae`".to_owned()));
     }
-    if let (crate::spec::output::ReduceRule::LowestLoss, None) = (&experiment.reduce.seeds, &experiment.toy) {
+    if let (super::output::WeightsSection::Best, None) = (&experiment.save.weights, &experiment.toy) {
+        let help = "use all, or none".to_owned();
+        reader.error(place(&["save"]), "`weights: best` speaks of the toy model's loss, and there is none", Some(help));
+    }
+    if let (super::output::ReduceRule::LowestLoss, None) = (&experiment.reduce.seeds, &experiment.toy) {
         let help = "use mean, or none".to_owned();
         reader.error(place(&["reduce"]), "lowest_loss speaks of the toy model's loss, and there is none", Some(help));
     }

@@ -53,6 +53,9 @@ record! {
     }
 }
 
+/// More seeds than this are taken for a slip.
+const MOST_SEEDS: usize = 10_000_000;
+
 /// A count n for the seeds 0 .. n - 1, or a list of seeds.
 #[derive(Debug)]
 pub struct Seeds;
@@ -61,7 +64,12 @@ impl Kind for Seeds {
     type Out = Vec<u64>;
     fn read(node: &Node, reader: &mut Reader) -> Option<Vec<u64>> {
         let Value::List(items) = &node.value else {
-            return Count::read(node, reader).map(|n| (0..n as u64).collect());
+            let count = Count::read(node, reader)?;
+            if count > MOST_SEEDS {
+                reader.error(node.place, format!("{count} seeds; at most {MOST_SEEDS}"), None);
+                return None;
+            }
+            return Some((0..count as u64).collect());
         };
         let read: Vec<Option<u64>> = items.iter().map(|item| seed(item, reader)).collect();
         let seeds: Vec<u64> = read.into_iter().collect::<Option<_>>()?;
@@ -112,28 +120,9 @@ impl Kind for Raw {
         Some(node.clone())
     }
     fn shape() -> Shape {
-        let axis = super::kind::Choice {
-            doc: "values of an axis",
-            bare: vec![Shape::Map(Box::new(any())), Shape::List(Box::new(any()))],
-            options: vec![],
-            later: &[],
-        };
-        Shape::Choice(axis)
+        Shape::Any { words: "axes: paths with their values" }
     }
     fn canonical(_: &Node) -> Json {
         Json::Null
     }
-}
-
-fn any() -> Shape {
-    Shape::Choice(super::kind::Choice {
-        doc: "anything",
-        bare: vec![
-            Shape::Leaf { json: "string", words: "a value", least: None, greatest: None },
-            Shape::List(Box::new(Shape::Leaf { json: "string", words: "a value", least: None, greatest: None })),
-            Shape::Map(Box::new(Shape::Leaf { json: "string", words: "a value", least: None, greatest: None })),
-        ],
-        options: vec![],
-        later: &[],
-    })
 }

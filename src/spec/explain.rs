@@ -58,7 +58,8 @@ fn walk(shape: &Shape, path: &str, depth: usize, out: &mut String) {
             }
         }
         Shape::List(inner) | Shape::Maybe(inner) => walk(inner, path, depth, out),
-        Shape::Leaf { .. } | Shape::Pair(_) | Shape::Map(_) => {}
+        Shape::Entry { kinds, .. } => walk(kinds, path, depth, out),
+        Shape::Leaf { .. } | Shape::Pair(_) | Shape::Any { .. } => {}
     }
 }
 
@@ -69,6 +70,12 @@ struct Found {
     shape: Shape,
 }
 
+impl Found {
+    fn of(doc: &'static str, default: Option<&'static str>, shape: Shape) -> Found {
+        Found { doc, default, is_field: true, shape }
+    }
+}
+
 /// Walks down a path; lists and "may be none" are looked through.
 fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, String> {
     let Some((key, rest)) = keys.split_first() else {
@@ -76,7 +83,15 @@ fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, Stri
     };
     match shape {
         Shape::List(inner) | Shape::Maybe(inner) => find(inner, keys, here),
-        Shape::Map(inner) => find(inner, rest, here),
+        Shape::Entry { kinds, trained } => match *key {
+            "name" => find(&text(), rest, Some(Found::of("What rows call this entry.", Some("its kind"), text()))),
+            "train" if *trained => {
+                let train = super::sae::SaeTrainSection::shape();
+                let doc = "Settings of `sae_train` that this entry overrides.";
+                find(&train.clone(), rest, Some(Found::of(doc, Some("{}"), train)))
+            }
+            _ => find(kinds, keys, here),
+        },
         Shape::Record(record) => match record.fields.iter().find(|f| f.name == *key) {
             Some(field) => {
                 let found = Found { doc: field.doc, default: field.default, is_field: true, shape: (field.shape)() };
@@ -99,7 +114,7 @@ fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, Stri
             }
             None => Err(not_here(key, choice.options.iter().map(|o| o.name).collect(), choice.later)),
         },
-        Shape::Leaf { .. } | Shape::Pair(_) => Err(format!("nothing below it is called `{key}`")),
+        Shape::Leaf { .. } | Shape::Pair(_) | Shape::Any { .. } => Err(format!("nothing below it is called `{key}`")),
     }
 }
 
@@ -128,7 +143,15 @@ fn describe(shape: &Shape, depth: usize, out: &mut String) {
             describe(inner, depth + 1, out);
         }
         Shape::Maybe(inner) => describe(inner, depth, out),
-        Shape::List(inner) | Shape::Map(inner) => {
+        Shape::Any { words } => {
+            let _ = writeln!(out, "{pad}{words}");
+        }
+        Shape::Entry { kinds, trained } => {
+            let train = if *trained { "`train`, " } else { "" };
+            let _ = writeln!(out, "{pad}one kind with its settings, beside it {train}`name`:");
+            describe(kinds, depth, out);
+        }
+        Shape::List(inner) => {
             let _ = writeln!(out, "{pad}a list of:");
             describe(inner, depth + 1, out);
         }
@@ -228,7 +251,8 @@ fn schema_of(shape: &Shape, doc: &str) -> Json {
             json!({ "type": "array", "items": schema_of(inner, ""), "minItems": 2, "maxItems": 2 })
         }
         Shape::Maybe(inner) => json!({ "anyOf": [schema_of(inner, ""), { "enum": [null, "none"] }] }),
-        Shape::Map(inner) => json!({ "type": "object", "additionalProperties": schema_of(inner, "") }),
+        Shape::Any { .. } => json!({}),
+        Shape::Entry { kinds, trained } => schema_of_entry(kinds, *trained),
         Shape::Record(record) => schema_of_record(record),
         Shape::Choice(choice) => schema_of_choice(choice),
     };
@@ -255,6 +279,26 @@ fn schema_of_record(record: &Record) -> Json {
         map.insert("required".into(), json!(required));
     }
     Json::Object(map)
+}
+
+/// A bare name, or a mapping of one kind with `name` and, where it is trained, `train` beside it.
+fn schema_of_entry(kinds: &Shape, trained: bool) -> Json {
+    let Shape::Choice(choice) = kinds else { return json!({}) };
+    let words: Vec<&str> = choice.options.iter().map(|o| o.name).collect();
+    let mut any = vec![json!({ "enum": words })];
+    for option in &choice.options {
+        let settings = option.shape.map_or(json!({}), |shape| schema_of(&shape(), option.doc));
+        let mut properties = Map::new();
+        properties.insert("name".into(), json!({ "type": ["string", "number"] }));
+        if trained {
+            properties.insert("train".into(), schema_of(&super::sae::SaeTrainSection::shape(), ""));
+        }
+        properties.insert(option.name.into(), settings);
+        any.push(json!({
+            "type": "object", "properties": properties, "required": [option.name], "additionalProperties": false
+        }));
+    }
+    json!({ "anyOf": any })
 }
 
 fn schema_of_choice(choice: &Choice) -> Json {

@@ -308,7 +308,16 @@ fn scalar(content: String, source: Option<&str>) -> Value {
 
 /// The first `!tag`, looked for in the source: the parser resolves tags without telling.
 fn first_tag(source: &str) -> Option<Place> {
+    // Indentation of the line that opened a block scalar, whose lines are text.
+    let mut block: Option<usize> = None;
     for (n, line) in source.lines().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        if block.is_some_and(|opened| line.trim().is_empty() || indent > opened) {
+            continue;
+        }
+        let end = line.trim_end();
+        let opens = [": >", ": |", ": >-", ": |-", "- >", "- |", "- >-", "- |-"].iter().any(|mark| end.ends_with(mark));
+        block = opens.then_some(indent);
         let mut quote = None;
         let mut before = ' ';
         for (column, c) in line.chars().enumerate() {

@@ -2,17 +2,15 @@
 
 use serde_json::{Value as Json, json};
 
-use super::kind::{
-    Count, Flag, Interval, Kind, ListOf, Maybe, Name, NonNegative, Number, OneOrMore, Reader, Shape, Text,
-};
-use super::kind::{Whole, choice, record};
+use super::kind::{Flag, Interval, Kind, ListOf, Maybe, Name, NonNegative, Number, OneOrMore, Reader, Samples, Shape};
+use super::kind::{Text, Whole, choice, record};
 use super::node::Node;
 
 record! {
     /// The samples on which scores are taken: the same for every method of a cell.
     pub struct EvaluateSection as "evaluate" {
         /// Fresh samples.
-        samples: usize as Count = "100000",
+        samples: usize as Samples = "100000",
     }
 }
 
@@ -33,7 +31,8 @@ choice! {
     pub enum WeightsSection as "weights" {
         /// No weights.
         none => None,
-        /// Of the seed with the lowest loss in each combination.
+        /// Of the seed with the lowest toy loss in each combination, among the seeds of a chunk (one of these is the best
+        /// of all).
         best => Best,
         /// Of every cell.
         all => All,

@@ -3,7 +3,10 @@
 use serde_json::Value as Json;
 
 use super::diagnostic::nearest;
-use super::kind::{Choice, Count, Kind, Maybe, Name, NonNegative, Positive, Reader, Shape, Share, Whole, entries};
+use super::kind::{
+    Choice, Count, Kind, Maybe, Name, NonNegative, Positive, Reader, Samples, Shape, Share, Steps, Whole,
+};
+use super::kind::{Width, entries};
 use super::kind::{choice, record};
 use super::node::{Node, Value};
 use super::toy::{OptimizerSection, ScheduleSection};
@@ -23,7 +26,7 @@ record! {
     /// ReLU latents with an L1 penalty (Bricken et al. 2023; Templeton et al. 2024).
     pub struct ReluSection as "relu" {
         /// Width of the dictionary.
-        n_latents: usize as Count = required "64",
+        n_latents: usize as Width = required "64",
         /// Weight of the L1 penalty on the summed squared error.
         l1: f64 as NonNegative = required "0.05",
         /// Rule for the decoder's rows.
@@ -46,7 +49,7 @@ record! {
     /// TopK latents (Gao et al. 2024).
     pub struct TopKSection as "topk" {
         /// Width of the dictionary.
-        n_latents: usize as Count = required "64",
+        n_latents: usize as Width = required "64",
         /// Active latents per sample, at most.
         k: usize as Count = required "2",
         /// Dead latents that reconstruct the residual, at most; none: half of d_hidden; 0: no auxiliary loss.
@@ -81,7 +84,7 @@ record! {
     /// Random directions.
     pub struct RandomSection as "random" {
         /// Width of the dictionary; none: as the first entry of `sae`, or n_features.
-        n_latents: Option<usize> as Maybe<Count> = "none",
+        n_latents: Option<usize> as Maybe<Width> = "none",
         /// Active latents per sample, at most; none: all with a positive product.
         k: Option<usize> as Maybe<Count> = "none",
     }
@@ -91,7 +94,7 @@ record! {
     /// Principal directions.
     pub struct PcaSection as "pca" {
         /// Directions kept; none: d_hidden.
-        n_latents: Option<usize> as Maybe<Count> = "none",
+        n_latents: Option<usize> as Maybe<Width> = "none",
     }
 }
 
@@ -120,9 +123,9 @@ record! {
     /// Training of every sparse autoencoder; an entry's own `train` overrides it key by key.
     pub struct SaeTrainSection as "sae_train" {
         /// Optimiser steps.
-        steps: usize as Count = "10000",
+        steps: usize as Steps = "10000",
         /// Fresh hidden states per step.
-        batch_size: usize as Count = "1024",
+        batch_size: usize as Samples = "1024",
         /// Optimiser.
         optimizer: OptimizerSection as OptimizerSection = "adam",
         /// Learning rate at its peak.
@@ -189,7 +192,21 @@ pub fn entry_kind(node: &Node) -> Option<&str> {
     }
 }
 
-impl<C: Kind<Out = C>> Kind for EntryOf<C> {
+/// A kind that an entry may be of.
+pub trait EntryKind: Kind<Out = Self> + Sized {
+    /// Whether entries take training settings of their own.
+    const TRAINED: bool;
+}
+
+impl EntryKind for SaeKind {
+    const TRAINED: bool = true;
+}
+
+impl EntryKind for BaselineKind {
+    const TRAINED: bool = false;
+}
+
+impl<C: EntryKind> Kind for EntryOf<C> {
     type Out = Entry<C>;
     fn read(node: &Node, reader: &mut Reader) -> Option<Entry<C>> {
         let Value::Map(keys) = &node.value else {
@@ -198,6 +215,9 @@ impl<C: Kind<Out = C>> Kind for EntryOf<C> {
         };
         let name = node.get("name").map(|n| Name::read(n, reader));
         let train = node.get("train").cloned();
+        if let (Some(train), false) = (&train, C::TRAINED) {
+            reader.error(train.place, "a baseline is not trained", Some("leave `train` out".to_owned()));
+        }
         let rest: Vec<_> = keys.iter().filter(|(key, _)| key.text != "name" && key.text != "train").cloned().collect();
         let kind = match &rest[..] {
             [] => {
@@ -224,7 +244,7 @@ impl<C: Kind<Out = C>> Kind for EntryOf<C> {
         Some(Entry { name, kind: kind?, train })
     }
     fn shape() -> Shape {
-        C::shape()
+        Shape::Entry { kinds: Box::new(C::shape()), trained: C::TRAINED }
     }
     fn canonical(out: &Entry<C>) -> Json {
         // The name is a label: it changes no number.

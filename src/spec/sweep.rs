@@ -1,5 +1,7 @@
 //! The `sweep` and `zip` sections: axes, each a dotted path and its values.
 
+use std::collections::BTreeMap;
+
 use super::diagnostic::Place;
 use super::explain;
 use super::kind::{Kind, ListOf, Number, Reader, Text, Whole};
@@ -75,8 +77,9 @@ fn axis_path(key: &Key, values: &Node, reader: &mut Reader) -> Option<AxisPath> 
         return None;
     }
     let values = axis_values(values, reader)?;
-    for (n, value) in values.iter().enumerate() {
-        if let Some(first) = values[..n].iter().find(|v| same(v, value)) {
+    let mut seen: BTreeMap<String, &Node> = BTreeMap::new();
+    for value in &values {
+        if let Some(first) = seen.insert(as_cell(value), value) {
             let message = format!("{} is on this axis twice, first on line {}", value.describe(), first.place.line);
             reader.error(value.place, message, Some("remove one; equal values would give equal cells".to_owned()));
             return None;
@@ -85,18 +88,21 @@ fn axis_path(key: &Key, values: &Node, reader: &mut Reader) -> Option<AxisPath> 
     Some(AxisPath { path: key.text.clone(), place: key.place, values })
 }
 
-/// Equal as cells: the same text, or numbers that are the same in single precision.
-fn same(a: &Node, b: &Node) -> bool {
-    match (&a.value, &b.value) {
-        (Value::Scalar { text: a, .. }, Value::Scalar { text: b, .. }) => {
-            a == b || matches!((a.parse::<f64>(), b.parse::<f64>()), (Ok(a), Ok(b)) if a as f32 == b as f32)
+/// A text that is equal for values that would make equal cells: numbers that are the same in single precision are.
+fn as_cell(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "none".into(),
+        Value::Scalar { text, quoted } => match text.parse::<f32>() {
+            Ok(v) if !quoted => format!("{v:e}"),
+            _ => format!("{text:?}"),
+        },
+        Value::List(items) => format!("[{}]", items.iter().map(as_cell).collect::<Vec<_>>().join(",")),
+        Value::Map(entries) => {
+            let mut entries: Vec<String> =
+                entries.iter().map(|(k, v)| format!("{:?}:{}", k.text, as_cell(v))).collect();
+            entries.sort();
+            format!("{{{}}}", entries.join(","))
         }
-        (Value::Null, Value::Null) => true,
-        (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Map(a), Value::Map(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|((ka, a), (kb, b))| ka.text == kb.text && same(a, b))
-        }
-        _ => false,
     }
 }
 

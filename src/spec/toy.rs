@@ -2,7 +2,7 @@
 
 use super::curve::Curve;
 use super::data::DataSection;
-use super::kind::{Beta, Count, NonNegative, Positive, Share, choice, record};
+use super::kind::{Beta, Count, NonNegative, Positive, Samples, Share, Steps, Width, choice, record};
 use super::node::Node;
 
 record! {
@@ -11,7 +11,7 @@ record! {
         /// What maps h back to x.
         model: ModelSection as ModelSection = "relu_output",
         /// Width of h.
-        d_hidden: usize as Count = required "20",
+        d_hidden: usize as Width = required "20",
         /// Weight of each feature in the loss: a number, a list or a curve.
         importance: Curve as Curve = "1",
         /// Initial weights.
@@ -48,9 +48,9 @@ record! {
     /// Training of a toy model.
     pub struct ToyTrainSection as "toy.train" {
         /// Optimiser steps.
-        steps: usize as Count = "10000",
+        steps: usize as Steps = "10000",
         /// Fresh samples per step.
-        batch_size: usize as Count = "1024",
+        batch_size: usize as Samples = "1024",
         /// Optimiser.
         optimizer: OptimizerSection as OptimizerSection = "adam",
         /// Learning rate at its peak.

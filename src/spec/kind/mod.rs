@@ -15,7 +15,9 @@ mod scalar;
 pub(crate) use declare::{choice, record};
 pub use declare::{default_node, entries, nothing_more, one_key};
 pub use list::{Interval, ListOf, Maybe, OneOrMore};
-pub use scalar::{Beta, Count, Flag, Name, NonNegative, Number, Positive, Share, Text, Whole};
+pub use scalar::{
+    Beta, Count, Features, Flag, Name, NonNegative, Number, Positive, Samples, Share, Steps, Text, Whole, Width,
+};
 
 /// Collects what is wrong while a tree is read.
 #[derive(Debug, Default)]
@@ -66,8 +68,15 @@ pub enum Shape {
     Maybe(Box<Shape>),
     Record(Record),
     Choice(Choice),
-    /// Free keys.
-    Map(Box<Shape>),
+    /// An entry of `sae` or `baselines`: one of the kinds, with a name and, where it is trained, settings for that.
+    Entry {
+        kinds: Box<Shape>,
+        trained: bool,
+    },
+    /// Anything: a part that another reader takes apart.
+    Any {
+        words: &'static str,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -108,7 +108,7 @@ numbers! {
 
 /// Whole numbers with a least value.
 macro_rules! whole_numbers {
-    ($($(#[doc = $doc:literal])* $name:ident: $words:literal, $least:literal;)+) => {
+    ($($(#[doc = $doc:literal])* $name:ident: $words:literal, $least:literal, $greatest:literal;)+) => {
         $($(#[doc = $doc])*
         #[derive(Debug)]
         pub struct $name;
@@ -119,14 +119,14 @@ macro_rules! whole_numbers {
                 if v.fract() != 0.0 {
                     return reader.expected(node, $words, None);
                 }
-                if !($least as f64..=9_007_199_254_740_992.0).contains(&v) {
+                if !($least as f64..=$greatest as f64).contains(&v) {
                     reader.error(node.place, format!("{} is out of range: expected {}", text_of(node), $words), None);
                     return None;
                 }
                 Some(v as usize)
             }
             fn shape() -> Shape {
-                Shape::Leaf { json: "integer", words: $words, least: Some($least as f64), greatest: None }
+                Shape::Leaf { json: "integer", words: $words, least: Some($least as f64), greatest: Some($greatest as f64) }
             }
             fn canonical(out: &usize) -> Json {
                 json!(out)
@@ -137,9 +137,17 @@ macro_rules! whole_numbers {
 
 whole_numbers! {
     /// 1 or more.
-    Count: "a whole number, 1 or more", 1;
+    Count: "a whole number, 1 or more", 1, 9_007_199_254_740_992u64;
     /// 0 or more.
-    Whole: "a whole number, 0 or more", 0;
+    Whole: "a whole number, 0 or more", 0, 9_007_199_254_740_992u64;
+    /// Features of a world: what the data law can number.
+    Features: "a whole number from 1 to 131071", 1, 131_071;
+    /// Width of a hidden state or a dictionary.
+    Width: "a whole number from 1 to 1048576", 1, 1_048_576;
+    /// Samples of a batch or an evaluation.
+    Samples: "a whole number from 1 to 16777216", 1, 16_777_216;
+    /// Optimiser steps.
+    Steps: "a whole number from 1 to 4294967295", 1, 4_294_967_295u64;
 }
 
 /// true or false.
