@@ -63,6 +63,12 @@ pub fn curve(
     {
         reader.error(place, "zipf with this exponent is flat", Some("give a number instead of a curve".to_owned()));
     }
+    if let Curve::Linear(b) | Curve::Random(b) = curve
+        && b.min > b.max
+    {
+        let message = format!("{} has min {} above max {}", curve.key(), b.min, b.max);
+        reader.error(place, message, Some("exchange them".to_owned()));
+    }
     if let (Curve::FoldedNormal(_), true) = (curve, range[1] < f64::MAX) {
         reader.error(
             place,
