@@ -43,7 +43,7 @@ pub fn carry_out(args: &Args) -> Outcome {
     let (index, id) = find(&results, &args.cell)?;
     let tensors = match saved(&results, id)? {
         Some(tensors) => tensors,
-        None => trained_again(&results, index, &args.dir)?,
+        None => trained_again(&results, index)?,
     };
     if tensors.is_empty() {
         return Err(Failure::new(3, format!("cell {id} has no weights: its training diverged")));
@@ -93,12 +93,12 @@ fn saved(results: &Results, id: CellId) -> Result<Option<Tensors>, Failure> {
     Ok(Some(tensors))
 }
 
-fn trained_again(results: &Results, index: usize, dir: &Path) -> Result<Tensors, Failure> {
+fn trained_again(results: &Results, index: usize) -> Result<Tensors, Failure> {
     let Some(plan) = &results.plan else { return Ok(Tensors::new()) };
     tracing::info!("the run kept no weights of this cell; it is trained again");
     let columns = score_columns(&results.document)?;
     let watch = Progress::new(true);
-    let bench = Bench { plan, columns: &columns, backend: &CpuBackend, watch: &watch, folder: dir, trace_every: 0 };
+    let bench = Bench { plan, columns: &columns, backend: &CpuBackend, watch: &watch, trace_every: 0 };
     let records = bench.compute(&[index]).map_err(|e| Failure::new(3, e))?;
     Ok(records.into_iter().flatten().flat_map(|r| r.tensors).collect())
 }

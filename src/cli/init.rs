@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Failure, Outcome, print};
+use crate::spec::kind::{NAME_RULE, is_name};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,9 +25,8 @@ enum Starter {
 }
 
 pub fn carry_out(args: &Args) -> Outcome {
-    let name_is_fine = args.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    if args.name.is_empty() || args.name.starts_with('-') || args.name.len() > 100 || !name_is_fine {
-        return Err(Failure::new(3, format!("\"{}\" cannot be a name: letters, digits, - and _", args.name)));
+    if !is_name(&args.name) {
+        return Err(Failure::new(3, format!("\"{}\" cannot be a name: {NAME_RULE}", args.name)));
     }
     let text = match args.from {
         Starter::Quickstart => include_str!("../../experiments/quickstart.yaml"),

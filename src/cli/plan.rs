@@ -33,12 +33,10 @@ pub fn carry_out(args: &Args) -> Outcome {
         let cell = plan.cells[index];
         let _ = write!(text, "{index:>8} {}", plan.ids[index]);
         for column in &plan.columns {
-            let value = match plan.axis_value(column, cell) {
-                AxisValue::Null => continue,
-                AxisValue::Int(v) => v.to_string(),
-                AxisValue::Float(v) => v.to_string(),
-                AxisValue::Text(v) => v,
-            };
+            let value = plan.axis_value(column, cell);
+            if value == AxisValue::Null {
+                continue;
+            }
             let _ = write!(text, " {}={value}", column.name);
         }
         let seed = plan.document.experiment.seeds[cell.seed as usize];

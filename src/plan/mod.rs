@@ -4,6 +4,8 @@
 //! the axes that touch a method alone. So cells that share a world, a toy model and a seed stand side by side and share
 //! its training. A cell is kept as a few small numbers and an id; everything else is read from the document when needed.
 
+use std::fmt;
+
 use serde_json::json;
 
 use crate::spec::diagnostic::{Diagnostic, SpecError};
@@ -60,6 +62,18 @@ pub enum AxisValue {
     Int(i64),
     Float(f64),
     Text(String),
+}
+
+impl fmt::Display for AxisValue {
+    /// As it may be written in the file; null is `none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AxisValue::Null => f.write_str("none"),
+            AxisValue::Int(v) => write!(f, "{v}"),
+            AxisValue::Float(v) => write!(f, "{v}"),
+            AxisValue::Text(v) => f.write_str(v),
+        }
+    }
 }
 
 /// The ordered cells of an experiment.
@@ -181,12 +195,9 @@ impl Plan {
         let told = |index: usize| {
             let cell = self.cells[index];
             let mut words: Vec<String> = (self.columns.iter())
-                .filter_map(|column| match self.axis_value(column, cell) {
-                    AxisValue::Null => None,
-                    AxisValue::Int(v) => Some(format!("{} = {v}", column.name)),
-                    AxisValue::Float(v) => Some(format!("{} = {v}", column.name)),
-                    AxisValue::Text(v) => Some(format!("{} = {v}", column.name)),
-                })
+                .map(|column| (column, self.axis_value(column, cell)))
+                .filter(|(_, value)| *value != AxisValue::Null)
+                .map(|(column, value)| format!("{} = {value}", column.name))
                 .collect();
             words.extend(self.method_name(cell).map(str::to_owned));
             words.join(", ")

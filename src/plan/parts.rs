@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::id::{PartHash, part_hash};
-use crate::spec::data::{DataSection, VectorsSection};
+use crate::spec::data::{DataSection, DictionarySection};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::document::{Document, Part};
 use crate::spec::kind::{Kind, Reader};
@@ -270,14 +270,10 @@ impl Tables {
 /// The canonical world, with the content of the file it names in place of its name.
 fn with_contents(document: &Document, section: &DataSection, choice: &[usize], reader: &mut Reader) -> Option<Json> {
     let mut canonical = DataSection::canonical(section);
-    let Some(VectorsSection::File(name)) = section.dictionary.as_ref().map(|d| &d.vectors) else {
+    let Some((path, tensor)) = section.dictionary.as_ref().and_then(DictionarySection::file) else {
         return Some(canonical);
     };
-    // `file.safetensors:name` picks one of several tensors.
-    let (path, tensor) = name
-        .rsplit_once(".safetensors:")
-        .map_or((name.clone(), None), |(stem, tensor)| (format!("{stem}.safetensors"), Some(tensor)));
-    match std::fs::read(document.folder().join(path)) {
+    match std::fs::read(document.folder().join(&path)) {
         Ok(bytes) => {
             let content = blake3::hash(&bytes).to_hex();
             canonical["dictionary"]["vectors"] = json!({ "file": content.as_str(), "tensor": tensor });
@@ -286,7 +282,7 @@ fn with_contents(document: &Document, section: &DataSection, choice: &[usize], r
         Err(error) => {
             let place = place_in(document, Part::Data, &["dictionary", "vectors", "file"], choice);
             let help = "paths are relative to the folder of the experiment file".to_owned();
-            reader.error(place, format!("{name} cannot be read: {error}"), Some(help));
+            reader.error(place, format!("{path} cannot be read: {error}"), Some(help));
             None
         }
     }

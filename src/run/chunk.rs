@@ -1,6 +1,5 @@
 //! One chunk of a plan: train what its cells share once, then what is theirs, then score.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::ArrayView2;
@@ -41,8 +40,6 @@ pub struct Bench<'a> {
     pub columns: &'a [ScoreColumn],
     pub backend: &'a dyn Backend,
     pub watch: &'a dyn Watch,
-    /// Folder that file names in the experiment are relative to.
-    pub folder: &'a Path,
     /// Log every so many steps; 0 never.
     pub trace_every: usize,
 }
@@ -101,7 +98,7 @@ impl Bench<'_> {
         let maker = match toy {
             Some(ToyOutcome { end: TrainingEnd::Diverged { .. }, .. }) => return Ok(None),
             Some(outcome) => HiddenMaker::Toy(Arc::new(outcome.model.clone())),
-            None => match resolve::dictionary(&cell.data, cell.seed, self.folder) {
+            None => match resolve::dictionary(&cell.data, cell.seed, &self.plan.document.folder()) {
                 Some(dictionary) => HiddenMaker::Dictionary(Arc::new(dictionary?)),
                 None => return Err("nothing makes hidden states".into()),
             },

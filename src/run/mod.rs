@@ -19,7 +19,7 @@ use crate::backend::{Backend, Watch};
 use crate::plan::chunk::Chunk;
 use crate::plan::{AxisKind, AxisValue, Plan};
 use crate::progress::Progress;
-use crate::spec::data::VectorsSection;
+use crate::spec::data::DictionarySection;
 use crate::spec::diagnostic::SpecError;
 use crate::spec::node::Node;
 use crate::spec::output::WeightsSection;
@@ -154,7 +154,7 @@ pub fn run(
     progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, &todo));
     let watch = Stoppable { progress, stop: &options.stop };
     let trace_every = plan.document.experiment.save.trace.every;
-    let bench = Bench { plan, columns, backend, watch: &watch, folder: &plan.document.folder(), trace_every };
+    let bench = Bench { plan, columns, backend, watch: &watch, trace_every };
     for wave in waves(plan, &todo) {
         let cells: Vec<usize> = wave.iter().flat_map(|(_, missing)| missing.iter().copied()).collect();
         let records = match options.stop.load(Ordering::Relaxed) {
@@ -191,9 +191,8 @@ pub fn run(
 
 /// Copies the file that the world names beside the kept spec, where the same relative name finds it again.
 fn keep_inputs(plan: &Plan, out: &Path) -> Result<(), RunError> {
-    let vectors = plan.document.experiment.data.dictionary.as_ref().map(|d| &d.vectors);
-    let Some(VectorsSection::File(name)) = vectors else { return Ok(()) };
-    let name = name.rsplit_once(".safetensors:").map_or(name.clone(), |(stem, _)| format!("{stem}.safetensors"));
+    let dictionary = plan.document.experiment.data.dictionary.as_ref();
+    let Some((name, _)) = dictionary.and_then(DictionarySection::file) else { return Ok(()) };
     let inside = Path::new(&name).components().all(|c| matches!(c, Component::Normal(_)));
     let (from, to) = (plan.document.folder().join(&name), out.join(&name));
     // An absolute name is found as it is; one that leads out of the folder is left where it is.

@@ -37,16 +37,12 @@ pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
             help,
         }));
     }
-    let gates: Vec<table::Expectation> =
-        plan.document.experiment.expect.iter().map(|e| expectation(e, table::Reduce::None)).collect();
-    for (i, outcome) in table::evaluate(&empty, &gates).into_iter().enumerate() {
-        // There are no rows yet, which is no mistake.
-        let Some(error) = outcome.error.filter(|e| !e.contains("no rows match") && !e.contains("null")) else {
-            continue;
-        };
-        let place = places(plan, "expect").get(i).copied().unwrap_or_default();
-        let message = format!("expectation \"{}\": {error}", outcome.claim);
-        errors.push(Diagnostic { place, message, help: None });
+    for (i, section) in plan.document.experiment.expect.iter().enumerate() {
+        if let Err(error) = table::readable(&empty, &expectation(section, table::Reduce::None)) {
+            let place = places(plan, "expect").get(i).copied().unwrap_or_default();
+            let message = format!("expectation \"{}\": {error}", section.claim);
+            errors.push(Diagnostic { place, message, help: None });
+        }
     }
     if errors.is_empty() { Ok(()) } else { Err(plan.document.error(errors).into()) }
 }

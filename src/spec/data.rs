@@ -141,6 +141,17 @@ record! {
     }
 }
 
+impl DictionarySection {
+    /// The file its directions come from and, of a `.safetensors` file with several tensors (`file.safetensors:name`), which.
+    pub fn file(&self) -> Option<(String, Option<&str>)> {
+        let VectorsSection::File(name) = &self.vectors else { return None };
+        Some(match name.rsplit_once(".safetensors:") {
+            Some((stem, tensor)) => (format!("{stem}.safetensors"), Some(tensor)),
+            None => (name.clone(), None),
+        })
+    }
+}
+
 choice! {
     /// How the directions of a dictionary are chosen.
     pub enum VectorsSection as "vectors" {

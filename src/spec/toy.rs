@@ -141,7 +141,7 @@ impl super::kind::Kind for Shares {
 }
 
 impl ToySection {
-    /// A warning where the bottleneck is none.
+    /// Whether h is wider than x, so that nothing has to be left out.
     pub fn is_no_bottleneck(&self, data: &DataSection) -> bool {
         self.d_hidden > data.n_features
     }

@@ -101,6 +101,18 @@ pub fn evaluate(rows: &DataFrame, expectations: &[Expectation]) -> Vec<Outcome> 
     outcomes
 }
 
+/// Whether an expectation can be computed over rows with these columns, however many rows there are.
+///
+/// # Errors
+/// Unknown columns and SQL that cannot be read, in `where` or in the value.
+pub fn readable(rows: &DataFrame, expectation: &Expectation) -> Result<(), QueryError> {
+    let selected = matching(rows, expectation.where_.as_deref())?;
+    // Read by itself first, so that a message speaks of the value and not of a selection.
+    let _ = expression(&selected, "value", &expectation.value)?;
+    let query = Query { select: vec![expectation.value.clone()], ..Default::default() };
+    select(&Tables::of_rows(selected), &query).map(|_| ())
+}
+
 /// Number of selected rows, and the value over them or the reason why there is none.
 fn measure(rows: &DataFrame, expectation: &Expectation) -> (usize, Result<f64, String>) {
     let selected = match matching(rows, expectation.where_.as_deref()) {

@@ -16,7 +16,8 @@ pub(crate) use declare::{choice, record};
 pub use declare::{default_node, entries, nothing_more, one_key};
 pub use list::{Interval, ListOf, Maybe, OneOrMore};
 pub use scalar::{
-    Beta, Count, Features, Flag, Name, NonNegative, Number, Positive, Samples, Share, Steps, Text, Whole, Width,
+    Beta, Count, Features, Flag, NAME_RULE, Name, NonNegative, Number, Positive, Samples, Share, Steps, Text, Whole,
+    Width, is_name,
 };
 
 /// Collects what is wrong while a tree is read.

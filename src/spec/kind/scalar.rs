@@ -192,6 +192,18 @@ impl Kind for Text {
     }
 }
 
+/// What a name is made of, in words.
+pub const NAME_RULE: &str = "letters, digits, - and _, at most 100, not starting with - and not a reserved device name";
+
+/// Whether a text can be a name, and so a folder on any system: see [`NAME_RULE`].
+pub fn is_name(text: &str) -> bool {
+    let allowed = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let lower = text.to_lowercase();
+    let port = text.len() == 4 && allowed && ["com", "lpt"].contains(&&lower[..3]);
+    let reserved = port || ["con", "prn", "aux", "nul"].contains(&lower.as_str());
+    !text.is_empty() && text.len() <= 100 && !text.starts_with('-') && allowed && !reserved
+}
+
 /// A name that may also be a folder: letters, digits, `-` and `_`, at most 100, not starting with `-`.
 #[derive(Debug)]
 pub struct Name;
@@ -204,12 +216,8 @@ impl Kind for Name {
             Value::Null => "null".into(),
             _ => return reader.expected(node, "a name", None),
         };
-        let allowed = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        let reserved = ["con", "prn", "aux", "nul"].contains(&text.to_lowercase().as_str())
-            || text.len() == 4 && ["com", "lpt"].contains(&text[..3].to_lowercase().as_str());
-        if text.is_empty() || text.len() > 100 || text.starts_with('-') || !allowed || reserved {
-            let help = "letters, digits, - and _, at most 100, not starting with - and not a reserved device name";
-            reader.error(node.place, format!("\"{text}\" cannot be a name"), help.to_owned());
+        if !is_name(&text) {
+            reader.error(node.place, format!("\"{text}\" cannot be a name"), NAME_RULE.to_owned());
             return None;
         }
         Some(text)
