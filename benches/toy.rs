@@ -66,6 +66,7 @@ fn job(n_features: usize, d_hidden: usize, p: f64) -> ToyJob {
             loss_scale: LossScale::Mean,
         },
         trace_every: 0,
+        snapshots: false,
     }
 }
 

@@ -124,6 +124,7 @@ pub fn toy_job(section: &ToySection, world: &Arc<World>, seed: u64, trace_every:
             },
         },
         trace_every,
+        snapshots: false,
     }
 }
 

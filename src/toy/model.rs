@@ -34,6 +34,20 @@ pub enum ToyInit {
     Normal(f64),
 }
 
+impl ToyModel {
+    /// All that is trained as one vector: the parts of its [`Shape`](crate::backend::ops::toy_step::Shape) in order.
+    pub fn parameters(&self) -> Vec<f32> {
+        [&self.w[..], &self.b].concat()
+    }
+
+    /// A model of the shape of this one with these parameters.
+    pub fn with_parameters(&self, parameters: &[f32]) -> ToyModel {
+        let (w, b) = parameters.split_at(self.w.len());
+        assert_eq!(b.len(), self.b.len());
+        ToyModel { w: w.to_vec(), b: b.to_vec(), ..*self }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossScale {
     /// Mean over batch and features of I_i (x_i - x'_i)².
@@ -68,6 +82,8 @@ pub struct ToyJob {
     pub train: ToyTrain,
     /// Log the training loss every so many steps; 0 never.
     pub trace_every: usize,
+    /// Whether logged steps also keep the parameters.
+    pub snapshots: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,10 +99,12 @@ pub enum TrainingEnd {
 }
 
 /// A logged step: mean training loss of that batch, importance-weighted as trained but without `loss_scale`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ToyTrace {
     pub step: usize,
     pub loss: f64,
+    /// The model that had this loss, where the job asks for snapshots: as [`ToyModel::parameters`].
+    pub parameters: Option<Vec<f32>>,
 }
 
 #[derive(Clone, Debug)]

@@ -75,23 +75,22 @@ impl Guard {
     }
 
     /// The end of the training if something is wrong after `step` steps. `loss` is that of the next batch, without
-    /// `loss_factor`; none after the last step.
-    pub fn look(&mut self, step: usize, loss: Option<f64>, w: &[f32], b: &[f32]) -> Option<TrainingEnd> {
-        let finite = |v: &[f32]| v.iter().all(|v| v.is_finite());
-        let tensor = if !finite(w) {
-            "w"
-        } else if !finite(b) {
-            "b"
-        } else {
-            let loss = loss.unwrap_or(self.last);
-            let first = *self.first.get_or_insert(loss);
-            if loss.is_finite() && loss <= 1e6 * first + 1e3 {
-                self.last = loss;
-                return None;
+    /// `loss_factor`; none after the last step. `parameters` are flat.
+    pub fn look(&mut self, step: usize, loss: Option<f64>, shape: Shape, parameters: &[f32]) -> Option<TrainingEnd> {
+        let mut rest = parameters;
+        for (tensor, length) in shape.parts() {
+            let values = rest.split_off(..length).expect("flat parameters are as long as their parts");
+            if !values.iter().all(|v| v.is_finite()) {
+                return Some(TrainingEnd::Diverged { step, last_loss: self.last, tensor });
             }
-            "loss"
-        };
-        Some(TrainingEnd::Diverged { step, last_loss: self.last, tensor })
+        }
+        let loss = loss.unwrap_or(self.last);
+        let first = *self.first.get_or_insert(loss);
+        if loss.is_finite() && loss <= 1e6 * first + 1e3 {
+            self.last = loss;
+            return None;
+        }
+        Some(TrainingEnd::Diverged { step, last_loss: self.last, tensor: "loss" })
     }
 }
 
@@ -153,6 +152,7 @@ mod tests {
                 loss_scale: LossScale::Mean,
             },
             trace_every: 0,
+            snapshots: false,
         }
     }
 
@@ -200,15 +200,16 @@ mod tests {
     fn the_guard_names_what_went_wrong_and_the_last_sound_loss() {
         let diverged = |step, last_loss, tensor| Some(TrainingEnd::Diverged { step, last_loss, tensor });
         let mut guard = Guard::default();
-        let fine = [1.0];
-        assert_eq!(guard.look(0, Some(2.0), &fine, &fine), None);
-        assert_eq!(guard.look(64, Some(1.5e6), &fine, &fine), None);
-        assert_eq!(guard.look(128, Some(2.1e6), &fine, &fine), diverged(128, 1.5e6, "loss"));
-        assert_eq!(guard.look(128, Some(f64::NAN), &fine, &fine), diverged(128, 1.5e6, "loss"));
-        assert_eq!(guard.look(128, Some(1.0), &[f32::INFINITY], &fine), diverged(128, 1.5e6, "w"));
-        assert_eq!(guard.look(200, None, &fine, &[f32::NAN]), diverged(200, 1.5e6, "b"));
-        assert_eq!(guard.look(200, None, &fine, &fine), None);
-        assert_eq!(Guard::default().look(0, Some(f64::INFINITY), &fine, &fine), diverged(0, 0.0, "loss"));
+        let shape = Shape { kind: ToyKind::Linear, n_features: 1, d_hidden: 1 };
+        let fine = [1.0, 1.0];
+        assert_eq!(guard.look(0, Some(2.0), shape, &fine), None);
+        assert_eq!(guard.look(64, Some(1.5e6), shape, &fine), None);
+        assert_eq!(guard.look(128, Some(2.1e6), shape, &fine), diverged(128, 1.5e6, "loss"));
+        assert_eq!(guard.look(128, Some(f64::NAN), shape, &fine), diverged(128, 1.5e6, "loss"));
+        assert_eq!(guard.look(128, Some(1.0), shape, &[f32::INFINITY, 1.0]), diverged(128, 1.5e6, "w"));
+        assert_eq!(guard.look(200, None, shape, &[1.0, f32::NAN]), diverged(200, 1.5e6, "b"));
+        assert_eq!(guard.look(200, None, shape, &fine), None);
+        assert_eq!(Guard::default().look(0, Some(f64::INFINITY), shape, &fine), diverged(0, 0.0, "loss"));
         assert!(Guard::looks(0, 100) && Guard::looks(64, 100) && Guard::looks(99, 100) && !Guard::looks(65, 100));
     }
 

@@ -17,7 +17,7 @@ use crate::backend::simd::{Isa, run};
 use crate::data::{Batch, Sampler, World};
 use crate::random::Stream;
 use crate::toy::train::{Guard, choose_restart};
-use crate::toy::{ToyJob, ToyModel, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
+use crate::toy::{ToyJob, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
 
 /// Trains every job with all its restarts, on the current rayon pool. None where `watch` said stop before the job was
 /// finished. A job has at least one restart.
@@ -114,8 +114,7 @@ struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     fn new(run: Run, job: &'a ToyJob, scratch: usize, settings: usize) -> Trainer<'a> {
-        let ToyModel { w, b, .. } = job.initial_model(run.restart);
-        let mut parameters = [w, b].concat();
+        let mut parameters = job.initial_model(run.restart).parameters();
         parameters.resize(parameters.len().next_multiple_of(16), 0.0);
         Trainer {
             run,
@@ -150,24 +149,22 @@ impl<'a> Trainer<'a> {
         };
         let loss = gradient(isa, work, scratch, &mut self.gradient[..used]).map(|loss| loss * self.unscale);
         if looked_at {
-            let (w, b) = self.parameters[..used].split_at(self.shape.n_features * self.shape.d_hidden);
-            self.end = self.guard.look(step, loss, w, b);
+            self.end = self.guard.look(step, loss, self.shape, &self.parameters[..used]);
         }
         if let (true, Some(loss)) = (logged, loss.filter(|loss| loss.is_finite())) {
-            self.trace.push(ToyTrace { step, loss });
+            let parameters = self.job.snapshots.then(|| self.parameters[..used].to_vec());
+            self.trace.push(ToyTrace { step, loss, parameters });
         }
         let (parameters, gradient) = (&mut self.parameters, &self.gradient);
         run(isa, Update { step: numbers, scale: 1.0, parameters, gradient, moments: &mut self.moments });
     }
 
     fn finish(mut self) -> ToyOutcome {
-        let Shape { kind, n_features, d_hidden } = self.shape;
         self.parameters.truncate(self.shape.n_parameters());
-        let b = self.parameters.split_off(n_features * d_hidden);
-        let w = self.parameters;
-        let end = self.end.or_else(|| self.guard.look(self.job.train.steps, None, &w, &b));
+        let look = |guard: &mut Guard| guard.look(self.job.train.steps, None, self.shape, &self.parameters);
+        let end = self.end.or_else(|| look(&mut self.guard));
         ToyOutcome {
-            model: ToyModel { kind, n_features, d_hidden, w, b },
+            model: self.job.initial_model(self.run.restart).with_parameters(&self.parameters),
             restart: self.run.restart,
             end: end.unwrap_or(TrainingEnd::Finished),
             trace: self.trace,
@@ -257,7 +254,7 @@ mod tests {
     use crate::backend::ops::toy_loss::toy_losses;
     use crate::backend::reference;
     use crate::data::{Magnitude, MagnitudeSharing};
-    use crate::toy::{LossScale, ToyInit, ToyKind};
+    use crate::toy::{LossScale, ToyInit, ToyKind, ToyModel};
     use crate::training::{Optimizer, Schedule};
 
     /// Counts model-steps; says stop once asked `patience` times.
@@ -310,6 +307,7 @@ mod tests {
                 loss_scale: LossScale::Mean,
             },
             trace_every: 0,
+            snapshots: false,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::backend::simd::Isa;
 use crate::data::{Batch, Sampler};
 use crate::random::Stream;
 use crate::toy::train::{Guard, choose_restart};
-use crate::toy::{ToyJob, ToyModel, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
+use crate::toy::{ToyJob, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
 
 /// As [`crate::backend::cpu::toy::train`].
 pub fn train(jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
@@ -25,7 +25,7 @@ fn train_one(job: &ToyJob, restart: usize, watch: &dyn Watch) -> Option<ToyOutco
     let ToyTrain { steps, batch_size, optimizer, lr, schedule, weight_decay, .. } = job.train;
     let shape = job.shape();
     let start = job.initial_model(restart);
-    let mut parameters: Vec<f64> = start.w.iter().chain(&start.b).map(|&p| p as f64).collect();
+    let mut parameters: Vec<f64> = start.parameters().into_iter().map(f64::from).collect();
     let mut moments = ReferenceMoments::new(parameters.len());
     let factor = job.loss_factor();
     let slope = |i: &f32| 2.0 * factor * *i as f64 / (batch_size * shape.n_features) as f64;
@@ -40,11 +40,11 @@ fn train_one(job: &ToyJob, restart: usize, watch: &dyn Watch) -> Option<ToyOutco
         let (gradient, loss) =
             ReferenceStep { shape, parameters: &parameters, slopes: &slopes, batch: &batch }.gradient();
         if Guard::looks(step, steps) {
-            let model = rounded(&start, &parameters);
-            end = guard.look(step, Some(loss / factor), &model.w, &model.b);
+            end = guard.look(step, Some(loss / factor), shape, &rounded(&parameters));
         }
         if job.logs(step) && loss.is_finite() {
-            trace.push(ToyTrace { step, loss: loss / factor });
+            let parameters = job.snapshots.then(|| rounded(&parameters));
+            trace.push(ToyTrace { step, loss: loss / factor, parameters });
         }
         watch.advance(if end.is_some() { steps - step } else { 1 } as u64);
         if end.is_some() {
@@ -53,14 +53,11 @@ fn train_one(job: &ToyJob, restart: usize, watch: &dyn Watch) -> Option<ToyOutco
         let lr = lr * schedule.factor(step, steps);
         reference_step(optimizer, lr, weight_decay, step, &mut parameters, &gradient, &mut moments);
     }
-    let model = rounded(&start, &parameters);
-    let end = end.or_else(|| guard.look(steps, None, &model.w, &model.b)).unwrap_or(TrainingEnd::Finished);
-    Some(ToyOutcome { model, restart, end, trace })
+    let parameters = rounded(&parameters);
+    let end = end.or_else(|| guard.look(steps, None, shape, &parameters)).unwrap_or(TrainingEnd::Finished);
+    Some(ToyOutcome { model: start.with_parameters(&parameters), restart, end, trace })
 }
 
-/// A model of the shape of `like` with these parameters.
-fn rounded(like: &ToyModel, parameters: &[f64]) -> ToyModel {
-    let round = |v: &[f64]| v.iter().map(|&v| v as f32).collect();
-    let (w, b) = parameters.split_at(like.w.len());
-    ToyModel { w: round(w), b: round(b), ..*like }
+fn rounded(parameters: &[f64]) -> Vec<f32> {
+    parameters.iter().map(|&v| v as f32).collect()
 }

@@ -36,9 +36,14 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// W and b.
+    /// The tensors that the flat parameters are made of, in order: name and length.
+    pub fn parts(self) -> [(&'static str, usize); 2] {
+        [("w", self.n_features * self.d_hidden), ("b", self.n_features)]
+    }
+
+    /// Length of the flat parameters.
     pub fn n_parameters(self) -> usize {
-        self.n_features * self.d_hidden + self.n_features
+        self.parts().iter().map(|part| part.1).sum()
     }
 }
 
