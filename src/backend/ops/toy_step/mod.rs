@@ -27,7 +27,7 @@ pub mod inputs;
 pub mod reference;
 mod silent;
 mod simd;
-mod small;
+pub(crate) mod small;
 
 pub use inputs::{Form, Forms, Inputs};
 pub use simd::Scratch;
