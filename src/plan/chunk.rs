@@ -1,6 +1,7 @@
 //! Fixed ranges of the plan's order: what is trained, published and resumed as one.
 
 use super::Plan;
+use super::parts::step_samples;
 
 /// Estimated work of one chunk, in floating-point operations: about half a minute of one core.
 const WORK: f64 = 6e11;
@@ -21,7 +22,8 @@ impl Plan {
         let d = if toy.d_hidden > 0 { toy.d_hidden } else { data.d_hidden } as f64;
         let n = data.n_features as f64;
         // A toy model: 10 n d operations a sample (h, x', dh: 2 n d each, dW: 4 n d). An SAE: 12 d m for dense products.
-        let stem = toy.work * 10.0 * n * d + evaluate.work * 2.0 * n * d;
+        let training = if toy.steps > 0 { toy.steps as f64 * step_samples(&data, &toy) as f64 } else { 0.0 };
+        let stem = training * 10.0 * n * d + evaluate.work * 2.0 * n * d;
         let own = method.work * 12.0 * d * method.n_latents as f64 + evaluate.work * 100.0 * (n + d);
         (stem, own)
     }

@@ -5,7 +5,7 @@ use super::model::{LossScale, ToyInit, ToyJob, ToyModel, ToyOutcome, TrainingEnd
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::ops::toy_step::Shape;
 use crate::backend::simd::Isa;
-use crate::data::{Batch, Sampler};
+use crate::data::{Batch, Dataset, Order, Sampler};
 use crate::random::{Draws, Stream};
 
 impl ToyJob {
@@ -29,10 +29,11 @@ impl ToyJob {
     }
 
     /// What the loss is multiplied by before it is differentiated: 1, or 1 over the mean firing probability (1 again where
-    /// nothing ever fires).
+    /// nothing ever fires), or n_features.
     pub fn loss_factor(&self) -> f64 {
         match self.train.loss_scale {
             LossScale::Mean => 1.0,
+            LossScale::Sum => self.world.n_features as f64,
             LossScale::PerDensity => {
                 let p = self.world.marginal_probability();
                 let mean = p.iter().sum::<f64>() / p.len() as f64;
@@ -54,6 +55,39 @@ impl ToyJob {
     /// Whether the loss of `step` belongs in the trace: the first step, every `trace_every`-th and the last.
     pub fn logs(&self, step: usize) -> bool {
         self.trace_every > 0 && (step.is_multiple_of(self.trace_every) || step + 1 == self.train.steps)
+    }
+}
+
+/// Where the batches of a training come from, dense.
+pub enum TrainData {
+    /// Batch t is step t of [`Stream::Train`].
+    Fresh(Sampler),
+    /// A finite set, walked in its order.
+    Finite {
+        set: Dataset,
+        order: Order,
+        /// Samples of the batch at hand.
+        rows: Vec<u32>,
+    },
+}
+
+impl TrainData {
+    pub fn new(job: &ToyJob) -> TrainData {
+        match Dataset::draw(&job.world, job.seed) {
+            None => TrainData::Fresh(Sampler::new(job.world.clone(), job.seed, Stream::Train)),
+            Some(set) => TrainData::Finite { order: Order::new(set.samples(), job.seed), set, rows: vec![] },
+        }
+    }
+
+    /// Batch `step`, into `batch`.
+    pub fn draw(&mut self, step: usize, batch_size: usize, batch: &mut Batch) {
+        match self {
+            TrainData::Fresh(sampler) => sampler.draw(step as u32, batch_size, batch),
+            TrainData::Finite { set, order, rows } => {
+                order.batch(step, batch_size, rows);
+                set.gather(rows.iter().map(|row| *row as usize), batch);
+            }
+        }
     }
 }
 
@@ -98,8 +132,8 @@ impl Guard {
 const SELECT_SAMPLES: usize = 65_536;
 const SELECT_BATCH: usize = 1024;
 
-/// The restart of least importance-weighted loss on common fresh samples ([`Stream::Select`]); of equal ones the first.
-/// Restarts that diverged count only where all did: then the first stays.
+/// The restart of least importance-weighted loss, of equal ones the first: on common fresh samples ([`Stream::Select`]), or
+/// on the training set where that is finite (as Henighan et al. 2023 keep the run of lowest training loss). Restarts that diverged count only where all did: then the first stays.
 pub fn choose_restart(isa: Isa, job: &ToyJob, mut restarts: Vec<ToyOutcome>) -> ToyOutcome {
     assert!(!restarts.is_empty());
     let sound: Vec<usize> = (0..restarts.len()).filter(|&r| matches!(restarts[r].end, TrainingEnd::Finished)).collect();
@@ -107,11 +141,18 @@ pub fn choose_restart(isa: Isa, job: &ToyJob, mut restarts: Vec<ToyOutcome>) -> 
         return restarts.swap_remove(sound.first().copied().unwrap_or(0));
     }
     let mut losses: Vec<ToyLoss> = sound.iter().map(|&r| ToyLoss::new(&restarts[r].model, &job.importance)).collect();
-    let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Select);
     let mut batch = Batch::default();
-    for step in 0..SELECT_SAMPLES / SELECT_BATCH {
-        sampler.draw(step as u32, SELECT_BATCH, &mut batch);
-        losses.iter_mut().for_each(|loss| loss.add(isa, &batch));
+    if let Some(set) = Dataset::draw(&job.world, job.seed) {
+        for piece in set.pieces() {
+            set.gather(piece, &mut batch);
+            losses.iter_mut().for_each(|loss| loss.add(isa, &batch));
+        }
+    } else {
+        let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Select);
+        for step in 0..SELECT_SAMPLES / SELECT_BATCH {
+            sampler.draw(step as u32, SELECT_BATCH, &mut batch);
+            losses.iter_mut().for_each(|loss| loss.add(isa, &batch));
+        }
     }
     let weighted = losses.into_iter().map(|loss| loss.finish().1);
     let best = weighted.zip(sound).min_by(|a, b| a.0.total_cmp(&b.0)).expect("two or more are sound").1;
@@ -135,6 +176,7 @@ mod tests {
                 magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
                 magnitude_sharing: MagnitudeSharing::Independent,
                 groups: vec![],
+                dataset: None,
             }),
             seed: 1,
             kind: ToyKind::ReluOutput,

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use super::finite;
 use crate::backend::Watch;
 use crate::backend::ops::optimizer::{Moments, Step, Update};
 use crate::backend::ops::toy_step::{Scratch, Shape, ToyStep, gradient};
 use crate::backend::simd::{Isa, run};
-use crate::data::{Batch, Sampler, World};
-use crate::random::Stream;
-use crate::toy::train::{Guard, choose_restart};
+use crate::data::{Batch, World};
+use crate::toy::train::{Guard, TrainData, choose_restart};
 use crate::toy::{ToyJob, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
 
 /// Trains every job with all its restarts, on the current rayon pool. None where `watch` said stop before the job was
@@ -33,6 +33,9 @@ pub fn train_on(isa: Isa, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyO
     let trained: Vec<_> =
         items.into_iter().par_bridge().flat_map_iter(|item| train_item(isa, jobs, &item.runs, watch)).collect();
     let mut outcomes: Vec<Vec<Option<ToyOutcome>>> = jobs.iter().map(|job| vec![None; job.restarts]).collect();
+    for (job, restart, outcome) in finite::train(isa, jobs, watch) {
+        outcomes[job][restart] = outcome;
+    }
     for (run, outcome) in trained {
         outcomes[run.job][run.restart] = outcome;
     }
@@ -64,12 +67,13 @@ impl Item {
     }
 }
 
-/// All models in groups of common data, cut so that every thread has work and a batch still serves several.
+/// All models but those that [`finite`] trains, in groups of common data, cut so that every thread has work and a batch
+/// still serves several.
 fn items(jobs: &[ToyJob], threads: usize) -> Vec<Item> {
     /// The worlds of one (seed, batch size), each with the models that see it.
     type Worlds<'a> = Vec<(&'a Arc<World>, Vec<Run>)>;
     let mut groups: BTreeMap<(u64, usize), Worlds> = BTreeMap::new();
-    for (index, job) in jobs.iter().enumerate() {
+    for (index, job) in jobs.iter().enumerate().filter(|(_, job)| !finite::trains(job)) {
         assert!(job.restarts > 0 && job.train.batch_size > 0 && job.importance.len() == job.world.n_features);
         let worlds = groups.entry((job.seed, job.train.batch_size)).or_default();
         let same = |other: &Arc<World>| Arc::ptr_eq(other, &job.world) || **other == *job.world;
@@ -191,11 +195,11 @@ fn train_item(isa: Isa, jobs: &[ToyJob], runs: &[Run], watch: &dyn Watch) -> Vec
     }
     let mut scratch: Vec<Scratch> = shapes.into_iter().map(Scratch::new).collect();
     let first = &jobs[runs[0].job];
-    let sampler = Sampler::new(first.world.clone(), first.seed, Stream::Train);
+    let mut data = TrainData::new(first);
     let (mut batch, mut progress, mut numbers) = (Batch::default(), Progress::new(watch), vec![]);
     let mut step = 0;
     while trainers.iter().any(|t| t.trains(step)) && !watch.stop() {
-        sampler.draw(step as u32, first.train.batch_size, &mut batch);
+        data.draw(step, first.train.batch_size, &mut batch);
         numbers.clear();
         numbers.extend(settings.iter().map(|train| step_numbers(train, step)));
         for trainer in trainers.iter_mut().filter(|t| t.trains(step)) {
@@ -210,14 +214,14 @@ fn train_item(isa: Isa, jobs: &[ToyJob], runs: &[Run], watch: &dyn Watch) -> Vec
 }
 
 /// The optimiser's numbers at `step`; past the end of these settings' steps, where no model reads them, those of the last.
-fn step_numbers(train: &ToyTrain, step: usize) -> Step {
+pub(super) fn step_numbers(train: &ToyTrain, step: usize) -> Step {
     let step = step.min(train.steps.saturating_sub(1));
     let factor = if train.steps == 0 { 1.0 } else { train.schedule.factor(step, train.steps) };
     Step::new(train.optimizer, train.lr * factor, train.weight_decay, step)
 }
 
 /// Tells a [`Watch`] of finished model-steps, at most four times a second.
-struct Progress<'a> {
+pub(super) struct Progress<'a> {
     watch: &'a dyn Watch,
     told: Instant,
     steps: u64,
@@ -225,11 +229,11 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn new(watch: &'a dyn Watch) -> Progress<'a> {
+    pub(super) fn new(watch: &'a dyn Watch) -> Progress<'a> {
         Progress { watch, told: Instant::now(), steps: 0, calls: 0 }
     }
 
-    fn add(&mut self, steps: usize) {
+    pub(super) fn add(&mut self, steps: usize) {
         self.steps += steps as u64;
         self.calls += 1;
         // The clock costs a few percent of a small model's step.
@@ -238,7 +242,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn report(&mut self) {
+    pub(super) fn report(&mut self) {
         if self.steps > 0 {
             self.watch.advance(self.steps);
         }
@@ -253,7 +257,8 @@ mod tests {
     use super::*;
     use crate::backend::ops::toy_loss::toy_losses;
     use crate::backend::reference;
-    use crate::data::{Magnitude, MagnitudeSharing};
+    use crate::data::{Magnitude, MagnitudeSharing, Sampler};
+    use crate::random::Stream;
     use crate::toy::{LossScale, ToyInit, ToyKind, ToyModel};
     use crate::training::{Optimizer, Schedule};
 
@@ -285,6 +290,7 @@ mod tests {
             magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         })
     }
 
