@@ -24,8 +24,8 @@ pub fn curve(curve: &Curve) -> data::Curve {
         Curve::Linear(b) => data::Curve::Linear { max: b.max, min: b.min },
         Curve::Random(b) => data::Curve::Random { max: b.max, min: b.min },
         Curve::Power(p) => data::Curve::Power { exponent: p.exponent },
-        Curve::Last(r) => data::Curve::Last(*r),
-        Curve::First(r) => data::Curve::First(*r),
+        Curve::Last(one) => data::Curve::Last { value: one.value, others: one.others },
+        Curve::First(one) => data::Curve::First { value: one.value, others: one.others },
         Curve::FoldedNormal(s) => data::Curve::FoldedNormal { mean: s.mean, std: s.std },
     }
 }

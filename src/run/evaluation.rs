@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ndarray::{Array2, ArrayView2};
 
 use super::columns::{SIDE_VECTORS, ScoreColumn};
+use super::training_set::TrainingSet;
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::simd::Isa;
 use crate::data::World;
@@ -30,6 +31,7 @@ pub struct Evaluation {
     /// (loss, loss_weighted) of the toy model.
     losses: Option<(f64, f64)>,
     theory: Option<Theory>,
+    training: Option<TrainingSet>,
 }
 
 /// What a cell came to.
@@ -67,7 +69,17 @@ impl Evaluation {
         }
         let theory = toy.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
         let losses = loss.map(ToyLoss::finish);
-        Evaluation { world: source.world.clone(), maker: source.maker.clone(), x, h, losses, theory }
+        Evaluation { world: source.world.clone(), maker: source.maker.clone(), x, h, losses, theory, training: None }
+    }
+
+    /// The same with the finite set that the toy model was trained on.
+    pub fn with_training_set(self, training: Option<TrainingSet>) -> Evaluation {
+        Evaluation { training, ..self }
+    }
+
+    /// The training set, if it is finite.
+    pub fn training_set(&self) -> Option<&TrainingSet> {
+        self.training.as_ref()
     }
 
     /// True directions, `[n_features, d_hidden]`.
@@ -104,7 +116,11 @@ impl Evaluation {
         let mut wanted: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
         wanted.extend(SIDE_VECTORS);
         wanted.push("matching");
-        let scores = score::evaluate(&arrays, Some(&wanted));
+        let mut scores = score::evaluate(&arrays, Some(&wanted));
+        if let Some(training) = &self.training {
+            let vector = Vector::Numbers(training.data_dimensionality.clone());
+            scores.vectors.push((&score::DATA_DIMENSIONALITY, vector));
+        }
         let (mut values, mut undefined) = (Vec::with_capacity(columns.len()), Vec::new());
         for column in columns {
             let (value, reason) = self.value(column, &scores);
@@ -124,6 +140,15 @@ impl Evaluation {
         match column.definition.name {
             "loss" => return number(self.losses.map(|l| l.0), "there is no toy model"),
             "loss_weighted" => return number(self.losses.map(|l| l.1), "there is no toy model"),
+            "train_loss" | "train_loss_weighted" => {
+                let losses = self.training.as_ref().map(|t| t.losses);
+                let loss = losses.map(|l| if column.definition.name == "train_loss" { l.0 } else { l.1 });
+                return number(loss, "the training samples are fresh for ever");
+            }
+            "b_norm" => {
+                let square = |model: &ToyModel| model.b.iter().map(|b| *b as f64 * *b as f64).sum::<f64>();
+                return number(self.toy().map(|model| square(model).sqrt()), "there is no toy model");
+            }
             "theory_margin" => {
                 let margin = self.theory.as_ref().and_then(|t| t.margin);
                 return number(margin, "no closed form is known for this world and model");
