@@ -99,3 +99,71 @@ fn untrained(job: &ToyJob) -> ToyOutcome {
     let trace = if job.trace_every > 0 { vec![step(parameters)] } else { vec![] };
     ToyOutcome { model, restart: 0, end: TrainingEnd::Finished, trace }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Watch;
+    use crate::backend::cpu::CpuBackend;
+    use crate::plan::{MOST_CELLS, Versions};
+    use crate::run::chunk::Bench;
+    use crate::run::columns::{algorithms, score_columns};
+    use crate::run::plan_record;
+    use crate::spec::Document;
+    use crate::store;
+
+    struct Quiet;
+    impl Watch for Quiet {
+        fn advance(&self, _: u64) {}
+    }
+
+    fn names(table: &Option<DataFrame>) -> Vec<String> {
+        table.iter().flat_map(|t| t.get_column_names_owned()).map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn the_tables_foretold_have_the_columns_and_types_of_the_tables_written() {
+        let toy = "toy: {d_hidden: 3, train: {steps: 20, batch_size: 8}}\n";
+        for text in [
+            format!("name: a\ndata: {{n_features: 5, firing_probability: 0.3}}\n{toy}"),
+            format!(
+                "name: a\ndata: {{n_features: 5, firing_probability: 0.3, groups: [{{together: [0, 1]}}], \
+                 dataset: {{samples: 30}}}}\n{toy}save: {{trace: {{every: 5, features: true}}}}\nscore: [loss, norm_rank_2]\n"
+            ),
+            format!(
+                "name: a\ndata: {{n_features: 5, firing_probability: 0.3}}\n{toy}sae: [{{topk: {{n_latents: 4, k: 1}}}}]\n\
+                 sae_train: {{steps: 20, batch_size: 8}}\nbaselines: [pca]\nsave: {{trace: {{every: 5}}}}\n"
+            ),
+            "name: a\ndata: {n_features: 5, firing_probability: 0.3, dictionary: {d_hidden: 4}}\nbaselines: [random]\n"
+                .to_owned(),
+        ] {
+            let document =
+                Document::read("a.yaml", &format!("{text}evaluate: {{samples: 64}}\n")).expect("it is right");
+            let columns = score_columns(&document).expect("known scores");
+            let versions = Versions { algorithms: &algorithms(&columns), profile: "" };
+            let plan = Plan::new(document, &versions, MOST_CELLS).expect("a plan");
+            let record = plan_record(&plan, &columns, &algorithms(&columns), "");
+            let rows = store::frame(&record.experiment, &record.schema(), &[]).expect("no rows");
+            let foretold = empty_tables(&plan, &columns, rows).expect("tables");
+            let trace = &plan.document.experiment.save.trace;
+            let bench = Bench { plan: &plan, columns: &columns, backend: &CpuBackend, watch: &Quiet, trace };
+            let all: Vec<usize> = (0..plan.cells.len()).collect();
+            let records = bench.compute(&all).expect("no files").expect("nobody said stop");
+            let written = [
+                tables::features(&plan, &records),
+                tables::trace(&plan, &records),
+                tables::snapshots(&plan, &records),
+                tables::samples(&plan, &records),
+            ]
+            .map(|table| table.expect("it is a table"));
+            for ((name, foretold), written) in foretold.sides().into_iter().zip(&written) {
+                let known = names(foretold);
+                assert_eq!(known.len(), 5 + names(written).len().saturating_sub(1), "{name}: {known:?}");
+                for column in written.iter().flat_map(|table| table.columns()) {
+                    let dtype = foretold.as_ref().and_then(|t| t.column(column.name()).ok()).map(|c| c.dtype());
+                    assert_eq!(dtype, Some(column.dtype()), "{name}.{}", column.name());
+                }
+            }
+        }
+    }
+}

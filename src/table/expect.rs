@@ -329,6 +329,58 @@ mod tests {
         assert_eq!((outcome.measured, outcome.rows_used, outcome.pass), (Some(0.75), 4, false));
     }
 
+    /// Eight cells with a side table of two rows each.
+    fn with_features() -> Tables {
+        let rows = eight();
+        let cells: Vec<String> =
+            (0..8).flat_map(|index| [row(index).cell.to_string(), row(index).cell.to_string()]).collect();
+        let norm: Vec<f64> = (0..8).flat_map(|index| [f64::from(index), 0.5]).collect();
+        let features = polars::prelude::df!["cell" => cells, "norm" => norm].expect("two columns");
+        Tables { features: Some(features), ..Tables::of_rows(rows) }
+    }
+
+    fn query(sql: &str, reduce: Reduce) -> Expectation {
+        let bound = Bound::AtLeast(f64::NEG_INFINITY);
+        Expectation { asked: Asked::Sql(sql.into()), reduce, ..expectation("", "", bound) }
+    }
+
+    #[test]
+    fn a_query_sees_side_tables_of_the_cells_that_the_reduction_leaves() {
+        let tables = with_features();
+        let measured = |sql: &str, reduce| {
+            let outcome = evaluate(&tables, &[query(sql, reduce)]).remove(0);
+            (outcome.measured, outcome.rows_used)
+        };
+        assert_eq!(measured("SELECT sum(norm) FROM features", Reduce::None), (Some(32.0), 8));
+        // The loss falls with the index: of each pair of seeds the odd one is left.
+        assert_eq!(measured("SELECT sum(norm) FROM features", Reduce::LowestLoss), (Some(18.0), 4));
+        assert_eq!(measured("SELECT count(*) FROM rows", Reduce::LowestLoss), (Some(4.0), 4));
+        // Averages are no cells, so that the side tables stay whole.
+        assert_eq!(measured("SELECT sum(norm) FROM features", Reduce::Mean), (Some(32.0), 4));
+        let joined = "SELECT max(f.norm) FROM rows AS r JOIN features AS f ON r.cell = f.cell WHERE r.mcc < 0.3";
+        assert_eq!(measured(joined, Reduce::None), (Some(5.0), 8));
+    }
+
+    #[test]
+    fn a_query_that_gives_no_number_fails_with_its_reason() {
+        let tables = with_features();
+        for (sql, reason) in [
+            ("SELECT norm FROM features", "16 values"),
+            ("SELECT min(norm), max(norm) FROM features", "2 columns"),
+            ("SELECT avg(nrom) FROM features", "did you mean `norm`"),
+            ("SELECT avg(norm) FROM features WHERE norm > 100", "null"),
+            ("SELECT avg(step) FROM trace", "trace"),
+            ("SELEC 1", "sql"),
+        ] {
+            let outcome = evaluate(&tables, &[query(sql, Reduce::None)]).remove(0);
+            let error = outcome.error.unwrap_or_default();
+            assert!(!outcome.pass && error.contains(reason), "{sql}: {error}");
+        }
+        assert!(readable(&tables, &query("SELECT avg(norm) FROM features", Reduce::None)).is_ok());
+        assert!(readable(&tables, &query("SELECT avg(nrom) FROM features", Reduce::None)).is_err());
+        assert!(readable(&tables, &query("SELECT norm, cell FROM features", Reduce::None)).is_err());
+    }
+
     #[test]
     fn bounds_include_their_ends_and_nan_keeps_none() {
         let equals = Bound::Equals { value: 1.0, tolerance: 0.5 };
@@ -403,6 +455,6 @@ FAIL      -  <= 0.3  0 rows  it holds (no rows match)
 FAIL   0.75  <= 0.5  8 rows  it holds
 1 of 3 expectations hold
 ";
-        assert_eq!(render_outcomes(&evaluate(&eight(), &gates)), expected);
+        assert_eq!(render_outcomes(&evaluate(&Tables::of_rows(eight()), &gates)), expected);
     }
 }
