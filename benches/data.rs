@@ -23,6 +23,7 @@ fn world(firing_probability: Vec<f64>, magnitude: Magnitude) -> Arc<World> {
         magnitude,
         magnitude_sharing: MagnitudeSharing::Independent,
         groups: vec![],
+        dataset: None,
     })
 }
 

@@ -69,6 +69,7 @@ fn job(n_features: usize, d_hidden: usize, p: f64, importance: f32) -> ToyJob {
         magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
         magnitude_sharing: MagnitudeSharing::Independent,
         groups: vec![],
+        dataset: None,
     };
     ToyJob {
         world: Arc::new(world),

@@ -210,6 +210,7 @@ mod tests {
             magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         };
         let dictionary = Dictionary::random(n, d, 3).with_bias(0.5, 3).with_noise(noise);
         HiddenSource { world: Arc::new(world), seed: 3, maker: HiddenMaker::Dictionary(Arc::new(dictionary)) }

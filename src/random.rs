@@ -13,6 +13,10 @@ pub enum Stream {
     Evaluate,
     /// The same for the samples on which restarts are compared.
     Select,
+    /// The same for a finite training set.
+    Dataset,
+    /// In which order the samples of a finite training set are walked.
+    DatasetOrder,
     /// Initial weights of a toy model.
     ToyInit,
     /// Initial weights of a sparse autoencoder.
@@ -29,6 +33,8 @@ impl Stream {
     pub const fn name(self) -> &'static str {
         match self {
             Stream::Train => "train",
+            Stream::Dataset => "dataset",
+            Stream::DatasetOrder => "dataset-order",
             Stream::Evaluate => "evaluate",
             Stream::Select => "select",
             Stream::ToyInit => "toy-init",

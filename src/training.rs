@@ -25,6 +25,10 @@ pub enum Schedule {
     Linear,
     /// Half a cosine from 1 to (almost) 0.
     Cosine,
+    /// Rises linearly over the first `warmup` share of the steps, then half a cosine from 1 to (almost) 0.
+    WarmupCosine {
+        warmup: f64,
+    },
     /// Rises linearly over the first `warmup` share of the steps, is 1, falls linearly to 0 over the last `decay` share.
     WarmupStableDecay {
         warmup: f64,
@@ -40,6 +44,11 @@ impl Schedule {
             Schedule::Constant => 1.0,
             Schedule::Linear => 1.0 - t,
             Schedule::Cosine => 0.5 * (1.0 + libm::cos(std::f64::consts::PI * t)),
+            Schedule::WarmupCosine { warmup } => {
+                let rise = warmup * steps as f64;
+                let t = ((step as f64 - rise) / (steps as f64 - rise)).max(0.0);
+                ramp_up(step, steps, warmup) * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * t))
+            }
             Schedule::WarmupStableDecay { warmup, decay } => {
                 ramp_up(step, steps, warmup) * ramp_down(step, steps, decay)
             }
@@ -74,6 +83,16 @@ mod tests {
         let cosine = course(Schedule::Cosine, 4);
         assert_eq!(cosine[0], 1.0);
         assert!((cosine[2] - 0.5).abs() < 1e-15 && cosine[3] > 0.0 && cosine.is_sorted_by(|a, b| a > b));
+    }
+
+    #[test]
+    fn warmup_cosine_rises_and_falls_from_the_end_of_the_rise() {
+        let found = course(Schedule::WarmupCosine { warmup: 0.2 }, 10);
+        assert_eq!(found[..3], [0.5, 1.0, 1.0]);
+        assert!((found[6] - 0.5).abs() < 1e-15 && found[9] > 0.0);
+        assert!(found[2..].is_sorted_by(|a, b| a > b));
+        assert_eq!(course(Schedule::WarmupCosine { warmup: 0.0 }, 7), course(Schedule::Cosine, 7));
+        assert_eq!(course(Schedule::WarmupCosine { warmup: 1.0 }, 4), [0.25, 0.5, 0.75, 1.0]);
     }
 
     #[test]

@@ -105,6 +105,38 @@ rows! {
     negative_importance: with("").replace("d_hidden: 2", "d_hidden: 2, importance: -1"), ["-1 is out of range: importance"];
     probabilities_have_an_upper_bound: with("").replace("0.1", "{folded_normal: {mean: 5}}"), ["has no upper bound"];
     a_curve_upside_down: with("").replace("0.1}", "{linear: {max: 0.1, min: 0.5}}}"), ["linear has min 0.5 above max 0.1"];
+    a_training_set_of_no_samples: with("").replace("0.1}", "0.1, dataset: {samples: 0}}"), ["x.yaml:2:67: 0 is out of range", "from 1 to"];
+    normalise_without_samples: with("").replace("0.1}", "0.1, dataset: {normalise: true}}"), ["x.yaml:2:57: dataset needs `samples`", "samples: 1000"];
+    a_full_batch_of_fresh_samples: with("").replace("d_hidden: 2", "d_hidden: 2, train: {batch_size: full}"),
+        ["x.yaml:3:41: a full batch needs a finite training set", "data.dataset"];
+    a_batch_size_that_is_no_number: with("").replace("d_hidden: 2", "d_hidden: 2, train: {batch_size: ful}"), ["x.yaml:3:41: unknown batch_size `ful`", "did you mean `full`?"];
+    a_training_set_without_a_toy_model: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4}, dataset: {samples: 9}}\nbaselines: [pca]\n",
+        ["x.yaml:2:", "`dataset` is what toy models are trained on", "leave `dataset` out"];
+    an_autoencoder_on_a_training_set: with("sae: [{topk: {n_latents: 4, k: 1}}]\n").replace("0.1}", "0.1, dataset: {samples: 9}}"),
+        ["x.yaml:4:6: `sae` would train on fresh samples", "leave `sae` out, or `data.dataset` (line 2)"];
+    a_training_set_s_score_without_one: with("score: [train_loss]\n"), ["x.yaml:4:9: `train_loss` needs a finite training set", "`data.dataset`"];
+    a_rank_past_the_features: with("score: [dimensionality_rank_5]\n"), ["x.yaml:4:9: `dimensionality_rank_5`: there are 4 features, ranks 1 to 4"];
+    a_whole_vector_as_a_score: with("score: [data_dimensionality]\n").replace("0.1}", "0.1, dataset: {samples: 9}}"),
+        ["x.yaml:4:9: `data_dimensionality` is a vector over training samples", "`data_dimensionality_median`", "table `samples`"];
+    snapshots_that_are_never_taken: with("save: {trace: {features: true}}\n"), ["x.yaml:4:26: `features` without `every`", "every: 100"];
+    snapshots_of_no_toy_model: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4}}\nbaselines: [pca]\nsave: {trace: {every: 9, features: true}}\n",
+        ["x.yaml:4:36: `features` follows a toy model's directions"];
+    snapshots_beyond_reason: with("save: {trace: {every: 1, features: true}}\n").replace("n_features: 4", "n_features: 4000"),
+        ["x.yaml:4:15: 40008000 rows of snapshots for one cell", "log every 5 steps or more"];
+    an_expectation_of_value_and_query: with("expect: [{claim: c, value: avg(loss), sql: SELECT 1, at_least: 0}]\n"), ["x.yaml:4:10: an expectation has exactly one of value, sql"];
+    an_expectation_of_neither: with("expect: [{claim: c, at_least: 0}]\n"), ["x.yaml:4:10: an expectation has exactly one of value, sql"];
+    a_condition_beside_a_query: with("expect: [{claim: c, sql: SELECT 1, where: loss > 0, at_least: 0}]\n"), ["x.yaml:4:43: `where` belongs to `value`"];
+    a_query_of_no_column: with("expect: [{claim: c, sql: SELECT avg(dimensionalty) FROM features, at_least: 0}]\n"),
+        ["x.yaml:4:10: expectation", "no column `dimensionalty`", "did you mean `dimensionality`?"];
+    a_query_of_no_table: with("expect: [{claim: c, sql: SELECT avg(norm) FROM feature, at_least: 0}]\n"), ["x.yaml:4:10: expectation", "feature"];
+    a_query_of_two_columns: with("expect: [{claim: c, sql: \"SELECT min(norm), max(norm) FROM features\", at_least: 0}]\n"), ["x.yaml:4:10: expectation", "gives 2 columns, not one"];
+    a_query_of_a_table_that_is_not_kept: with("expect: [{claim: c, sql: SELECT avg(h_0) FROM samples, at_least: 0}]\n"), ["x.yaml:4:10: expectation", "h_0"];
+    an_entry_of_no_list: with("sweep: {data.firing_probability.0: [0.1, 0.2]}\n"), ["x.yaml:4:9: `data.firing_probability` is no list, so it has no entry 0", "write `data.firing_probability` as a list"];
+    an_entry_past_the_end: with("sweep: {data.firing_probability.4: [0.1, 0.2]}\n").replace("0.1}", "[0.1, 0.1, 0.1, 0.1]}"),
+        ["x.yaml:4:9: `data.firing_probability` has 4 entries and none of number 4", "its entries run from 0 to 3"];
+    an_entry_that_is_no_probability: with("sweep: {data.firing_probability.3: [0.1, 1.2]}\n").replace("0.1}", "[0.1, 0.1, 0.1, 0.1]}"), ["1.2 is out of range"];
+    one_apart_above_its_bound: with("").replace("0.1}", "{first: {value: 0.1, others: 1.5}}}"), ["1.5 is out of range: firing_probability"];
+    equal_combinations_of_a_zip: with("zip: [{toy.d_hidden: [1, 2, 1], toy.restarts: [3, 3, 3]}]\n"), ["x.yaml:4:29:", "with the same companions", "twice"];
     not_built_yet_is_said: with("").replace("0.1}", "0.1, hierarchy: {roots: 3}}"), ["`hierarchy` is part of the language but not built yet"];
 }
 

@@ -3,6 +3,7 @@
 mod bad_inputs;
 mod commands;
 mod determinism;
+mod finite;
 mod golden;
 mod pipeline;
 mod program;

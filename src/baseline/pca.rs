@@ -138,6 +138,7 @@ mod tests {
             magnitude: Magnitude::Constant((0..n).map(|i| i as f64 + 1.0).collect()),
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         };
         let mut vectors = vec![0.0; n * d];
         order.iter().enumerate().for_each(|(i, &axis)| vectors[i * d + axis] = 1.0);

@@ -70,12 +70,16 @@ pub fn carry_out(args: &Args) -> Outcome {
 fn estimates(plan: &Plan, columns: usize) -> String {
     let mut work = 0.0;
     let mut memory = 0.0f64;
+    let mut side_rows = 0.0;
     let step = (plan.cells.len() / 100_000).max(1);
     for index in (0..plan.cells.len()).step_by(step) {
         let (stem, own) = plan.work(index);
         let new_stem = index == 0 || !plan.same_stem(index - 1, index);
         work += (own + if new_stem { stem } else { 0.0 }) * step as f64;
         memory = memory.max(plan.memory(index));
+        let snapshots = plan.snapshot_rows_of(index) as f64;
+        let samples = plan.facts(plan.cells[index])[0].dataset as f64;
+        side_rows += (snapshots + if plan.document.experiment.save.samples { samples } else { 0.0 }) * step as f64;
     }
     let cores = rayon::current_num_threads() as f64;
     let rows = plan.cells.len() as f64 * (200.0 + 9.0 * columns as f64);
@@ -88,7 +92,7 @@ fn estimates(plan: &Plan, columns: usize) -> String {
         "estimates, rough: {} on {cores} cores, {} of memory, {} of disk\n",
         duration(work / SPEED / cores),
         bytes(1e8 + memory * cores),
-        bytes(rows + features)
+        bytes(rows + features + 30.0 * side_rows)
     )
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Failure, Outcome, print};
-use crate::score::{self, Better, Definition};
+use crate::score::{self, Better, Definition, Kind};
 use crate::spec::{diagnostic::nearest, explain};
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +58,10 @@ fn of_score(definition: &Definition) -> String {
     text.push_str(better);
     if definition.is_vector() {
         let _ = writeln!(text, "  a vector: {0}_0, {0}_3, {0}_last name one entry", definition.name);
+        if definition.kind != Kind::Word {
+            let name = definition.name;
+            let _ = writeln!(text, "  {name}_rank_2 is the second greatest; {name}_min, _max, _mean, _median");
+        }
     }
     text
 }

@@ -19,7 +19,7 @@ pub struct Args {
     /// Columns or expressions to group by, separated by commas
     #[arg(long)]
     group_by: Option<String>,
-    /// A whole query over the tables rows, features and trace
+    /// A whole query over the tables rows, features, trace, snapshots and samples
     #[arg(long, conflicts_with_all = ["select", "filter", "group_by"])]
     sql: Option<String>,
     /// text, csv, json or parquet

@@ -20,10 +20,10 @@ pub enum Curve {
     Random { max: f64, min: f64 },
     /// (i + 1)^-exponent.
     Power { exponent: f64 },
-    /// 1 for all but the last, which has r.
-    Last(f64),
-    /// 1 for all but the first, which has r.
-    First(f64),
+    /// `others` for all but the last, which has `value`.
+    Last { value: f64, others: f64 },
+    /// `others` for all but the first, which has `value`.
+    First { value: f64, others: f64 },
     /// start + (end - start) i / (n - 1); n = 1 gives start (SAELens `firing_magnitudes.py`, `linear`).
     FromTo { start: f64, end: f64 },
     /// start (end / start)^(i / (n - 1)); n = 1 gives start (there, `exponential`).
@@ -66,8 +66,8 @@ impl Curve {
             Curve::Linear { max, min } => each(&|i| max + (min - max) * way(i)),
             Curve::Random { max, min } => (0..n).map(|_| min + (max - min) * draws.uniform()).collect(),
             Curve::Power { exponent } => each(&|i| libm::pow(i + 1.0, -exponent)),
-            Curve::Last(r) => each(&|i| if i + 1.0 == n as f64 { r } else { 1.0 }),
-            Curve::First(r) => each(&|i| if i == 0.0 { r } else { 1.0 }),
+            Curve::Last { value, others } => each(&|i| if i + 1.0 == n as f64 { value } else { others }),
+            Curve::First { value, others } => each(&|i| if i == 0.0 { value } else { others }),
             Curve::FromTo { start, end } => each(&|i| start + (end - start) * way(i)),
             Curve::Exponential { start, end } => each(&|i| start * libm::pow(end / start, way(i))),
             Curve::FoldedNormal { mean, std } => (0..n).map(|_| (mean + std * draws.normal()).abs()).collect(),
@@ -138,9 +138,10 @@ mod tests {
         assert_eq!(Curve::List(vec![1.0, 2.0]).values(2, 0), [1.0, 2.0]);
         assert_eq!(Curve::Geometric(0.5).values(4, 0), [1.0, 0.5, 0.25, 0.125]);
         assert_eq!(Curve::Power { exponent: 2.0 }.values(3, 0), [1.0, 0.25, 1.0 / 9.0]);
-        assert_eq!(Curve::Last(0.1).values(3, 0), [1.0, 1.0, 0.1]);
-        assert_eq!(Curve::First(0.1).values(3, 0), [0.1, 1.0, 1.0]);
-        assert_eq!(Curve::Last(0.1).values(1, 0), [0.1]);
+        let last = Curve::Last { value: 0.1, others: 1.0 };
+        assert_eq!(last.values(3, 0), [1.0, 1.0, 0.1]);
+        assert_eq!(Curve::First { value: 0.1, others: 0.5 }.values(3, 0), [0.1, 0.5, 0.5]);
+        assert_eq!(last.values(1, 0), [0.1]);
         assert_eq!(Curve::Zipf { exponent: 1.0, max: 0.3, min: 0.01 }.values(0, 0), Vec::<f64>::new());
     }
 

@@ -101,6 +101,24 @@ impl Events {
         self.len += by;
     }
 
+    /// Divides every sample by its Euclidean norm; silent ones stay as they are.
+    ///
+    /// The squares of a sample are summed in f64 in the order of its features, and each value is multiplied by the f64
+    /// 1 / norm and rounded to f32 once: the norm is 1 within one rounding of f32 (6e-8).
+    pub(crate) fn normalise(&mut self) {
+        let mut first = 0;
+        while first < self.len {
+            let sample = self.position[first] / self.n_features as u32;
+            let same = |p: &&u32| **p / self.n_features as u32 == sample;
+            let count = self.position[first..self.len].iter().take_while(same).count();
+            let values = &mut self.value[first..first + count];
+            let square = values.iter().fold(0.0, |sum, v| sum + *v as f64 * *v as f64);
+            let scale = inverse_norm(square);
+            values.iter_mut().for_each(|v| *v = (*v as f64 * scale) as f32);
+            first += count;
+        }
+    }
+
     /// Takes out events whose value is 0.
     pub(crate) fn drop_zeros(&mut self) {
         let mut kept = 0;
@@ -119,6 +137,12 @@ impl PartialEq for Events {
             && self.positions() == other.positions()
             && self.values() == other.values()
     }
+}
+
+/// What turns a vector of this squared norm into one of norm 1; 0 where there is nothing to turn.
+#[inline(always)]
+pub(crate) fn inverse_norm(square: f64) -> f64 {
+    if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
 }
 
 /// Division of u32 by a number that stays: a multiplication (Lemire, Kaser, Kurz 2019, "Faster remainder by direct

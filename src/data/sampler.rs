@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::events::Events;
+use super::events::{Events, inverse_norm};
 use super::law::{Plan, ROW_BLOCK};
 use super::world::World;
 use crate::backend::ops::draw::{DrawDense, DrawEvents, Place};
@@ -26,9 +26,24 @@ impl Batch {
     pub fn value(&self, sample: usize, feature: usize) -> f32 {
         self.lanes[sample / 16 * self.n_features + feature].0[sample % 16]
     }
+
+    /// The bits of [`Events::normalise`]: a zero among the squares changes no sum.
+    fn normalise(&mut self) {
+        for tile in self.lanes.chunks_exact_mut(self.n_features) {
+            let mut square = [0.0f64; 16];
+            for x in tile.iter() {
+                (0..16).for_each(|l| square[l] += x.0[l] as f64 * x.0[l] as f64);
+            }
+            let scale = square.map(inverse_norm);
+            for x in tile {
+                (0..16).for_each(|l| x.0[l] = (x.0[l] as f64 * scale[l]) as f32);
+            }
+        }
+    }
 }
 
-/// A world's stream of batches for one seed: batch `step` is the same whoever draws it, whenever.
+/// A world's stream of batches for one seed: batch `step` is the same whoever draws it, whenever. In a world whose data are
+/// [normalised](World::is_normalised) every x comes out at unit norm.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     world: Arc<World>,
@@ -89,6 +104,9 @@ impl Sampler {
         batch.lanes.resize(samples.div_ceil(16) * self.plan.n_features, Lanes::default());
         let place = self.place(step, first, samples);
         run(self.isa, DrawDense { plan: &self.plan, place, x: &mut batch.lanes });
+        if self.world.is_normalised() {
+            batch.normalise();
+        }
     }
 
     /// What is not zero in batch `step`: the same x as [`Sampler::draw`], for kernels whose work follows what fires.
@@ -108,6 +126,9 @@ impl Sampler {
         events.clear(self.plan.n_features, samples);
         let place = self.place(step, first, samples);
         run(self.isa, DrawEvents { plan: &self.plan, place, events });
+        if self.world.is_normalised() {
+            events.normalise();
+        }
     }
 
     fn place(&self, step: u32, first: usize, samples: usize) -> Place {
@@ -131,6 +152,7 @@ mod tests {
             magnitude,
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         }
     }
 

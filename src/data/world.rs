@@ -14,6 +14,18 @@ pub struct World {
     pub magnitude_sharing: MagnitudeSharing,
     /// Disjoint sets of features that do not fire independently.
     pub groups: Vec<Group>,
+    /// A finite training set instead of fresh samples for ever.
+    pub dataset: Option<Finite>,
+}
+
+/// How training samples are limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finite {
+    /// T, the number of training samples; at least 1.
+    pub samples: usize,
+    /// Whether every x, those of evaluation included, is divided by its Euclidean norm. A sample in which nothing fires
+    /// has no direction and stays 0.
+    pub normalise: bool,
 }
 
 /// The value of a feature where it fires; vectors are `[n_features]`.
@@ -69,6 +81,11 @@ pub enum GroupRule {
 }
 
 impl World {
+    /// Whether every sample has unit norm.
+    pub fn is_normalised(&self) -> bool {
+        self.dataset.is_some_and(|dataset| dataset.normalise)
+    }
+
     /// P(x_i ≠ 0) as far as firing decides it, `[n_features]`: groups taken into account.
     pub fn marginal_probability(&self) -> Vec<f64> {
         let mut p = self.firing_probability.clone();
@@ -112,6 +129,7 @@ mod tests {
             magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         };
         let worlds: Vec<Arc<World>> = [0.5, 0.1, 0.5, 0.5, 0.1].into_iter().map(world).map(Arc::new).collect();
         let seeds = [2, 1, 2, 1, 1];

@@ -1,11 +1,15 @@
 //! Fixed ranges of the plan's order: what is trained, published and resumed as one.
 
 use super::Plan;
+use super::parts::step_samples;
 
 /// Estimated work of one chunk, in floating-point operations: about half a minute of one core.
 pub const WORK: f64 = 6e11;
 /// Cells of one chunk, at most.
 const MOST: usize = 5_000;
+
+/// Rows of snapshots in one chunk, at most, unless one cell alone has more: they are in memory until it is published.
+const SNAPSHOT_ROWS: u64 = 2_000_000;
 
 /// Cells `first .. first + count` of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +25,8 @@ impl Plan {
         let d = if toy.d_hidden > 0 { toy.d_hidden } else { data.d_hidden } as f64;
         let n = data.n_features as f64;
         // A toy model: 10 n d operations a sample (h, x', dh: 2 n d each, dW: 4 n d). An SAE: 12 d m for dense products.
-        let stem = toy.work * 10.0 * n * d + evaluate.work * 2.0 * n * d;
+        let training = if toy.steps > 0 { toy.steps as f64 * step_samples(&data, &toy) as f64 } else { 0.0 };
+        let stem = training * 10.0 * n * d + evaluate.work * 2.0 * n * d;
         let own = method.work * 12.0 * d * method.n_latents as f64 + evaluate.work * 100.0 * (n + d);
         (stem, own)
     }
@@ -31,7 +36,9 @@ impl Plan {
         let [data, toy, evaluate, method] = self.facts(self.cells[index]);
         let d = if toy.d_hidden > 0 { toy.d_hidden } else { data.d_hidden } as f64;
         let (n, m) = (data.n_features as f64, method.n_latents as f64);
-        let weights = 16.0 * (n * d + 2.0 * m * d);
+        // Of a finite set what fires, and of snapshots the rows.
+        let kept = 100.0 * self.snapshot_rows(&data, &toy) as f64 + 16.0 * data.dataset as f64 * d;
+        let weights = 16.0 * (n * d + 2.0 * m * d) + kept;
         let samples = 4.0 * evaluate.work * (n + 2.0 * d + m);
         weights + samples
     }
@@ -44,10 +51,16 @@ impl Plan {
         16.0 * (n * d + 2.0 * m * d) + 100.0 * n + 4096.0
     }
 
+    /// Rows of the table `snapshots` of a cell.
+    pub fn snapshot_rows_of(&self, index: usize) -> u64 {
+        let [data, toy, ..] = self.facts(self.cells[index]);
+        self.snapshot_rows(&data, &toy)
+    }
+
     /// The chunks. Cells of one stem stay together unless they alone are too many.
     pub fn chunks(&self) -> Vec<Chunk> {
         let mut chunks = Vec::new();
-        let (mut first, mut work) = (0, 0.0);
+        let (mut first, mut work, mut snapshots) = (0, 0.0, 0);
         let mut stem_start = 0;
         for index in 0..self.cells.len() {
             let new_stem = index == 0 || !self.same_stem(index - 1, index);
@@ -55,11 +68,17 @@ impl Plan {
             if new_stem {
                 stem_start = index;
             }
-            let full = index > first && (work >= WORK || index - first >= MOST);
+            let rows = match self.document.experiment.save.trace.features {
+                true => self.snapshot_rows_of(index),
+                false => 0,
+            };
+            let full = index > first && (work >= WORK || index - first >= MOST || snapshots + rows > SNAPSHOT_ROWS);
             if full && (new_stem || index - first >= MOST) {
                 chunks.push(Chunk { first, count: index - first });
                 (first, work) = (index, if stem_start < index { stem } else { 0.0 });
+                snapshots = 0;
             }
+            snapshots += rows;
             work += own + if new_stem { stem } else { 0.0 };
         }
         if first < self.cells.len() {

@@ -104,6 +104,9 @@ pub struct Versions<'a> {
 /// More cells than this need to be asked for.
 pub const MOST_CELLS: u128 = 10_000_000;
 
+/// More rows of snapshots than this for one cell are taken for a slip: about a gigabyte in memory.
+pub const MOST_SNAPSHOT_ROWS: u64 = 10_000_000;
+
 /// The sections of one cell, with every value fixed.
 #[derive(Clone, Debug)]
 pub struct Cell {
@@ -275,8 +278,10 @@ impl Plan {
         let mut reader = Reader::default();
         let lists = self.tables.toy.as_ref().is_some_and(|t| t.facts.iter().any(|f| f.importance > 0));
         let baselines = self.methods.iter().any(|m| matches!(m, Method::Baseline(_)));
+        let full = self.tables.toy.as_ref().is_some_and(|t| t.facts.iter().any(|f| f.batch_size.is_none()));
+        let snapshots = self.document.experiment.save.trace.features;
         // Most plans have nothing to check across parts, and a million cells should not pay for it.
-        let stems = if lists || baselines { self.product(&self.stem_axes) } else { 0 };
+        let stems = if lists || baselines || full || snapshots { self.product(&self.stem_axes) } else { 0 };
         for stem in 0..stems {
             let mut choice = vec![0; self.lengths.len()];
             spread(stem, &self.stem_axes, &self.lengths, &mut choice);
@@ -290,6 +295,12 @@ impl Plan {
                 let message = format!("importance has {} entries for {} features", toy.importance, data.n_features);
                 reader.error(place, message, Some("give one entry per feature, a number, or a curve".to_owned()));
             }
+            if toy.is_some_and(|t| t.batch_size.is_none()) && data.dataset == 0 {
+                let place = parts::place_in(&self.document, Part::Toy, &["train", "batch_size"], &choice);
+                let help = "add `data.dataset: {samples: ..}`, or give a number of samples".to_owned();
+                reader.error(place, "a full batch needs a finite training set", Some(help));
+            }
+            self.refuse_many_snapshots(self.snapshot_rows(&data, &toy.unwrap_or_default()), &mut reader);
             let d_hidden = toy.map_or(data.d_hidden, |t| t.d_hidden);
             for (axes, method) in self.variant_axes.iter().zip(&self.methods) {
                 let Method::Baseline(i) = method else { continue };
@@ -306,6 +317,27 @@ impl Plan {
             }
         }
         if reader.diagnostics.is_empty() { Ok(()) } else { Err(reader.diagnostics) }
+    }
+
+    /// Rows of the table `snapshots` of one cell.
+    pub fn snapshot_rows(&self, data: &Facts, toy: &Facts) -> u64 {
+        let trace = &self.document.experiment.save.trace;
+        match trace.every {
+            0 => 0,
+            _ if !trace.features => 0,
+            every => (toy.logged_steps.div_ceil(every as u64) + 2) * data.n_features as u64,
+        }
+    }
+
+    fn refuse_many_snapshots(&self, rows: u64, reader: &mut Reader) {
+        if rows <= MOST_SNAPSHOT_ROWS {
+            return;
+        }
+        let every = self.document.experiment.save.trace.every as u64;
+        let place = self.document.root.at(["save", "trace"]).map_or(self.document.root.place, |n| n.place);
+        let message = format!("{rows} rows of snapshots for one cell; at most {MOST_SNAPSHOT_ROWS}");
+        let help = format!("log every {} steps or more", every * rows.div_ceil(MOST_SNAPSHOT_ROWS));
+        reader.error(place, message, Some(help));
     }
 
     /// The experiment with every default filled in.

@@ -10,7 +10,8 @@ use crate::spec::document::{Document, Part};
 use crate::spec::kind::{Kind, Reader};
 use crate::spec::node::{Node, Value};
 use crate::spec::sae::{self, BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
-use crate::spec::{check, output::EvaluateSection, toy::ToySection};
+use crate::spec::toy::{BatchSizeSection, ToySection};
+use crate::spec::{check, output::EvaluateSection};
 
 /// What stands behind a row's `method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +44,22 @@ pub struct Facts {
     pub n_latents: usize,
     /// Length of an importance list; 0 where there is none.
     pub importance: usize,
-    /// Samples that training or evaluation sees: work, apart from factors other parts know.
+    /// Samples that the training of an autoencoder or the evaluation sees: work, apart from factors other parts know.
     pub work: f64,
-    /// Model-steps of training.
+    /// Model-steps of training, restarts included.
     pub steps: u64,
+    /// Steps of one training of a toy model.
+    pub logged_steps: u64,
+    /// Samples of a step of a toy model; none: the whole training set.
+    pub batch_size: Option<usize>,
+    /// Samples of a finite training set; 0 where they are fresh.
+    pub dataset: usize,
+}
+
+/// Samples of one step of a toy model with these facts, in a world with those.
+pub fn step_samples(data: &Facts, toy: &Facts) -> usize {
+    let all = if data.dataset > 0 { data.dataset } else { usize::MAX };
+    toy.batch_size.map_or(all, |size| size.min(all))
 }
 
 /// All distinct values of one part: every combination of the axes that touch it.
@@ -228,7 +241,8 @@ impl Tables {
         let data = table(document, lengths, touching(&[Part::Data]), |choice, reader| {
             let section = read_data(document, choice, reader)?;
             let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
-            let facts = Facts { n_features: section.n_features, d_hidden, ..Facts::default() };
+            let dataset = section.dataset.as_ref().map_or(0, |d| d.samples);
+            let facts = Facts { n_features: section.n_features, d_hidden, dataset, ..Facts::default() };
             Some((part_hash(&with_contents(document, &section, choice, reader)?), facts))
         });
         let toy = document.experiment.toy.as_ref().map(|_| {
@@ -238,9 +252,14 @@ impl Tables {
                     crate::spec::curve::Curve::List(list) => list.len(),
                     _ => 0,
                 };
-                let work = section.restarts as f64 * section.train.steps as f64 * section.train.batch_size as f64;
                 let steps = (section.restarts * section.train.steps) as u64;
-                let facts = Facts { d_hidden: section.d_hidden, importance, work, steps, ..Facts::default() };
+                let batch_size = match section.train.batch_size {
+                    BatchSizeSection::Fixed(size) => Some(size),
+                    BatchSizeSection::Full => None,
+                };
+                let logged_steps = section.train.steps as u64;
+                let d_hidden = section.d_hidden;
+                let facts = Facts { d_hidden, importance, batch_size, steps, logged_steps, ..Facts::default() };
                 Some((part_hash(&ToySection::canonical(&section)), facts))
             })
         });

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Cell;
-use crate::data::{self, Dictionary, Group, GroupRule, Magnitude, MagnitudeSharing, World};
+use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};
 use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
 use crate::spec::data::{DataSection, GroupSection, MagnitudeSection, SharingSection, VectorsSection};
 use crate::spec::sae::{DecoderSection, NormaliseSection, SaeKind, SaeTrainSection};
-use crate::spec::toy::{InitSection, LossScaleSection, ModelSection, OptimizerSection, ScheduleSection, ToySection};
+use crate::spec::toy::{BatchSizeSection, InitSection, LossScaleSection, ModelSection, OptimizerSection};
+use crate::spec::toy::{ScheduleSection, ToySection};
 use crate::toy::{LossScale, ToyInit, ToyJob, ToyKind, ToyTrain};
 use crate::training::{Optimizer, Schedule};
 
@@ -23,8 +24,8 @@ pub fn curve(curve: &Curve) -> data::Curve {
         Curve::Linear(b) => data::Curve::Linear { max: b.max, min: b.min },
         Curve::Random(b) => data::Curve::Random { max: b.max, min: b.min },
         Curve::Power(p) => data::Curve::Power { exponent: p.exponent },
-        Curve::Last(r) => data::Curve::Last(*r),
-        Curve::First(r) => data::Curve::First(*r),
+        Curve::Last(one) => data::Curve::Last { value: one.value, others: one.others },
+        Curve::First(one) => data::Curve::First { value: one.value, others: one.others },
         Curve::FoldedNormal(s) => data::Curve::FoldedNormal { mean: s.mean, std: s.std },
     }
 }
@@ -61,7 +62,8 @@ pub fn world(section: &DataSection, seed: u64) -> World {
         firing_probability: firing_probability[group.members()[0]],
     });
     let groups = groups.collect();
-    World { n_features: n, firing_probability, magnitude, magnitude_sharing, groups }
+    let dataset = section.dataset.as_ref().map(|d| Finite { samples: d.samples, normalise: d.normalise });
+    World { n_features: n, firing_probability, magnitude, magnitude_sharing, groups, dataset }
 }
 
 /// The fixed dictionary of a seed, if the world has one. Files are read relative to `folder`.
@@ -113,7 +115,7 @@ pub fn toy_job(section: &ToySection, world: &Arc<World>, seed: u64, trace_every:
         restarts: section.restarts,
         train: ToyTrain {
             steps: train.steps,
-            batch_size: train.batch_size,
+            batch_size: batch_size(&train.batch_size, world),
             optimizer: optimizer(&train.optimizer),
             lr: train.lr,
             schedule: schedule(&train.schedule),
@@ -121,10 +123,20 @@ pub fn toy_job(section: &ToySection, world: &Arc<World>, seed: u64, trace_every:
             loss_scale: match train.loss_scale {
                 LossScaleSection::Mean => LossScale::Mean,
                 LossScaleSection::PerDensity => LossScale::PerDensity,
+                LossScaleSection::Sum => LossScale::Sum,
             },
         },
         trace_every,
         snapshots: false,
+    }
+}
+
+/// Samples per step: of a finite set no more than there are.
+fn batch_size(section: &BatchSizeSection, world: &World) -> usize {
+    let all = world.dataset.map_or(usize::MAX, |dataset| dataset.samples);
+    match section {
+        BatchSizeSection::Fixed(size) => all.min(*size),
+        BatchSizeSection::Full => all,
     }
 }
 
@@ -141,6 +153,7 @@ fn schedule(section: &ScheduleSection) -> Schedule {
         ScheduleSection::Constant => Schedule::Constant,
         ScheduleSection::Linear => Schedule::Linear,
         ScheduleSection::Cosine => Schedule::Cosine,
+        ScheduleSection::WarmupCosine(warmup) => Schedule::WarmupCosine { warmup: *warmup },
         ScheduleSection::WarmupStableDecay([warmup, decay]) => {
             Schedule::WarmupStableDecay { warmup: *warmup, decay: *decay }
         }

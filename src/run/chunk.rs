@@ -8,13 +8,15 @@ use rayon::prelude::*;
 use super::columns::ScoreColumn;
 use super::evaluation::{Evaluation, Judged, Losses, asks_for_losses, losses, reads_samples};
 use super::record::CellRecord;
+use super::snapshots::snapshots;
+use super::training_set::TrainingSet;
 use crate::backend::{Backend, SaeGroup, Watch};
 use crate::baseline;
-use crate::data::World;
+use crate::data::{Dataset, World};
 use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::plan::{Cell, CellMethod, Plan, resolve};
 use crate::sae::{Coder, SaeOutcome};
-use crate::spec::output::WeightsSection;
+use crate::spec::output::{TraceSection, WeightsSection};
 use crate::spec::sae::{BaselineKind, EncoderSection};
 use crate::toy::{ToyJob, ToyOutcome, TrainingEnd};
 
@@ -41,8 +43,8 @@ pub struct Bench<'a> {
     pub columns: &'a [ScoreColumn],
     pub backend: &'a dyn Backend,
     pub watch: &'a dyn Watch,
-    /// Log every so many steps; 0 never.
-    pub trace_every: usize,
+    /// What is logged along training.
+    pub trace: &'a TraceSection,
 }
 
 impl Bench<'_> {
@@ -85,7 +87,8 @@ impl Bench<'_> {
     fn train_toys(&self, stems: &[Stem]) -> Option<Vec<Option<ToyOutcome>>> {
         let job = |stem: &Stem| -> Option<ToyJob> {
             let cell = &stem.sections[0];
-            Some(resolve::toy_job(cell.toy.as_ref()?, &stem.world, cell.seed, self.trace_every))
+            let job = resolve::toy_job(cell.toy.as_ref()?, &stem.world, cell.seed, self.trace.every);
+            Some(ToyJob { snapshots: self.trace.features, ..job })
         };
         let jobs: Vec<ToyJob> = stems.iter().filter_map(job).collect();
         if jobs.is_empty() {
@@ -118,7 +121,7 @@ impl Bench<'_> {
             let (mut saes, mut cells) = (Vec::new(), Vec::new());
             for (cell, section) in stem.sections.iter().enumerate() {
                 if let CellMethod::Sae(kind, train) = &section.method {
-                    saes.push(resolve::sae_job(kind, train, source.d_hidden(), section.seed, self.trace_every));
+                    saes.push(resolve::sae_job(kind, train, source.d_hidden(), section.seed, self.trace.every));
                     cells.push((at, cell));
                 }
             }
@@ -158,10 +161,13 @@ impl Bench<'_> {
     fn score_stem(&self, stem: &Stem, trained: Trained, losses: Option<Losses>) -> Vec<CellRecord> {
         let toy_end = trained.toy.as_ref().map(|t| &t.end);
         let steps = stem.sections[0].toy.as_ref().map(|t| t.train.steps);
+        let taken = |toy: &ToyOutcome| snapshots(toy, steps.unwrap_or(0), &stem.world.groups);
+        let snapshots = Arc::new(trained.toy.as_ref().map_or(vec![], taken));
         let Some(source) = trained.source else {
             let record = |cell: &usize| {
                 let end = toy_end.expect("only a diverged toy model leaves a stem without a source");
-                CellRecord::diverged(*cell, "toy", end, self.columns.len(), trained.toy.as_ref(), vec![])
+                let record = CellRecord::diverged(*cell, "toy", end, self.columns.len(), trained.toy.as_ref(), vec![]);
+                CellRecord { snapshots: snapshots.clone(), ..record }
             };
             return stem.cells.iter().map(record).collect();
         };
@@ -169,14 +175,20 @@ impl Bench<'_> {
         let importance = stem.importance.as_deref();
         let coded = stem.sections.iter().any(|section| !matches!(section.method, CellMethod::None));
         let samples = (coded || reads_samples(self.columns)).then_some(stem.sections[0].evaluate.samples);
-        let evaluation = Evaluation::new(&source, samples, model.zip(importance), losses);
+        let set = model.zip(importance).and_then(|(model, importance)| {
+            let weights: Vec<f32> = importance.iter().map(|v| *v as f32).collect();
+            Some(TrainingSet::new(&Dataset::draw(&source.world, source.seed)?, model, &weights))
+        });
+        let evaluation = Evaluation::new(&source, samples, model.zip(importance), losses).with_training_set(set);
         let cells: Vec<_> = stem.cells.iter().zip(&stem.sections).zip(trained.saes).collect();
         cells
             .into_par_iter()
             .map(|((index, section), sae)| {
                 if let Some(SaeOutcome { end: end @ TrainingEnd::Diverged { .. }, trace, .. }) = &sae {
                     let trace = trace.clone();
-                    return CellRecord::diverged(*index, "sae", end, self.columns.len(), trained.toy.as_ref(), trace);
+                    let toy = trained.toy.as_ref();
+                    let record = CellRecord::diverged(*index, "sae", end, self.columns.len(), toy, trace);
+                    return CellRecord { snapshots: snapshots.clone(), ..record };
                 }
                 let (coder, trace) = match sae {
                     Some(outcome) => (Some(outcome.coder), outcome.trace),
@@ -191,7 +203,8 @@ impl Bench<'_> {
                 };
                 let toy = trained.toy.as_ref();
                 let record = CellRecord::ok(*index, scored, features, own_steps, toy, coder, trace);
-                CellRecord { toy_loss: evaluation.toy_loss(), ..record }
+                let samples = evaluation.training_set().map_or(vec![], TrainingSet::columns);
+                CellRecord { toy_loss: evaluation.toy_loss(), samples, snapshots: snapshots.clone(), ..record }
             })
             .collect()
     }

@@ -37,6 +37,7 @@ struct Offer {
     /// All hidden states are two-dimensional.
     flat: bool,
     theory: bool,
+    training_set: bool,
 }
 
 impl Offer {
@@ -53,6 +54,7 @@ impl Offer {
             method: !experiment.sae.is_empty() || !experiment.baselines.is_empty(),
             flat: d_hidden == 2,
             theory: experiment.toy.is_some(),
+            training_set: document.root.at(["data", "dataset"]).is_some(),
         }
     }
 
@@ -68,6 +70,8 @@ impl Offer {
             Need::ToyModel => Some("a trained toy model"),
             Need::Theory if self.theory => None,
             Need::Theory => Some("a toy model with a closed form"),
+            Need::TrainingSet if self.training_set => None,
+            Need::TrainingSet => Some("a finite training set: `data.dataset`"),
             Need::Parents => Some("`data.hierarchy`, which is not built yet"),
         })
     }
@@ -107,22 +111,26 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
                 let needed = offer.missing(definition).unwrap_or_default();
                 error(format!("`{name}` needs {needed}"), None);
             }
-            Some((definition, None)) if definition.shape == score::Shape::PerLatent => {
-                error(format!("`{name}` is a vector over latents"), Some(format!("take one entry: `{name}_0`")));
-            }
             // These are in the table `features` anyway.
             Some((definition, None)) if SIDE_VECTORS.contains(&definition.name) => {}
             Some((definition, None)) if definition.is_vector() => {
-                let help = format!("take entries: `{0}_0`, `{0}_last`", definition.name);
-                error(format!("`{name}` is a vector over features"), Some(help));
+                let (over, table) = match definition.shape {
+                    score::Shape::PerLatent => ("latents", ""),
+                    score::Shape::PerSample => ("training samples", "; all are in the table `samples`"),
+                    _ => ("features", ""),
+                };
+                let ways = Index::WAYS.map(|way| format!("`{}_{way}`", definition.name));
+                let ways = if definition.kind == score::Kind::Word { &ways[..2] } else { &ways[..] };
+                let help = format!("take one number of it: {}{table}", ways.join(", "));
+                error(format!("`{name}` is a vector over {over}"), Some(help));
             }
             Some((definition, index)) => {
-                if let Some(Index::At(at)) = index
-                    && definition.shape == score::Shape::PerFeature
-                    && at >= document.experiment.data.n_features
-                {
-                    let n = document.experiment.data.n_features;
+                let n = document.experiment.data.n_features;
+                let per_feature = definition.shape == score::Shape::PerFeature;
+                if per_feature && matches!(index, Some(Index::At(at)) if at >= n) {
                     error(format!("`{name}`: there are {n} features, 0 to {}", n - 1), None);
+                } else if per_feature && matches!(index, Some(Index::Rank(rank)) if rank > n) {
+                    error(format!("`{name}`: there are {n} features, ranks 1 to {n}"), None);
                 } else if columns.iter().any(|c| c.name == *name) {
                     error(format!("`{name}` is listed twice"), None);
                 } else {

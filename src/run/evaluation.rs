@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use super::columns::{SIDE_VECTORS, ScoreColumn};
+use super::training_set::TrainingSet;
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::simd::Isa;
 use crate::data::law::ROW_BLOCK;
@@ -75,6 +76,7 @@ pub struct Evaluation {
     samples: Option<Samples>,
     losses: Option<Losses>,
     theory: Option<Theory>,
+    training: Option<TrainingSet>,
 }
 
 /// Samples as arrays: only where a score or a coder reads them.
@@ -143,7 +145,17 @@ impl Evaluation {
     ) -> Evaluation {
         let theory = toy.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
         let samples = samples.map(|samples| Samples::draw(source, samples));
-        Evaluation { world: source.world.clone(), maker: source.maker.clone(), samples, losses, theory }
+        Evaluation { world: source.world.clone(), maker: source.maker.clone(), samples, losses, theory, training: None }
+    }
+
+    /// The same with the finite set that the toy model was trained on.
+    pub fn with_training_set(self, training: Option<TrainingSet>) -> Evaluation {
+        Evaluation { training, ..self }
+    }
+
+    /// The training set, if it is finite.
+    pub fn training_set(&self) -> Option<&TrainingSet> {
+        self.training.as_ref()
     }
 
     /// True directions, `[n_features, d_hidden]`.
@@ -181,7 +193,11 @@ impl Evaluation {
         let mut wanted: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
         wanted.extend(SIDE_VECTORS);
         wanted.push("matching");
-        let scores = score::evaluate(&arrays, Some(&wanted));
+        let mut scores = score::evaluate(&arrays, Some(&wanted));
+        if let Some(training) = &self.training {
+            let vector = Vector::Numbers(training.data_dimensionality.clone());
+            scores.vectors.push((&score::DATA_DIMENSIONALITY, vector));
+        }
         let (mut values, mut undefined) = (Vec::with_capacity(columns.len()), Vec::new());
         for column in columns {
             let (value, reason) = self.value(column, &scores);
@@ -201,6 +217,15 @@ impl Evaluation {
         match column.definition.name {
             "loss" => return number(self.losses.map(|l| l.0), "there is no toy model"),
             "loss_weighted" => return number(self.losses.map(|l| l.1), "there is no toy model"),
+            "train_loss" | "train_loss_weighted" => {
+                let losses = self.training.as_ref().map(|t| t.losses);
+                let loss = losses.map(|l| if column.definition.name == "train_loss" { l.0 } else { l.1 });
+                return number(loss, "the training samples are fresh for ever");
+            }
+            "b_norm" => {
+                let square = |model: &ToyModel| model.b.iter().map(|b| *b as f64 * *b as f64).sum::<f64>();
+                return number(self.toy().map(|model| square(model).sqrt()), "there is no toy model");
+            }
             "theory_margin" => {
                 let margin = self.theory.as_ref().and_then(|t| t.margin);
                 return number(margin, "no closed form is known for this world and model");

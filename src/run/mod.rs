@@ -10,10 +10,13 @@ use serde_json::json;
 pub mod chunk;
 pub mod columns;
 pub mod evaluation;
+pub mod probe;
 pub mod questions;
 pub mod record;
 pub mod results;
+pub mod snapshots;
 pub mod tables;
+pub mod training_set;
 
 use crate::backend::{Backend, Watch};
 use crate::plan::chunk::{Chunk, WORK};
@@ -153,8 +156,8 @@ pub fn run(
     }
     progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, &todo));
     let watch = Stoppable { progress, stop: &options.stop };
-    let trace_every = plan.document.experiment.save.trace.every;
-    let bench = Bench { plan, columns, backend, watch: &watch, trace_every };
+    let trace = &plan.document.experiment.save.trace;
+    let bench = Bench { plan, columns, backend, watch: &watch, trace };
     for wave in waves(plan, &todo) {
         let cells: Vec<usize> = wave.iter().flat_map(|(_, missing)| missing.iter().copied()).collect();
         let records = match options.stop.load(Ordering::Relaxed) {

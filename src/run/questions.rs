@@ -3,12 +3,13 @@
 use polars::prelude::DataFrame;
 
 use super::results::{expectation, figure_spec};
-use super::{RunError, plan_record};
+use super::{RunError, plan_record, probe};
 use crate::figure::FigureSpec;
 use crate::plan::Plan;
 use crate::run::columns::{ScoreColumn, algorithms};
 use crate::spec::diagnostic::{Diagnostic, Place};
 use crate::spec::node::Value;
+use crate::spec::output::Asked;
 use crate::store;
 use crate::table;
 
@@ -37,8 +38,12 @@ pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
             help,
         }));
     }
-    for (i, section) in plan.document.experiment.expect.iter().enumerate() {
-        if let Err(error) = table::readable(&empty, &expectation(section, table::Reduce::None)) {
+    let expect = &plan.document.experiment.expect;
+    // Side tables are asked about by whole queries alone.
+    let whole = expect.iter().any(|section| matches!(section.asked, Asked::Sql(_)));
+    let tables = if whole { probe::empty_tables(plan, columns, empty)? } else { table::Tables::of_rows(empty) };
+    for (i, section) in expect.iter().enumerate() {
+        if let Err(error) = table::readable(&tables, &expectation(section, table::Reduce::None)) {
             let place = places(plan, "expect").get(i).copied().unwrap_or_default();
             let message = format!("expectation \"{}\": {error}", section.claim);
             errors.push(Diagnostic { place, message, help: None });

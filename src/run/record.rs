@@ -1,8 +1,11 @@
 //! What a cell came to, before it is rows.
 
+use std::sync::Arc;
+
 use ndarray::ArrayD;
 
 use super::evaluation::{CellScores, FeatureColumn};
+use super::snapshots::Snapshot;
 use crate::sae::{Coder, SaeTrace};
 use crate::store::{Status, Value};
 use crate::toy::{ToyOutcome, ToyTrace, TrainingEnd};
@@ -17,7 +20,12 @@ pub struct CellRecord {
     /// One for each score column.
     pub values: Vec<Value>,
     pub features: Vec<(String, FeatureColumn)>,
+    /// Of a finite training set: one value a sample.
+    pub samples: Vec<(String, FeatureColumn)>,
+    /// Logged steps, parameters left out: those are in the snapshots.
     pub toy_trace: Vec<ToyTrace>,
+    /// Shared by all cells of a toy model.
+    pub snapshots: Arc<Vec<Snapshot>>,
     pub sae_trace: Vec<SaeTrace>,
     /// Toy weights and bias, then what makes the coder; names as exported.
     pub tensors: Vec<(String, ArrayD<f32>)>,
@@ -49,7 +57,9 @@ impl CellRecord {
             steps_done,
             values: vec![Value::Null; columns],
             features: vec![],
-            toy_trace: toy.map_or(vec![], |t| t.trace.clone()),
+            samples: vec![],
+            toy_trace: toy.map_or(vec![], logged),
+            snapshots: Arc::default(),
             sae_trace,
             tensors: vec![],
             toy_loss: None,
@@ -85,12 +95,18 @@ impl CellRecord {
             steps_done: steps_done.map(|s| s as u64),
             values: scored.values,
             features,
-            toy_trace: toy.map_or(vec![], |t| t.trace.clone()),
+            samples: vec![],
+            toy_trace: toy.map_or(vec![], logged),
+            snapshots: Arc::default(),
             sae_trace,
             tensors,
             toy_loss: None,
         }
     }
+}
+
+fn logged(toy: &ToyOutcome) -> Vec<ToyTrace> {
+    toy.trace.iter().map(|t| ToyTrace { step: t.step, loss: t.loss, parameters: None }).collect()
 }
 
 /// `degenerate` where nothing could be scored, else `ok`; the detail names what is null and why.

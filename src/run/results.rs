@@ -74,8 +74,22 @@ impl Results {
 
     /// Rows and side tables, for queries.
     pub fn tables(&self) -> Result<Tables, RunError> {
-        let side = |side| self.store.side(side, &self.rows).map(Some);
-        Ok(Tables { rows: self.rows.clone(), features: side(Side::Features)?, trace: side(Side::Trace)? })
+        self.tables_with(|_| true)
+    }
+
+    /// Rows, and those side tables that are wanted.
+    fn tables_with(&self, wanted: impl Fn(Side) -> bool) -> Result<Tables, RunError> {
+        let side = |side| match wanted(side) {
+            true => self.store.side(side, &self.rows).map(Some),
+            false => Ok(None),
+        };
+        Ok(Tables {
+            rows: self.rows.clone(),
+            features: side(Side::Features)?,
+            trace: side(Side::Trace)?,
+            snapshots: side(Side::Snapshots)?,
+            samples: side(Side::Samples)?,
+        })
     }
 
     fn reduce(&self) -> Reduce {
@@ -93,7 +107,11 @@ impl Results {
         if gates.is_empty() {
             return Ok((String::new(), true));
         }
-        let outcomes = table::evaluate(&self.rows, &gates);
+        // Snapshots may be many: only what a query names is read.
+        let named = |side: Side| {
+            gates.iter().any(|gate| matches!(&gate.asked, table::Asked::Sql(sql) if sql.contains(side.name())))
+        };
+        let outcomes = table::evaluate(&self.tables_with(named)?, &gates);
         let passed = outcomes.iter().all(|o| o.pass);
         Ok((table::render_outcomes(&outcomes), passed))
     }
@@ -255,8 +273,12 @@ pub fn figure_spec(section: &FigureSection) -> FigureSpec {
 pub fn expectation(section: &output::ExpectSection, reduce: Reduce) -> Expectation {
     Expectation {
         claim: section.claim.clone(),
-        value: section.value.clone(),
-        where_: section.filter.clone(),
+        asked: match &section.asked {
+            output::Asked::Value { value, filter } => {
+                table::Asked::Value { value: value.clone(), where_: filter.clone() }
+            }
+            output::Asked::Sql(sql) => table::Asked::Sql(sql.clone()),
+        },
         bound: match section.bound {
             output::Bound::AtLeast(v) => Bound::AtLeast(v),
             output::Bound::AtMost(v) => Bound::AtMost(v),

@@ -6,6 +6,7 @@ use polars::prelude::{Column as Series, DataFrame};
 
 use super::evaluation::FeatureColumn;
 use super::record::CellRecord;
+use super::snapshots::Summary;
 use super::{RunError, axis_values};
 use crate::plan::Plan;
 use crate::spec::output::WeightsSection;
@@ -24,6 +25,10 @@ pub fn chunk_result(
         side.extend(features(plan, &records)?.map(|frame| SideTable { side: Side::Features, frame }));
     }
     side.extend(trace(plan, &records)?.map(|frame| SideTable { side: Side::Trace, frame }));
+    side.extend(snapshots(plan, &records)?.map(|frame| SideTable { side: Side::Snapshots, frame }));
+    if plan.document.experiment.save.samples {
+        side.extend(samples(plan, &records)?.map(|frame| SideTable { side: Side::Samples, frame }));
+    }
     let weights = weights(plan, &records, keep)?;
     let rows = records.into_iter().map(|record| row(plan, record, algorithms)).collect();
     Ok(ChunkResult { chunk, rows, side, weights })
@@ -49,14 +54,28 @@ fn wrong(error: impl std::fmt::Display) -> RunError {
     RunError::Store(StoreError::WrongShape { reason: error.to_string() })
 }
 
-/// One row per cell and feature; none where no cell has any. A column that a cell lacks is null there.
-fn features(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
+/// One row per cell and feature; none where no cell has any.
+pub fn features(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
+    stacked(plan, records, |record| &record.features)
+}
+
+/// One row per cell and training sample; none where no cell has a finite set.
+pub fn samples(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
+    stacked(plan, records, |record| &record.samples)
+}
+
+/// Columns of all cells that have some, cell after cell. A column that a cell lacks is null there.
+fn stacked(
+    plan: &Plan,
+    records: &[CellRecord],
+    own: impl Fn(&CellRecord) -> &Vec<(String, FeatureColumn)>,
+) -> Result<Option<DataFrame>, RunError> {
     let (mut cells, mut columns): (Vec<String>, Vec<(String, FeatureColumn)>) = (Vec::new(), Vec::new());
-    for record in records.iter().filter(|r| !r.features.is_empty()) {
+    for record in records.iter().filter(|r| !own(r).is_empty()) {
         let before = cells.len();
-        let n = record.features.iter().map(|(_, c)| c.len()).max().unwrap_or(0);
+        let n = own(record).iter().map(|(_, c)| c.len()).max().unwrap_or(0);
         cells.extend(std::iter::repeat_n(plan.ids[record.index].to_string(), n));
-        for (name, values) in &record.features {
+        for (name, values) in own(record) {
             let at = columns.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
                 columns.push((name.clone(), values.nulls(before)));
                 columns.len() - 1
@@ -121,8 +140,10 @@ impl FeatureColumn {
     }
 }
 
-/// One row per cell and logged step: which model, its loss, its l0.
-fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
+/// One row per cell and logged step: which model, its loss, its l0, and where the toy model's parameters were logged too
+/// what they come to.
+pub fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
+    let mut summaries: Vec<(&'static str, Vec<Option<f64>>)> = Vec::new();
     let (mut cells, mut models, mut steps) = (Vec::new(), Vec::new(), Vec::new());
     let (mut losses, mut l0s): (Vec<Option<f64>>, Vec<Option<f64>>) = (Vec::new(), Vec::new());
     let finite = |v: f64| Some(v).filter(|v| v.is_finite());
@@ -131,6 +152,17 @@ fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunEr
         let toy = record.toy_trace.iter().map(|t| ("toy", t.step, finite(t.loss), None));
         let sae = record.sae_trace.iter().map(|t| ("sae", t.step, finite(t.loss), finite(t.l0)));
         for (model, step, loss, l0) in toy.chain(sae) {
+            let snapshot = (model == "toy").then(|| record.snapshots.binary_search_by_key(&step, |s| s.step));
+            let summary = snapshot.and_then(Result::ok).map(|at| record.snapshots[at].summary);
+            for (name, value) in summary.into_iter().flat_map(Summary::columns) {
+                if !summaries.iter().any(|(known, _)| *known == name) {
+                    summaries.push((name, vec![]));
+                }
+                let (_, column) = summaries.iter_mut().find(|(known, _)| *known == name).expect("it was just added");
+                // Steps and models before this one had none.
+                column.resize(cells.len(), None);
+                column.push(value);
+            }
             cells.push(id.clone());
             models.push(model);
             steps.push(step as i64);
@@ -141,14 +173,58 @@ fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunEr
     if cells.is_empty() {
         return Ok(None);
     }
-    let columns = vec![
+    let mut columns = vec![
         Series::new("cell".into(), &cells),
         Series::new("model".into(), models),
         Series::new("step".into(), steps),
         Series::new("loss".into(), losses),
         Series::new("l0".into(), l0s),
     ];
+    for (name, mut column) in summaries {
+        column.resize(cells.len(), None);
+        columns.push(Series::new(name.into(), column));
+    }
     DataFrame::new(cells.len(), columns).map(Some).map_err(wrong)
+}
+
+/// One row per cell, snapshot and feature; none where no cell has any. Directions of up to three dimensions are spelled
+/// out.
+pub fn snapshots(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
+    let (mut cells, mut steps, mut features) = (Vec::new(), Vec::new(), Vec::new());
+    let mut numbers: [Vec<Option<f64>>; 3] = Default::default();
+    let widest = records.iter().flat_map(|r| r.snapshots.iter()).map(|s| s.d_hidden).filter(|d| *d <= 3).max();
+    let mut directions: Vec<Vec<Option<f64>>> = vec![vec![]; widest.unwrap_or(0)];
+    for record in records {
+        let id = plan.ids[record.index].to_string();
+        for snapshot in record.snapshots.iter() {
+            let n = snapshot.norm.len();
+            cells.extend(std::iter::repeat_n(id.clone(), n));
+            steps.extend(std::iter::repeat_n(snapshot.step as i64, n));
+            features.extend(0..n as i64);
+            let own = [&snapshot.norm, &snapshot.dimensionality, &snapshot.superposition];
+            numbers.iter_mut().zip(own).for_each(|(all, own)| all.extend(own));
+            for (k, all) in directions.iter_mut().enumerate() {
+                let d = snapshot.d_hidden;
+                let w = |i: usize| (d <= 3 && k < d).then(|| snapshot.w[i * d + k] as f64).filter(|w| w.is_finite());
+                all.extend((0..n).map(w));
+            }
+        }
+    }
+    if cells.is_empty() {
+        return Ok(None);
+    }
+    let rows = cells.len();
+    let [norm, dimensionality, superposition] = numbers;
+    let mut columns = vec![
+        Series::new("cell".into(), cells),
+        Series::new("step".into(), steps),
+        Series::new("feature".into(), features),
+        Series::new("norm".into(), norm),
+        Series::new("dimensionality".into(), dimensionality),
+        Series::new("superposition".into(), superposition),
+    ];
+    columns.extend(directions.into_iter().enumerate().map(|(k, w)| Series::new(format!("w_{k}").into(), w)));
+    DataFrame::new(rows, columns).map(Some).map_err(wrong)
 }
 
 /// The weights to keep: of every cell, or of the seed of lowest toy loss among those of this chunk.

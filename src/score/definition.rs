@@ -46,6 +46,8 @@ pub enum Need {
     ToyModel,
     /// A world and toy model that have a closed-form theory.
     Theory,
+    /// A finite training set.
+    TrainingSet,
 }
 
 /// What kind of number (or word) one entry is; figures choose ranges and colours by it.
@@ -74,6 +76,8 @@ pub enum Shape {
     PerFeature,
     /// A vector with one entry a latent.
     PerLatent,
+    /// A vector with one entry a sample of a finite training set.
+    PerSample,
 }
 
 /// Which end of a score is the good one.
@@ -83,25 +87,47 @@ pub enum Better {
     Lower,
 }
 
-/// Which entry of a vector score.
+/// Which entry of a vector score, or which number about its entries; those that are undefined are left out of the latter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Index {
+    /// `norm_0`
     At(usize),
+    /// `norm_last`
     Last,
+    /// `norm_rank_5`: the fifth greatest, counted from 1.
+    Rank(usize),
+    /// `norm_min`
+    Min,
+    /// `norm_max`
+    Max,
+    /// `dimensionality_mean`. (`norm_mean` is a score of its own.)
+    Mean,
+    /// `norm_median`: of an even number of entries the mean of the middle two.
+    Median,
+}
+
+impl Index {
+    /// The ways to take one number from a vector, for help texts.
+    pub const WAYS: [&str; 7] = ["0", "last", "rank_1", "min", "max", "mean", "median"];
 }
 
 use super::{
-    absorption, absorption_gap, classification, counts, cross, fisher, gaps, geometry, interference, leakage,
-    magnitude, mcc, merging, mixing, mmcs, reconstruction, simulation, splitting, toy_loss, uniqueness,
+    absorption, absorption_gap, classification, counts, cross, data_dimensionality, fisher, gaps, geometry,
+    interference, leakage, magnitude, mcc, merging, mixing, mmcs, reconstruction, simulation, splitting, toy_loss,
+    uniqueness,
 };
 
 /// Every score, in the order of rows and of the JSON of the `score` command.
 pub const SCORES: &[Definition] = &[
     toy_loss::LOSS,
     toy_loss::LOSS_WEIGHTED,
+    toy_loss::TRAIN_LOSS,
+    toy_loss::TRAIN_LOSS_WEIGHTED,
     geometry::N_REPRESENTED,
     geometry::NORM_MEAN,
     geometry::D_STAR,
+    geometry::W_NORM,
+    toy_loss::B_NORM,
     geometry::CAPACITY,
     interference::INTERFERENCE,
     interference::MUTUAL_COHERENCE,
@@ -144,6 +170,7 @@ pub const SCORES: &[Definition] = &[
     geometry::PHASE,
     THEORY_PHASE,
     counts::DENSITY,
+    data_dimensionality::DATA_DIMENSIONALITY,
     cross::CROSS,
 ];
 
@@ -187,7 +214,8 @@ pub fn definition(name: &str) -> Option<&'static Definition> {
     SCORES.iter().find(|definition| definition.name == name)
 }
 
-/// Reads a name of `score:`: `mmcs`, a whole vector `norm` or `norm_i` (`density_j`), or an entry `norm_0`, `norm_last`.
+/// Reads a name of `score:`: `mmcs`, a whole vector `norm` or `norm_i` (`density_j`), an entry `norm_0`, `norm_last`, or of
+/// a vector of numbers an order statistic `norm_rank_5`, `norm_min`, `norm_max`, `norm_mean`, `norm_median`.
 ///
 /// None for an unknown name, for an index on a scalar, and for an index not in plain decimal form (`norm_01`).
 pub fn parse_name(name: &str) -> Option<(&'static Definition, Option<Index>)> {
@@ -195,9 +223,18 @@ pub fn parse_name(name: &str) -> Option<(&'static Definition, Option<Index>)> {
         return Some((found, None));
     }
     let (base, suffix) = name.rsplit_once('_')?;
+    if let Some(base) = name.strip_suffix(suffix).and_then(|rest| rest.strip_suffix("_rank_")) {
+        let found = definition(base).filter(|definition| definition.is_vector() && definition.kind != Kind::Word)?;
+        return plain_number(suffix).filter(|rank| *rank > 0).map(|rank| (found, Some(Index::Rank(rank))));
+    }
     let found = definition(base).filter(|definition| definition.is_vector())?;
     match (suffix, found.shape) {
         ("last", _) => Some((found, Some(Index::Last))),
+        ("min" | "max" | "mean" | "median", _) if found.kind == Kind::Word => None,
+        ("min", _) => Some((found, Some(Index::Min))),
+        ("max", _) => Some((found, Some(Index::Max))),
+        ("mean", _) => Some((found, Some(Index::Mean))),
+        ("median", _) => Some((found, Some(Index::Median))),
         ("i", Shape::PerFeature) | ("j", Shape::PerLatent) => Some((found, None)),
         _ => plain_number(suffix).map(|index| (found, Some(Index::At(index)))),
     }
@@ -263,6 +300,23 @@ mod tests {
         assert_eq!(read("norm_0"), Some(("norm", Some(Index::At(0)))));
         assert_eq!(read("theory_phase_12"), Some(("theory_phase", Some(Index::At(12)))));
         assert_eq!(read("norm_last"), Some(("norm", Some(Index::Last))));
+    }
+
+    #[test]
+    fn order_statistics_of_vectors_of_numbers_have_names() {
+        let read = |name| parse_name(name).map(|(found, index)| (found.name, index));
+        assert_eq!(read("dimensionality_rank_5"), Some(("dimensionality", Some(Index::Rank(5)))));
+        assert_eq!(read("data_dimensionality_median"), Some(("data_dimensionality", Some(Index::Median))));
+        assert_eq!(read("norm_min"), Some(("norm", Some(Index::Min))));
+        assert_eq!(read("norm_max"), Some(("norm", Some(Index::Max))));
+        assert_eq!(read("dimensionality_mean"), Some(("dimensionality", Some(Index::Mean))));
+        // A score of its own comes first: the mean over represented features.
+        assert_eq!(read("norm_mean"), Some(("norm_mean", None)));
+        for name in
+            ["norm_rank_0", "norm_rank_", "norm_rank", "phase_rank_1", "phase_median", "mmcs_rank_1", "mmcs_min"]
+        {
+            assert_eq!(read(name), None, "{name}");
+        }
     }
 
     #[test]

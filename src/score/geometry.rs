@@ -144,6 +144,24 @@ pub fn dimensionality(truth: &Directions, overlaps: &[Overlap]) -> Vec<f64> {
     (0..truth.n).map(of_feature).collect()
 }
 
+pub const W_NORM: Definition = Definition {
+    name: "w_norm",
+    version: 1,
+    meaning: "Frobenius norm of the matrix of directions",
+    formula: "||W||_F = sqrt(sum over i of ||W_i||^2)",
+    source: "Henighan et al. 2023, Superposition, Memorization, and Double Descent",
+    needs: &[Need::Truth],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "weight norm ||W||_F",
+    better: None,
+};
+
+/// [`W_NORM`] of the truth.
+pub fn w_norm(truth: &Directions) -> f64 {
+    truth.norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt()
+}
+
 pub const CAPACITY: Definition = Definition {
     name: "capacity",
     version: 1,

@@ -24,6 +24,7 @@ mod classification;
 mod correlation;
 mod counts;
 mod cross;
+mod data_dimensionality;
 mod firing_match;
 mod firings;
 mod fisher;
@@ -49,9 +50,11 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+pub use data_dimensionality::{DATA_DIMENSIONALITY, data_dimensionality};
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
 pub use toy_loss::{LOSS_WEIGHTED, ToyLoss, toy_loss};
+pub use vector::NORM_FLOOR;
 pub use vector::Real;
 
 use shared::Shared;
@@ -234,6 +237,7 @@ fn score_truth<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
     asked.number(&geometry::N_REPRESENTED, || Some(Ok(represented.len() as f64)));
     asked.number(&geometry::NORM_MEAN, || Some(geometry::norm_mean(truth, represented)));
     asked.number(&geometry::D_STAR, || Some(geometry::d_star(truth)));
+    asked.number(&geometry::W_NORM, || Some(Ok(geometry::w_norm(truth))));
     asked.number(&geometry::CAPACITY, || Some(Ok(shared.dimensionality().iter().sum())));
     asked.number(&interference::INTERFERENCE, || Some(interference::interference(shared.overlaps(), represented)));
     asked.number(&interference::MUTUAL_COHERENCE, || {
@@ -355,13 +359,18 @@ impl Scores {
         let (definition, index) = parse_name(name)?;
         let Some(index) = index else { return self.scalar(definition.name).map(Entry::Number) };
         let vector = self.vector(definition.name)?;
-        let position = match index {
-            Index::At(position) => Some(position),
-            Index::Last => vector.len().checked_sub(1),
+        let entry = match index {
+            Index::At(position) => vector.entry(position),
+            Index::Last => vector.len().checked_sub(1).and_then(|last| vector.entry(last)),
+            statistic => return Some(Entry::Number(vector.statistic(statistic))),
         };
-        Some(position.and_then(|position| vector.entry(position)).unwrap_or(Entry::Number(Err(PAST_THE_END))))
+        Some(entry.unwrap_or(Entry::Number(Err(PAST_THE_END))))
     }
 }
+
+const NO_NUMBERS: Undefined = Undefined("words have no order statistics");
+const TOO_FEW: Undefined = Undefined("there are fewer defined entries");
+const NOTHING_DEFINED: Undefined = Undefined("no entry is defined");
 
 const PAST_THE_END: Undefined = Undefined("there is no such feature or latent");
 
@@ -377,6 +386,27 @@ impl Vector {
     /// Whether there are no features, or no latents.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// An order statistic or the mean of the entries that are defined.
+    fn statistic(&self, index: Index) -> Value {
+        let Vector::Numbers(numbers) = self else { return Err(NO_NUMBERS) };
+        let mut sorted: Vec<f64> = numbers.iter().flatten().copied().collect();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let middle = sorted.len() / 2;
+        let value = match index {
+            Index::Rank(rank) => return sorted.get(rank - 1).copied().ok_or(TOO_FEW),
+            Index::Max => sorted.first().copied(),
+            Index::Min => sorted.last().copied(),
+            Index::Median if sorted.len().is_multiple_of(2) => {
+                sorted.get(middle).map(|lower| 0.5 * (sorted[middle - 1] + lower))
+            }
+            Index::Median => sorted.get(middle).copied(),
+            // In the order of the entries.
+            Index::Mean => vector::mean(numbers.iter().flatten().copied()),
+            Index::At(_) | Index::Last => None,
+        };
+        value.ok_or(NOTHING_DEFINED)
     }
 
     fn entry(&self, position: usize) -> Option<Entry> {

@@ -39,6 +39,45 @@ pub const LOSS_WEIGHTED: Definition = Definition {
     better: Some(Better::Lower),
 };
 
+pub const TRAIN_LOSS: Definition = Definition {
+    name: "train_loss",
+    version: 1,
+    meaning: "as loss, over the whole finite training set",
+    formula: "mean over training samples and i of (x_i - x'_i)^2",
+    source: "Henighan et al. 2023, Superposition, Memorization, and Double Descent",
+    needs: &[Need::ToyModel, Need::TrainingSet],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "training loss per feature",
+    better: Some(Better::Lower),
+};
+
+pub const TRAIN_LOSS_WEIGHTED: Definition = Definition {
+    name: "train_loss_weighted",
+    version: 1,
+    meaning: "as loss_weighted, over the whole finite training set: what decides between restarts there",
+    formula: "mean over training samples of sum over i of I_i (x_i - x'_i)^2",
+    source: "Henighan et al. 2023, Superposition, Memorization, and Double Descent",
+    needs: &[Need::ToyModel, Need::TrainingSet],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "importance-weighted training loss",
+    better: Some(Better::Lower),
+};
+
+pub const B_NORM: Definition = Definition {
+    name: "b_norm",
+    version: 1,
+    meaning: "norm of the toy model's output biases",
+    formula: "||b||_2",
+    source: "Henighan et al. 2023, Superposition, Memorization, and Double Descent",
+    needs: &[Need::ToyModel],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "bias norm ||b||",
+    better: None,
+};
+
 /// [`LOSS`] and [`LOSS_WEIGHTED`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ToyLoss {

@@ -19,7 +19,7 @@ fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
         Curve::Zipf(z) => (z.min.min(z.max), z.max.max(z.min)),
         Curve::Linear(b) | Curve::Random(b) => (b.min.min(b.max), b.max.max(b.min)),
         Curve::Power(p) => (libm::pow(last + 1.0, -p.exponent), 1.0),
-        Curve::Last(v) | Curve::First(v) => (v.min(1.0), v.max(1.0)),
+        Curve::Last(one) | Curve::First(one) => (one.value.min(one.others), one.value.max(one.others)),
         Curve::FoldedNormal(s) => (0.0, s.mean.abs() + 10.0 * s.std),
     }
 }

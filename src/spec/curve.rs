@@ -1,6 +1,9 @@
 //! Curves over features, as the file writes them.
 
-use super::kind::{ListOf, NonNegative, Number, Positive, choice, record};
+use serde_json::Value as Json;
+
+use super::kind::{Choice, Kind, ListOf, NonNegative, Number, Positive, Reader, Shape, choice, record};
+use super::node::{Node, Value};
 
 choice! {
     /// A value for each feature i = 0 .. n_features - 1.
@@ -17,12 +20,48 @@ choice! {
         random => Random(Bounds as Bounds),
         /// (i + 1)^-exponent, a true power law.
         power => Power(Power as Power),
-        /// 1 for all but the last feature, which has this value.
-        last => Last(f64 as NonNegative),
-        /// 1 for all but the first feature, which has this value.
-        first => First(f64 as NonNegative),
+        /// 1 for all but the last feature, which has this value; {value: r, others: p} gives the others p.
+        last => Last(Apart as OneApart),
+        /// 1 for all but the first feature, which has this value; {value: r, others: p} gives the others p.
+        first => First(Apart as OneApart),
         /// Absolute value of a normal, drawn once per seed.
         folded_normal => FoldedNormal(Spread as Spread),
+    }
+}
+
+record! {
+    /// One feature apart from the others.
+    pub struct Apart as "one apart" {
+        /// Value of that feature.
+        value: f64 as NonNegative = required "0.01",
+        /// Value of all others.
+        others: f64 as NonNegative = "1",
+    }
+}
+
+/// [`Apart`], or its value alone.
+#[derive(Debug)]
+pub struct OneApart;
+
+impl Kind for OneApart {
+    type Out = Apart;
+    fn read(node: &Node, reader: &mut Reader) -> Option<Apart> {
+        match &node.value {
+            Value::Map(_) => Apart::read(node, reader),
+            _ => NonNegative::read(node, reader).map(|value| Apart { value, others: 1.0 }),
+        }
+    }
+    fn shape() -> Shape {
+        let bare = vec![NonNegative::shape(), Apart::shape()];
+        Shape::Choice(Choice {
+            doc: "its value, or that and the value of the others",
+            bare,
+            options: vec![],
+            later: &[],
+        })
+    }
+    fn canonical(out: &Apart) -> Json {
+        if out.others == 1.0 { NonNegative::canonical(&out.value) } else { Apart::canonical(out) }
     }
 }
 

@@ -3,7 +3,8 @@
 use serde_json::{Value as Json, json};
 
 use super::curve::Curve;
-use super::kind::{Features, Interval, Kind, ListOf, Maybe, NonNegative, Positive, Reader, Shape, Text, Whole, Width};
+use super::kind::{Features, Flag, Interval, Kind, ListOf, Maybe, NonNegative, Positive, Reader, Samples, Shape, Text};
+use super::kind::{Whole, Width};
 use super::kind::{choice, record};
 use super::node::{Node, Value};
 
@@ -22,8 +23,10 @@ record! {
         groups: Vec<GroupSection> as ListOf<GroupSection> = "[]",
         /// Hidden states without a toy model: h = sum of x_i f_i + b.
         dictionary: Option<DictionarySection> as Maybe<DictionarySection> = "none",
+        /// A finite training set for the toy model; none: fresh samples for ever.
+        dataset: Option<DatasetSection> as Maybe<DatasetSection> = "none",
     }
-    later ["correlation", "hierarchy", "dataset"]
+    later ["correlation", "hierarchy"]
 }
 
 choice! {
@@ -124,6 +127,17 @@ impl Kind for Members {
     }
     fn canonical(out: &Vec<usize>) -> Json {
         json!(out)
+    }
+}
+
+record! {
+    /// A finite training set, drawn once per seed: the same samples whatever their number. `loss` and other scores are
+    /// taken on fresh samples of the same law.
+    pub struct DatasetSection as "dataset" {
+        /// Number of training samples T.
+        samples: usize as Samples = required "1000",
+        /// Divide every sample, those of the evaluation included, by its Euclidean norm; one in which nothing fires stays 0.
+        normalise: bool as Flag = "false",
     }
 }
 

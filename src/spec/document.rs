@@ -201,6 +201,7 @@ impl Target {
 /// What a dotted path means in this file; on failure a message and help.
 fn find_targets(root: &Node, path: &str) -> Result<Vec<Target>, (String, String)> {
     let keys: Vec<&str> = path.split('.').collect();
+    refuse_missing_entries(root, &keys)?;
     let owned = |keys: &[&str]| keys.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>();
     let part = match keys[0] {
         "data" => Part::Data,
@@ -210,6 +211,25 @@ fn find_targets(root: &Node, path: &str) -> Result<Vec<Target>, (String, String)
         section => return entry_targets(root, section, &keys),
     };
     Ok(vec![Target { part, path: owned(&keys[1..]) }])
+}
+
+/// A path through the entry of a list needs that list.
+fn refuse_missing_entries(root: &Node, keys: &[&str]) -> Result<(), (String, String)> {
+    for (depth, key) in keys.iter().enumerate().filter(|(_, key)| explain::is_entry(key)) {
+        let list = keys[..depth].join(".");
+        match root.at(keys[..depth].iter().copied()).map(|node| &node.value) {
+            Some(Value::List(items)) if root.at(keys[..=depth].iter().copied()).is_none() => {
+                let help = format!("its entries run from 0 to {}", items.len().saturating_sub(1));
+                return Err((format!("`{list}` has {} entries and none of number {key}", items.len()), help));
+            }
+            Some(Value::List(_)) => {}
+            _ => {
+                let help = format!("write `{list}` as a list, one entry per feature");
+                return Err((format!("`{list}` is no list, so it has no entry {key}"), help));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn entry_targets(root: &Node, section: &str, keys: &[&str]) -> Result<Vec<Target>, (String, String)> {
@@ -268,6 +288,29 @@ fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
             reader.error(place(&[]), "nothing makes hidden states", Some(help.to_owned()));
         }
         _ => {}
+    }
+    if experiment.data.dataset.is_some() {
+        let dataset = place(&["data", "dataset"]);
+        if experiment.data.dictionary.is_some() {
+            let help = "train a `toy` model on it, or leave `dataset` out".to_owned();
+            reader.error(dataset, "`dataset` is what toy models are trained on, and there is none", Some(help));
+        }
+        for key in ["sae", "baselines"] {
+            if root.get(key).is_some_and(|node| !matches!(&node.value, Value::List(items) if items.is_empty())) {
+                let message = format!("`{key}` would train on fresh samples, and `data.dataset` makes a finite set");
+                let help = format!("leave `{key}` out, or `data.dataset` (line {})", dataset.line);
+                reader.error(place(&[key]), message, Some(help));
+            }
+        }
+    }
+    let trace = &experiment.save.trace;
+    if trace.features && trace.every == 0 {
+        let help = "add `every: 100` beside it".to_owned();
+        reader.error(place(&["save", "trace", "features"]), "`features` without `every` logs nothing", Some(help));
+    }
+    if trace.features && experiment.toy.is_none() {
+        let message = "`features` follows a toy model's directions, and there is none";
+        reader.error(place(&["save", "trace", "features"]), message, Some("leave it out".to_owned()));
     }
     let entries = experiment.sae.iter().map(|e| &e.name).chain(experiment.baselines.iter().map(|e| &e.name));
     let mut seen: Vec<&String> = Vec::new();

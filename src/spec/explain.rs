@@ -63,6 +63,11 @@ fn walk(shape: &Shape, path: &str, depth: usize, out: &mut String) {
     }
 }
 
+/// Whether a key of a path is the number of a list's entry, from 0.
+pub fn is_entry(key: &str) -> bool {
+    key.parse::<usize>().is_ok_and(|index| index.to_string() == key)
+}
+
 struct Found {
     doc: &'static str,
     default: Option<&'static str>,
@@ -82,6 +87,9 @@ fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, Stri
         return here.ok_or_else(|| "name a field".to_owned());
     };
     match shape {
+        Shape::List(inner) if is_entry(key) => {
+            find(inner, rest, Some(Found::of("One entry of the list.", None, (**inner).clone())))
+        }
         Shape::List(inner) | Shape::Maybe(inner) => find(inner, keys, here),
         Shape::Entry { kinds, trained } => match *key {
             "name" => find(&text(), rest, Some(Found::of("What rows call this entry.", Some("its kind"), text()))),
@@ -112,7 +120,15 @@ fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, Stri
                     None => Err(format!("`{key}` has no settings")),
                 }
             }
-            None => Err(not_here(key, choice.options.iter().map(|o| o.name).collect(), choice.later)),
+            // Below a bare list its entries, below a bare mapping its keys.
+            None => match choice.bare.iter().find(|bare| match bare {
+                Shape::List(_) => is_entry(key),
+                Shape::Record(_) => !is_entry(key),
+                _ => false,
+            }) {
+                Some(bare) => find(bare, keys, here),
+                None => Err(not_here(key, choice.options.iter().map(|o| o.name).collect(), choice.later)),
+            },
         },
         Shape::Leaf { .. } | Shape::Pair(_) | Shape::Any { .. } => Err(format!("nothing below it is called `{key}`")),
     }

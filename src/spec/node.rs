@@ -40,9 +40,11 @@ impl Node {
         Node { place, value: Value::Scalar { text: text.into(), quoted: false } }
     }
 
+    /// The value of a key; of a list the entry of that number, from 0.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node),
+            Value::List(items) => key.parse::<usize>().ok().and_then(|index| items.get(index)),
             _ => None,
         }
     }
@@ -52,12 +54,18 @@ impl Node {
         path.into_iter().try_fold(self, |node, key| node.get(key))
     }
 
-    /// Puts `node` at a path below this one, making mappings of whatever stands in the way.
+    /// Puts `node` at a path below this one, making mappings of whatever stands in the way but entries of lists.
     pub fn put(&mut self, path: &[&str], node: Node) {
         let Some((key, rest)) = path.split_first() else {
             *self = node;
             return;
         };
+        if let Value::List(items) = &mut self.value
+            && let Some(item) = key.parse::<usize>().ok().and_then(|index| items.get_mut(index))
+        {
+            item.put(rest, node);
+            return;
+        }
         if !matches!(self.value, Value::Map(_)) {
             self.value = Value::Map(Vec::new());
         }

@@ -21,6 +21,8 @@ record! {
         weights: WeightsSection as WeightsSection = "none",
         /// One row per cell and feature: norms, matched latents, directions of small models.
         features: bool as Flag = "true",
+        /// One row per cell and sample of a finite training set: data dimensionality, hidden states of small models.
+        samples: bool as Flag = "true",
         /// Loss along training.
         trace: TraceSection as TraceSection = "{}",
     }
@@ -44,6 +46,9 @@ record! {
     pub struct TraceSection as "trace" {
         /// Every so many steps; 0: never.
         every: usize as Whole = "0",
+        /// Also each feature of the toy model at these steps and at the end: norms, dimensionalities, directions of small
+        /// models (table `snapshots`), and their sums (columns of `trace`).
+        features: bool as Flag = "false",
     }
 }
 
@@ -223,12 +228,18 @@ choice! {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpectSection {
     pub claim: String,
-    /// An expression over rows, polars SQL.
-    pub value: String,
-    /// Rows it is taken over, a polars SQL condition.
-    pub filter: Option<String>,
+    pub asked: Asked,
     pub bound: Bound,
     pub source: Option<String>,
+}
+
+/// What an expectation measures.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// An expression over the rows that a condition selects, polars SQL.
+    Value { value: String, filter: Option<String> },
+    /// A whole query over rows and side tables that gives one number.
+    Sql(String),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -244,9 +255,12 @@ record! {
     pub struct WrittenExpect as "expect" {
         /// What is claimed, in words.
         claim: String as Text = required "TopK finds every feature",
-        /// An expression over rows, polars SQL.
-        value: String as Text = required "avg(mcc)",
-        /// Rows it is taken over, a polars SQL condition.
+        /// An expression over rows, polars SQL; an expectation has this or `sql`.
+        value: Option<String> as Maybe<Text> = "none",
+        /// A whole query that gives one number, polars SQL: SELECT ... from the tables `rows`, `features`, `trace`,
+        /// `snapshots`, `samples`, the latter four of the cells that `reduce` leaves (of all under `mean`).
+        sql: Option<String> as Maybe<Text> = "none",
+        /// Rows that `value` is taken over, a polars SQL condition.
         filter("where"): Option<String> as Maybe<Text> = "none",
         /// The value is this or more.
         at_least: Option<f64> as Maybe<Number> = "none",
@@ -283,12 +297,31 @@ impl Kind for ExpectSection {
             reader.error(tolerance.place, "`tolerance` belongs to `equals`", None);
             return None;
         }
-        Some(ExpectSection { claim: w.claim, value: w.value, filter: w.filter, bound, source: w.source })
+        let asked = match (w.value, w.sql) {
+            (Some(value), None) => Asked::Value { value, filter: w.filter },
+            (None, Some(sql)) => {
+                if let Some(condition) = node.get("where") {
+                    let help = "put the condition into the query".to_owned();
+                    reader.error(condition.place, "`where` belongs to `value`, `sql` is a whole query", Some(help));
+                    return None;
+                }
+                Asked::Sql(sql)
+            }
+            _ => {
+                let message = "an expectation has exactly one of value, sql";
+                reader.error(node.place, message, Some("for example `value: avg(mcc)`".to_owned()));
+                return None;
+            }
+        };
+        Some(ExpectSection { claim: w.claim, asked, bound, source: w.source })
     }
     fn shape() -> Shape {
         WrittenExpect::shape()
     }
     fn canonical(out: &ExpectSection) -> Json {
-        json!({ "claim": out.claim, "value": out.value })
+        match &out.asked {
+            Asked::Value { value, .. } => json!({ "claim": out.claim, "value": value }),
+            Asked::Sql(sql) => json!({ "claim": out.claim, "sql": sql }),
+        }
     }
 }

@@ -34,7 +34,9 @@ pub fn axes(sweep: Option<&Node>, zip: Option<&Node>, reader: &mut Reader) -> Ve
         match &node.value {
             Value::Map(entries) => {
                 for (key, values) in entries {
-                    if let Some(path) = axis_path(key, values, reader) {
+                    if let Some(path) = axis_path(key, values, reader)
+                        && all_different(std::slice::from_ref(&path), reader)
+                    {
                         axes.push(Axis { len: path.values.len(), paths: vec![path], labels: None });
                     }
                 }
@@ -77,15 +79,24 @@ fn axis_path(key: &Key, values: &Node, reader: &mut Reader) -> Option<AxisPath> 
         return None;
     }
     let values = axis_values(values, reader)?;
-    let mut seen: BTreeMap<String, &Node> = BTreeMap::new();
-    for value in &values {
-        if let Some(first) = seen.insert(as_cell(value), value) {
-            let message = format!("{} is on this axis twice, first on line {}", value.describe(), first.place.line);
+    Some(AxisPath { path: key.text.clone(), place: key.place, values })
+}
+
+/// Whether no combination of an axis comes twice; of paths that move together one alone may repeat itself.
+fn all_different(paths: &[AxisPath], reader: &mut Reader) -> bool {
+    let mut seen: BTreeMap<Vec<String>, &Node> = BTreeMap::new();
+    for at in 0..paths[0].values.len() {
+        let value = &paths[0].values[at];
+        let combination = paths.iter().map(|path| as_cell(&path.values[at])).collect();
+        if let Some(first) = seen.insert(combination, value) {
+            let with = if paths.len() > 1 { ", with the same companions," } else { "" };
+            let line = first.place.line;
+            let message = format!("{}{with} is on this axis twice, first on line {line}", value.describe());
             reader.error(value.place, message, Some("remove one; equal values would give equal cells".to_owned()));
-            return None;
+            return false;
         }
     }
-    Some(AxisPath { path: key.text.clone(), place: key.place, values })
+    true
 }
 
 /// A text that is equal for values that would make equal cells: numbers that are the same in single precision are.
@@ -244,6 +255,9 @@ fn zipped(node: &Node, reader: &mut Reader) -> Option<Axis> {
             reader.error(path.place, message, Some("axes of one `zip` entry have the same length".to_owned()));
             return None;
         }
+    }
+    if !all_different(&paths, reader) {
+        return None;
     }
     match labels {
         Some((place, labels)) if labels.len() != len => {

@@ -16,7 +16,8 @@ record! {
         importance: Curve as Curve = "1",
         /// Initial weights.
         init: InitSection as InitSection = "xavier",
-        /// Models trained from different starts; the one of lowest loss on common fresh samples is kept.
+        /// Models trained from different starts; the one of lowest loss is kept: on common fresh samples, or
+        /// on the training set where that is finite.
         restarts: usize as Count = "1",
         /// How it is trained.
         train: ToyTrainSection as ToyTrainSection = "{}",
@@ -49,8 +50,8 @@ record! {
     pub struct ToyTrainSection as "toy.train" {
         /// Optimiser steps.
         steps: usize as Steps = "10000",
-        /// Fresh samples per step.
-        batch_size: usize as Samples = "1024",
+        /// Samples per step: fresh ones, or of a finite set the next so many in an order shuffled every epoch.
+        batch_size: BatchSizeSection as BatchSizeSection = "1024",
         /// Optimiser.
         optimizer: OptimizerSection as OptimizerSection = "adam",
         /// Learning rate at its peak.
@@ -65,12 +66,23 @@ record! {
 }
 
 choice! {
+    /// Samples per step.
+    pub enum BatchSizeSection as "batch_size" {
+        [number => Fixed(usize as Samples)]
+        /// The whole of `data.dataset` at every step; so are numbers not below its samples.
+        full => Full,
+    }
+}
+
+choice! {
     /// Scale of the toy loss.
     pub enum LossScaleSection as "loss_scale" {
         /// Mean over batch and features.
         mean => Mean,
         /// The mean divided by the mean firing probability.
         per_density => PerDensity,
+        /// Mean over the batch of the sum over features.
+        sum => Sum,
     }
 }
 
@@ -115,6 +127,8 @@ choice! {
         linear => Linear,
         /// Half a cosine from the peak to 0.
         cosine => Cosine,
+        /// Rises linearly over the first share of the steps, then falls to 0 as half a cosine.
+        warmup_cosine => WarmupCosine(f64 as Share),
         /// [a, b]: rises over the first share a of the steps, falls to 0 over the last share b.
         warmup_stable_decay => WarmupStableDecay([f64; 2] as Shares),
     }

@@ -48,7 +48,7 @@ pub use row::{Column, Kind, Row, Schema, Status, Value};
 pub use crate::plan::CellId;
 pub use rows::{PlannedCell, logical_hash};
 pub use scan::{Damage, Scan};
-pub use side::Side;
+pub use side::{Side, identity_of};
 pub use weights::{Tensor, WeightTensor, encode_weights};
 pub use writing::{ChunkResult, SideTable};
 

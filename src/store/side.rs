@@ -1,4 +1,4 @@
-//! Side tables: scores that are vectors, one row per cell and feature or per cell and logged step.
+//! Side tables: what is more than one number a cell, one row per cell and feature, logged step or training sample.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,17 +18,23 @@ pub enum Side {
     Features,
     /// One row per cell and logged step.
     Trace,
+    /// One row per cell, logged step and feature.
+    Snapshots,
+    /// One row per cell and training sample.
+    Samples,
 }
 
 impl Side {
-    /// Both, in order.
-    pub const ALL: [Side; 2] = [Side::Features, Side::Trace];
+    /// All, in order.
+    pub const ALL: [Side; 4] = [Side::Features, Side::Trace, Side::Snapshots, Side::Samples];
 
     /// Its folder, and its name in SQL.
     pub fn name(self) -> &'static str {
         match self {
             Side::Features => "features",
             Side::Trace => "trace",
+            Side::Snapshots => "snapshots",
+            Side::Samples => "samples",
         }
     }
 }
@@ -68,7 +74,7 @@ impl Store {
 }
 
 /// The columns of a table of rows that say which cell a row is.
-fn identity_of(rows: &DataFrame) -> Result<DataFrame, polars::error::PolarsError> {
+pub fn identity_of(rows: &DataFrame) -> Result<DataFrame, polars::error::PolarsError> {
     let names: Vec<PlSmallStr> = rows.get_column_names_owned();
     let last = names.iter().position(|name| name == "method").map_or(1, |at| at + 1);
     let mut keep: Vec<PlSmallStr> = names[..last.min(names.len())].to_vec();

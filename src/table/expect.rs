@@ -44,15 +44,21 @@ impl Bound {
     }
 }
 
+/// What a gate measures.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// An expression over the selected rows that comes to one number, such as `avg(mcc)`; over all rows by default.
+    Value { value: String, where_: Option<String> },
+    /// A whole query over rows and side tables that comes to one number.
+    Sql(String),
+}
+
 /// One gate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expectation {
     /// A sentence.
     pub claim: String,
-    /// An expression over the selected rows that comes to one number, such as `avg(mcc)`.
-    pub value: String,
-    /// Which rows; all by default.
-    pub where_: Option<String>,
+    pub asked: Asked,
     pub bound: Bound,
     /// Where the bound is from.
     pub source: Option<String>,
@@ -75,17 +81,18 @@ pub struct Outcome {
     pub source: Option<String>,
 }
 
-/// Holds every expectation against the rows. An expectation that cannot be computed fails and says why: no rows match, the
+/// Holds every expectation against the rows, and queries against the side tables of the cells that are left of them too
+/// (of all cells where rows are averages). An expectation that cannot be computed fails and says why: no rows match, the
 /// value is null, a column is unknown.
-pub fn evaluate(rows: &DataFrame, expectations: &[Expectation]) -> Vec<Outcome> {
-    let mut reduced: BTreeMap<Reduce, Result<DataFrame, String>> = BTreeMap::new();
+pub fn evaluate(tables: &Tables, expectations: &[Expectation]) -> Vec<Outcome> {
+    let mut reduced: BTreeMap<Reduce, Result<Tables, String>> = BTreeMap::new();
     let mut outcomes = Vec::new();
     for expectation in expectations {
-        let rows = reduced
+        let tables = reduced
             .entry(expectation.reduce)
-            .or_insert_with(|| reduce(rows, expectation.reduce).map_err(|error| error.to_string()));
-        let (rows_used, measured) = match rows {
-            Ok(rows) => measure(rows, expectation),
+            .or_insert_with(|| reduced_tables(tables, expectation.reduce).map_err(|error| error.to_string()));
+        let (rows_used, measured) = match tables {
+            Ok(tables) => measure(tables, expectation),
             Err(error) => (0, Err(error.clone())),
         };
         outcomes.push(Outcome {
@@ -101,26 +108,53 @@ pub fn evaluate(rows: &DataFrame, expectations: &[Expectation]) -> Vec<Outcome> 
     outcomes
 }
 
-/// Whether an expectation can be computed over rows with these columns, however many rows there are.
-///
-/// # Errors
-/// Unknown columns and SQL that cannot be read, in `where` or in the value.
-pub fn readable(rows: &DataFrame, expectation: &Expectation) -> Result<(), QueryError> {
-    let selected = matching(rows, expectation.where_.as_deref())?;
-    // Read by itself first, so that a message speaks of the value and not of a selection.
-    let _ = expression(&selected, "value", &expectation.value)?;
-    let query = Query { select: vec![expectation.value.clone()], ..Default::default() };
-    select(&Tables::of_rows(selected), &query).map(|_| ())
+fn reduced_tables(tables: &Tables, how: Reduce) -> Result<Tables, QueryError> {
+    let rows = reduce(&tables.rows, how)?;
+    match how {
+        Reduce::None => Ok(tables.clone()),
+        Reduce::Mean => Ok(Tables { rows, ..tables.clone() }),
+        Reduce::LowestLoss => tables.restricted_to(rows),
+    }
 }
 
-/// Number of selected rows, and the value over them or the reason why there is none.
-fn measure(rows: &DataFrame, expectation: &Expectation) -> (usize, Result<f64, String>) {
-    let selected = match matching(rows, expectation.where_.as_deref()) {
-        Ok(selected) => selected,
-        Err(error) => return (0, Err(error.to_string())),
-    };
-    let used = selected.height();
-    (used, value(selected, &expectation.value))
+/// Whether an expectation can be computed over tables with these columns, however many rows there are.
+///
+/// # Errors
+/// Unknown columns and SQL that cannot be read, in `where`, in the value or in the query; a query that gives more than one
+/// column.
+pub fn readable(tables: &Tables, expectation: &Expectation) -> Result<(), QueryError> {
+    match &expectation.asked {
+        Asked::Value { value, where_ } => {
+            let selected = matching(&tables.rows, where_.as_deref())?;
+            // Read by itself first, so that a message speaks of the value and not of a selection.
+            let _ = expression(&selected, "value", value)?;
+            let query = Query { select: vec![value.clone()], ..Default::default() };
+            select(&Tables::of_rows(selected), &query).map(|_| ())
+        }
+        Asked::Sql(sql) => {
+            let answer = select(tables, &Query { sql: Some(sql.clone()), ..Default::default() })?;
+            if answer.width() == 1 {
+                return Ok(());
+            }
+            let reason = format!("gives {} columns, not one", answer.width());
+            Err(QueryError::Expression { place: "sql", text: sql.clone(), reason })
+        }
+    }
+}
+
+/// Number of rows looked at, and the value over them or the reason why there is none.
+fn measure(tables: &Tables, expectation: &Expectation) -> (usize, Result<f64, String>) {
+    match &expectation.asked {
+        Asked::Value { value: text, where_ } => match matching(&tables.rows, where_.as_deref()) {
+            Ok(selected) => (selected.height(), value(selected, text)),
+            Err(error) => (0, Err(error.to_string())),
+        },
+        Asked::Sql(sql) => {
+            let query = Query { sql: Some(sql.clone()), ..Default::default() };
+            let answer = select(tables, &query).map_err(|error| error.to_string());
+            (tables.rows.height(), answer.and_then(|answer| one_number(&answer)))
+        }
+    }
 }
 
 fn value(selected: DataFrame, text: &str) -> Result<f64, String> {
@@ -131,7 +165,11 @@ fn value(selected: DataFrame, text: &str) -> Result<f64, String> {
         return Err("no rows match".into());
     }
     let query = Query { select: vec![text.to_string()], ..Default::default() };
-    let answer = select(&Tables::of_rows(selected), &query).map_err(words)?;
+    one_number(&select(&Tables::of_rows(selected), &query).map_err(words)?)
+}
+
+/// The only entry of an answer.
+fn one_number(answer: &DataFrame) -> Result<f64, String> {
     let [column] = answer.columns() else { return Err(format!("gives {} columns, not one", answer.width())) };
     if answer.height() != 1 {
         return Err(format!("gives {} values, not one: wrap it in avg(), min(), max() or count()", answer.height()));
@@ -176,8 +214,7 @@ mod tests {
     fn expectation(value: &str, where_: &str, bound: Bound) -> Expectation {
         Expectation {
             claim: "it holds".into(),
-            value: value.into(),
-            where_: (!where_.is_empty()).then(|| where_.to_string()),
+            asked: Asked::Value { value: value.into(), where_: (!where_.is_empty()).then(|| where_.to_string()) },
             bound,
             source: None,
             reduce: Reduce::None,
@@ -189,7 +226,7 @@ mod tests {
     }
 
     fn one(rows: &DataFrame, expectation: Expectation) -> Outcome {
-        evaluate(rows, &[expectation]).remove(0)
+        evaluate(&Tables::of_rows(rows.clone()), &[expectation]).remove(0)
     }
 
     /// Rows of a table with the axis `data.firing_probability` and others, one for each list of values: axes, then scores.
@@ -292,6 +329,58 @@ mod tests {
         assert_eq!((outcome.measured, outcome.rows_used, outcome.pass), (Some(0.75), 4, false));
     }
 
+    /// Eight cells with a side table of two rows each.
+    fn with_features() -> Tables {
+        let rows = eight();
+        let cells: Vec<String> =
+            (0..8).flat_map(|index| [row(index).cell.to_string(), row(index).cell.to_string()]).collect();
+        let norm: Vec<f64> = (0..8).flat_map(|index| [f64::from(index), 0.5]).collect();
+        let features = polars::prelude::df!["cell" => cells, "norm" => norm].expect("two columns");
+        Tables { features: Some(features), ..Tables::of_rows(rows) }
+    }
+
+    fn query(sql: &str, reduce: Reduce) -> Expectation {
+        let bound = Bound::AtLeast(f64::NEG_INFINITY);
+        Expectation { asked: Asked::Sql(sql.into()), reduce, ..expectation("", "", bound) }
+    }
+
+    #[test]
+    fn a_query_sees_side_tables_of_the_cells_that_the_reduction_leaves() {
+        let tables = with_features();
+        let measured = |sql: &str, reduce| {
+            let outcome = evaluate(&tables, &[query(sql, reduce)]).remove(0);
+            (outcome.measured, outcome.rows_used)
+        };
+        assert_eq!(measured("SELECT sum(norm) FROM features", Reduce::None), (Some(32.0), 8));
+        // The loss falls with the index: of each pair of seeds the odd one is left.
+        assert_eq!(measured("SELECT sum(norm) FROM features", Reduce::LowestLoss), (Some(18.0), 4));
+        assert_eq!(measured("SELECT count(*) FROM rows", Reduce::LowestLoss), (Some(4.0), 4));
+        // Averages are no cells, so that the side tables stay whole.
+        assert_eq!(measured("SELECT sum(norm) FROM features", Reduce::Mean), (Some(32.0), 4));
+        let joined = "SELECT max(f.norm) FROM rows AS r JOIN features AS f ON r.cell = f.cell WHERE r.mcc < 0.3";
+        assert_eq!(measured(joined, Reduce::None), (Some(5.0), 8));
+    }
+
+    #[test]
+    fn a_query_that_gives_no_number_fails_with_its_reason() {
+        let tables = with_features();
+        for (sql, reason) in [
+            ("SELECT norm FROM features", "16 values"),
+            ("SELECT min(norm), max(norm) FROM features", "2 columns"),
+            ("SELECT avg(nrom) FROM features", "did you mean `norm`"),
+            ("SELECT avg(norm) FROM features WHERE norm > 100", "null"),
+            ("SELECT avg(step) FROM trace", "trace"),
+            ("SELEC 1", "sql"),
+        ] {
+            let outcome = evaluate(&tables, &[query(sql, Reduce::None)]).remove(0);
+            let error = outcome.error.unwrap_or_default();
+            assert!(!outcome.pass && error.contains(reason), "{sql}: {error}");
+        }
+        assert!(readable(&tables, &query("SELECT avg(norm) FROM features", Reduce::None)).is_ok());
+        assert!(readable(&tables, &query("SELECT avg(nrom) FROM features", Reduce::None)).is_err());
+        assert!(readable(&tables, &query("SELECT norm, cell FROM features", Reduce::None)).is_err());
+    }
+
     #[test]
     fn bounds_include_their_ends_and_nan_keeps_none() {
         let equals = Bound::Equals { value: 1.0, tolerance: 0.5 };
@@ -366,6 +455,6 @@ FAIL      -  <= 0.3  0 rows  it holds (no rows match)
 FAIL   0.75  <= 0.5  8 rows  it holds
 1 of 3 expectations hold
 ";
-        assert_eq!(render_outcomes(&evaluate(&eight(), &gates)), expected);
+        assert_eq!(render_outcomes(&evaluate(&Tables::of_rows(eight()), &gates)), expected);
     }
 }

@@ -11,7 +11,7 @@ mod query;
 mod reduce;
 
 pub use columns::Layout;
-pub use expect::{Bound, Expectation, Outcome, evaluate, readable, render_outcomes};
+pub use expect::{Asked, Bound, Expectation, Outcome, evaluate, readable, render_outcomes};
 pub use format::{Format, deliver, render, short};
 pub use names::{near, split_list};
 pub use query::{Query, QueryError, Tables, select};

@@ -1,6 +1,11 @@
 //! Rows in, rows out: select, where and group by in polars SQL, or a whole query.
 
-use polars::prelude::{Column as Series, DataFrame, DataType, Expr, IntoLazy, LazyFrame, PolarsError, col, len};
+use std::collections::BTreeSet;
+
+use polars::prelude::{
+    BooleanChunked, Column as Series, DataFrame, DataType, Expr, IntoLazy, LazyFrame, NewChunkedArray, PolarsError,
+    col, len,
+};
 use polars::sql::{SQLContext, sql_expr};
 
 use super::columns::Layout;
@@ -62,12 +67,47 @@ pub struct Tables {
     pub features: Option<DataFrame>,
     /// One row per cell and logged step.
     pub trace: Option<DataFrame>,
+    /// One row per cell, logged step and feature.
+    pub snapshots: Option<DataFrame>,
+    /// One row per cell and training sample.
+    pub samples: Option<DataFrame>,
 }
 
 impl Tables {
     pub fn of_rows(rows: DataFrame) -> Self {
-        Tables { rows, features: None, trace: None }
+        Tables { rows, features: None, trace: None, snapshots: None, samples: None }
     }
+
+    /// The side tables by their names in SQL.
+    pub fn sides(&self) -> [(&'static str, &Option<DataFrame>); 4] {
+        let Tables { features, trace, snapshots, samples, .. } = self;
+        [("features", features), ("trace", trace), ("snapshots", snapshots), ("samples", samples)]
+    }
+
+    /// These rows, and of every side table what belongs to their cells.
+    ///
+    /// # Errors
+    /// A table without `cell`.
+    pub fn restricted_to(&self, rows: DataFrame) -> Result<Tables, QueryError> {
+        let cells: BTreeSet<&str> = cells_of(&rows)?.into_iter().flatten().collect();
+        let keep = |table: &Option<DataFrame>| -> Result<Option<DataFrame>, QueryError> {
+            let Some(table) = table else { return Ok(None) };
+            let mask: Vec<bool> = cells_of(table)?.iter().map(|c| c.is_some_and(|c| cells.contains(c))).collect();
+            let mask = BooleanChunked::from_slice("".into(), &mask);
+            let failed = |error: PolarsError| QueryError::Failed { action: "pick cells", reason: error.to_string() };
+            table.filter(&mask).map(Some).map_err(failed)
+        };
+        let Tables { features, trace, snapshots, samples, .. } = self;
+        let [features, trace] = [keep(features)?, keep(trace)?];
+        let [snapshots, samples] = [keep(snapshots)?, keep(samples)?];
+        Ok(Tables { features, trace, snapshots, samples, rows })
+    }
+}
+
+fn cells_of(table: &DataFrame) -> Result<Vec<Option<&str>>, QueryError> {
+    let missing = |_| QueryError::NotRows { missing: "cell".to_string() };
+    let cells = table.column("cell").and_then(Series::str).map_err(missing)?;
+    Ok(cells.iter().collect())
 }
 
 /// A question in polars SQL. Dotted column names may stand with or without double quotes.
@@ -77,7 +117,7 @@ pub struct Query {
     pub select: Vec<String>,
     pub where_: Option<String>,
     pub group_by: Vec<String>,
-    /// A whole query over the tables `rows`, `features` and `trace`, instead of the parts.
+    /// A whole query over the tables `rows`, `features`, `trace`, `snapshots` and `samples`, instead of the parts.
     pub sql: Option<String>,
 }
 
@@ -191,7 +231,7 @@ fn whole(tables: &Tables, query: &Query, sql: &str) -> Result<DataFrame, QueryEr
     if let Some((part, _)) = parts.iter().find(|(_, absent)| !absent) {
         return Err(QueryError::SqlAndParts(part));
     }
-    let sides = [("features", &tables.features), ("trace", &tables.trace)];
+    let sides = tables.sides();
     let mut columns = names(&tables.rows);
     let mut context = SQLContext::new();
     context.register("rows", tables.rows.clone().lazy());

@@ -54,6 +54,8 @@ pub enum LossScale {
     Mean,
     /// The same over the mean firing probability, so that Adam's epsilon does not rule sparse worlds.
     PerDensity,
+    /// Mean over the batch of the sum over features.
+    Sum,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +79,8 @@ pub struct ToyJob {
     /// I_i, `[n_features]`
     pub importance: Vec<f32>,
     pub init: ToyInit,
-    /// Models trained from different initial weights on the same data; the one of least loss on common fresh samples stays.
+    /// Models trained from different initial weights on the same data; [`choose_restart`](super::train::choose_restart) says
+    /// which stays.
     pub restarts: usize,
     pub train: ToyTrain,
     /// Log the training loss every so many steps; 0 never.

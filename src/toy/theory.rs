@@ -89,10 +89,11 @@ const THREE_IN_TWO: [Candidate; 5] = [
 ];
 
 /// The closed forms for a setting, where there are any: ReLU outputs, (2, 1) or (3, 2) features and dimensions, importance
-/// 1 but for the last, one p in (0, 1] for all, independent firing, independent magnitudes U[0, 1].
+/// 1 but for the last, one p in (0, 1] for all, independent firing, independent magnitudes U[0, 1], fresh
+/// samples.
 pub fn theory(world: &World, kind: ToyKind, d_hidden: usize, importance: &[f64]) -> Option<Theory> {
     // Named one by one, so that a world that learns something new has to be thought about here.
-    let World { n_features, firing_probability, magnitude, magnitude_sharing, groups } = world;
+    let World { n_features, firing_probability, magnitude, magnitude_sharing, groups, dataset } = world;
     let candidates: &[Candidate] = match (n_features, d_hidden) {
         (2, 1) => &TWO_IN_ONE,
         (3, 2) => &THREE_IN_TWO,
@@ -107,7 +108,8 @@ pub fn theory(world: &World, kind: ToyKind, d_hidden: usize, importance: &[f64])
         && firing_probability.iter().all(|q| *q == p)
         && *magnitude == Magnitude::Uniform { low: 0.0, high: 1.0 }
         && *magnitude_sharing == MagnitudeSharing::Independent
-        && groups.is_empty();
+        && groups.is_empty()
+        && dataset.is_none();
     covered.then(|| compare(candidates, p, r))
 }
 
@@ -137,6 +139,7 @@ mod tests {
             magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         }
     }
 

@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use super::model::{LossScale, ToyInit, ToyJob, ToyModel, ToyOutcome, TrainingEnd};
 use crate::backend::ops::toy_loss::ToyLoss;
-use crate::backend::ops::toy_step::Shape;
+use crate::backend::ops::toy_step::{Forms, Inputs, Shape};
 use crate::backend::simd::Isa;
 use crate::data::world::same_data;
-use crate::data::{Batch, Sampler};
+use crate::data::{Batch, Dataset, Order, Sampler};
 use crate::random::{Draws, Stream};
 
 impl ToyJob {
@@ -32,10 +32,11 @@ impl ToyJob {
     }
 
     /// What the loss is multiplied by before it is differentiated: 1, or 1 over the mean firing probability (1 again where
-    /// nothing ever fires).
+    /// nothing ever fires), or n_features.
     pub fn loss_factor(&self) -> f64 {
         match self.train.loss_scale {
             LossScale::Mean => 1.0,
+            LossScale::Sum => self.world.n_features as f64,
             LossScale::PerDensity => {
                 let p = self.world.marginal_probability();
                 let mean = p.iter().sum::<f64>() / p.len() as f64;
@@ -57,6 +58,51 @@ impl ToyJob {
     /// Whether the loss of `step` belongs in the trace: the first step, every `trace_every`-th and the last.
     pub fn logs(&self, step: usize) -> bool {
         self.trace_every > 0 && (step.is_multiple_of(self.trace_every) || step + 1 == self.train.steps)
+    }
+}
+
+/// Where the batches of a training come from.
+pub enum TrainData {
+    /// Batch t is step t of [`Stream::Train`].
+    Fresh(Sampler),
+    /// A finite set, walked in its order.
+    Finite {
+        set: Dataset,
+        order: Order,
+        /// Samples of the batch at hand.
+        rows: Vec<u32>,
+    },
+}
+
+impl TrainData {
+    pub fn new(job: &ToyJob) -> TrainData {
+        match Dataset::draw(&job.world, job.seed) {
+            None => TrainData::Fresh(Sampler::new(job.world.clone(), job.seed, Stream::Train)),
+            Some(set) => TrainData::Finite { order: Order::new(set.samples(), job.seed), set, rows: vec![] },
+        }
+    }
+
+    /// Batch `step` in the forms asked for, into `inputs`.
+    pub fn fill(&mut self, step: usize, batch_size: usize, forms: Forms, inputs: &mut Inputs) {
+        match self {
+            TrainData::Fresh(sampler) => inputs.draw(sampler, step as u32, batch_size, forms),
+            TrainData::Finite { .. } => {
+                let mut batch = std::mem::take(&mut inputs.dense);
+                self.draw(step, batch_size, &mut batch);
+                inputs.fill_from(batch, forms);
+            }
+        }
+    }
+
+    /// Batch `step`, dense, into `batch`.
+    pub fn draw(&mut self, step: usize, batch_size: usize, batch: &mut Batch) {
+        match self {
+            TrainData::Fresh(sampler) => sampler.draw(step as u32, batch_size, batch),
+            TrainData::Finite { set, order, rows } => {
+                order.batch(step, batch_size, rows);
+                set.gather(rows.iter().map(|row| *row as usize), batch);
+            }
+        }
     }
 }
 
@@ -101,8 +147,9 @@ impl Guard {
 const SELECT_SAMPLES: usize = 65_536;
 const SELECT_BATCH: usize = 1024;
 
-/// The restart of least importance-weighted loss on common fresh samples ([`Stream::Select`]); of equal ones the first.
-/// Restarts that diverged count only where all did: then the first stays.
+/// The restart of least importance-weighted loss, of equal ones the first: on common fresh samples ([`Stream::Select`]), or
+/// on the training set where that is finite (as Henighan et al. 2023 keep the run of lowest training loss). Restarts that
+/// diverged count only where all did: then the first stays.
 pub fn choose_restart(isa: Isa, job: &ToyJob, restarts: Vec<ToyOutcome>) -> ToyOutcome {
     let chosen = choose_restarts(isa, std::slice::from_ref(job), vec![Some(restarts)]);
     chosen.into_iter().flatten().next().expect("there are restarts to choose from")
@@ -147,11 +194,18 @@ pub fn choose_restarts(isa: Isa, jobs: &[ToyJob], restarts: Vec<Option<Vec<ToyOu
 /// Weighted loss of each model on the samples by which restarts of `job`, or of any of its world and seed, are compared.
 fn selection_losses<'a>(isa: Isa, job: &ToyJob, models: impl Iterator<Item = (&'a ToyModel, &'a [f32])>) -> Vec<f64> {
     let mut losses: Vec<ToyLoss> = models.map(|(model, importance)| ToyLoss::new(model, importance)).collect();
-    let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Select);
     let mut batch = Batch::default();
-    for step in 0..SELECT_SAMPLES / SELECT_BATCH {
-        sampler.draw(step as u32, SELECT_BATCH, &mut batch);
-        losses.iter_mut().for_each(|loss| loss.add(isa, &batch));
+    if let Some(set) = Dataset::draw(&job.world, job.seed) {
+        for piece in set.pieces() {
+            set.gather(piece, &mut batch);
+            losses.iter_mut().for_each(|loss| loss.add(isa, &batch));
+        }
+    } else {
+        let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Select);
+        for step in 0..SELECT_SAMPLES / SELECT_BATCH {
+            sampler.draw(step as u32, SELECT_BATCH, &mut batch);
+            losses.iter_mut().for_each(|loss| loss.add(isa, &batch));
+        }
     }
     losses.into_iter().map(|loss| loss.finish().1).collect()
 }
@@ -173,6 +227,7 @@ mod tests {
                 magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
                 magnitude_sharing: MagnitudeSharing::Independent,
                 groups: vec![],
+                dataset: None,
             }),
             seed: 1,
             kind: ToyKind::ReluOutput,

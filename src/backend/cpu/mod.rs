@@ -4,6 +4,7 @@ use super::{Backend, SaeGroup, Watch};
 use crate::sae::SaeOutcome;
 use crate::toy::{ToyJob, ToyOutcome};
 
+pub mod finite;
 pub mod sae;
 pub mod toy;
 

@@ -3,6 +3,7 @@
 pub mod dense;
 pub mod draw;
 pub mod entries;
+pub mod finite_step;
 pub mod hidden;
 pub mod infer;
 pub mod layout;

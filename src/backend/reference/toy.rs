@@ -7,9 +7,8 @@ use crate::backend::Watch;
 use crate::backend::ops::optimizer::{ReferenceMoments, reference_step};
 use crate::backend::ops::toy_step::reference::ReferenceStep;
 use crate::backend::simd::Isa;
-use crate::data::{Batch, Sampler};
-use crate::random::Stream;
-use crate::toy::train::{Guard, choose_restart};
+use crate::data::Batch;
+use crate::toy::train::{Guard, TrainData, choose_restart};
 use crate::toy::{ToyJob, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
 
 /// As [`crate::backend::cpu::toy::train`].
@@ -30,13 +29,13 @@ fn train_one(job: &ToyJob, restart: usize, watch: &dyn Watch) -> Option<ToyOutco
     let factor = job.loss_factor();
     let slope = |i: &f32| 2.0 * factor * *i as f64 / (batch_size * shape.n_features) as f64;
     let slopes: Vec<f64> = job.importance.iter().map(slope).collect();
-    let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Train);
+    let mut data = TrainData::new(job);
     let (mut batch, mut guard, mut trace, mut end) = (Batch::default(), Guard::default(), vec![], None);
     for step in 0..steps {
         if watch.stop() {
             return None;
         }
-        sampler.draw(step as u32, batch_size, &mut batch);
+        data.draw(step, batch_size, &mut batch);
         let (gradient, loss) =
             ReferenceStep { shape, parameters: &parameters, slopes: &slopes, batch: &batch }.gradient();
         if Guard::looks(step, steps) {

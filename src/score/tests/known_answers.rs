@@ -413,3 +413,30 @@ fn the_toy_loss_is_worked_out_by_hand() {
     let none = toy_loss(ToyKind::Linear, w.view(), &[0.0, 0.0], &[1.0, 0.5], Array2::zeros((0, 2)).view());
     assert!(none.loss.is_err() && none.loss_weighted.is_err());
 }
+
+#[test]
+fn order_statistics_of_a_vector_are_those_of_its_defined_entries() {
+    // Norms 3, 0.05, 1, 2; superposition is masked below 0.1.
+    let truth = array![[3.0, 0.0, 0.0], [0.0, 0.05, 0.0], [0.0, 0.0, 1.0], [0.0, 2.0, 0.0]];
+    let scores = evaluate(&Arrays::of_truth(truth.view()), None);
+    let number = |name: &str| match scores.get(name) {
+        Some(Entry::Number(number)) => number.ok(),
+        other => panic!("{name}: {other:?}"),
+    };
+    for (name, expected) in [
+        ("norm_rank_1", Some(3.0)),
+        ("norm_rank_3", Some(1.0)),
+        ("norm_rank_4", Some(0.05)),
+        ("norm_rank_5", None),
+        ("norm_min", Some(0.05)),
+        ("norm_max", Some(3.0)),
+        ("norm_median", Some(1.5)),
+        ("superposition_rank_4", None),
+        ("superposition_min", Some(0.0)),
+    ] {
+        assert_eq!(number(name), expected, "{name}");
+    }
+    assert!((number("w_norm").unwrap() - 14.0025f64.sqrt()).abs() < 1e-14);
+    assert!((number("dimensionality_mean").unwrap() - 3.0 / 4.0).abs() < 1e-3);
+    assert_eq!(number("norm_mean"), Some(2.0), "the mean over represented features");
+}

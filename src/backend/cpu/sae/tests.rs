@@ -34,6 +34,7 @@ fn source(dictionary: Dictionary, p: f64, seed: u64) -> HiddenSource {
         magnitude: Magnitude::Uniform { low: 0.5, high: 1.0 },
         magnitude_sharing: MagnitudeSharing::Independent,
         groups: vec![],
+        dataset: None,
     };
     HiddenSource { world: Arc::new(world), seed, maker: HiddenMaker::Dictionary(Arc::new(dictionary)) }
 }

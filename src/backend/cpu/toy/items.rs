@@ -5,6 +5,7 @@
 //! of one model on one sample; nothing here changes a bit.
 
 use super::Run;
+use crate::backend::cpu::finite;
 use crate::backend::ops::toy_lanes::has_kernel;
 use crate::backend::ops::toy_step::{Form, Shape};
 use crate::data::world::same_data;
@@ -96,13 +97,15 @@ pub fn items(jobs: &[ToyJob], threads: usize) -> Vec<Item> {
     groups.into_iter().flat_map(|units| cut(jobs, units, total, threads)).collect()
 }
 
-/// The models of each (world, seed, batch size), in order of jobs.
+/// The models of each (world, seed, batch size), in order of jobs, without those that [`finite`] trains.
 fn groups(jobs: &[ToyJob]) -> Vec<Vec<Run>> {
     for job in jobs {
         assert!(job.restarts > 0 && job.train.batch_size > 0 && job.importance.len() == job.world.n_features);
     }
-    let groups = same_data(jobs.iter().map(|job| ((job.seed, job.train.batch_size), &job.world)));
-    let runs = |job: usize| (0..jobs[job].restarts).map(move |restart| Run { job, restart });
+    let mine: Vec<usize> = (0..jobs.len()).filter(|&job| !finite::trains(&jobs[job])).collect();
+    let groups = same_data(mine.iter().map(|&job| ((jobs[job].seed, jobs[job].train.batch_size), &jobs[job].world)));
+    let runs =
+        |at: usize| (0..jobs[mine[at]].restarts).map(|restart| Run { job: mine[at], restart }).collect::<Vec<_>>();
     groups.into_iter().map(|group| group.into_iter().flat_map(runs).collect()).collect()
 }
 

@@ -14,14 +14,13 @@ mod alone;
 mod items;
 mod lanes;
 
+use super::finite;
 use crate::backend::Watch;
 use crate::backend::ops::optimizer::Step;
 use crate::backend::ops::toy_lanes;
 use crate::backend::ops::toy_step::{Forms, Inputs, Scratch, Shape};
 use crate::backend::simd::Isa;
-use crate::data::Sampler;
-use crate::random::Stream;
-use crate::toy::train::choose_restarts;
+use crate::toy::train::{TrainData, choose_restarts};
 use crate::toy::{ToyJob, ToyOutcome, ToyTrain};
 use alone::Alone;
 use items::{Item, Unit, items};
@@ -41,6 +40,9 @@ pub fn train_on(isa: Isa, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyO
     let trained: Vec<_> =
         items.into_iter().par_bridge().flat_map_iter(|item| train_item(isa, jobs, &item, watch)).collect();
     let mut outcomes: Vec<Vec<Option<ToyOutcome>>> = jobs.iter().map(|job| vec![None; job.restarts]).collect();
+    for (job, restart, outcome) in finite::train(isa, jobs, watch) {
+        outcomes[job][restart] = outcome;
+    }
     for (run, outcome) in trained {
         outcomes[run.job][run.restart] = outcome;
     }
@@ -53,25 +55,6 @@ pub fn train_on(isa: Isa, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyO
 struct Run {
     job: usize,
     restart: usize,
-}
-
-/// Where the batches of an item come from.
-struct Source {
-    sampler: Sampler,
-    samples: usize,
-    forms: Forms,
-}
-
-impl Source {
-    /// The batches that `job`, and every job of its world, seed and batch size, is trained on.
-    fn new(job: &ToyJob, forms: Forms) -> Source {
-        let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Train);
-        Source { sampler, samples: job.train.batch_size, forms }
-    }
-
-    fn fill(&self, step: usize, inputs: &mut Inputs) {
-        inputs.draw(&self.sampler, step as u32, self.samples, self.forms);
-    }
 }
 
 /// Where `value` stands in `known`, after adding it if it was not there.
@@ -129,13 +112,14 @@ impl<'a> Trainers<'a> {
 
 fn train_item(isa: Isa, jobs: &[ToyJob], item: &Item, watch: &dyn Watch) -> Vec<(Run, Option<ToyOutcome>)> {
     let mut trainers = Trainers::new(jobs, item);
-    let source = Source::new(&jobs[item.units[0].runs()[0].job], trainers.forms());
+    let first = &jobs[item.units[0].runs()[0].job];
+    let (mut data, forms) = (TrainData::new(first), trainers.forms());
     let mut scratch: Vec<Scratch> = trainers.shapes.iter().copied().map(Scratch::new).collect();
     let mut lanes_scratch = toy_lanes::Scratch::default();
     let (mut inputs, mut progress, mut numbers) = (Inputs::default(), Progress::new(watch), vec![]);
     let mut step = 0;
     while trainers.any_trains(step) && !watch.stop() {
-        source.fill(step, &mut inputs);
+        data.fill(step, first.train.batch_size, forms, &mut inputs);
         numbers.clear();
         numbers.extend(trainers.settings.iter().map(|train| step_numbers(train, step)));
         let mut done = 0;
@@ -153,14 +137,14 @@ fn train_item(isa: Isa, jobs: &[ToyJob], item: &Item, watch: &dyn Watch) -> Vec<
 }
 
 /// The optimiser's numbers at `step`; past the end of these settings' steps, where no model reads them, those of the last.
-fn step_numbers(train: &ToyTrain, step: usize) -> Step {
+pub(super) fn step_numbers(train: &ToyTrain, step: usize) -> Step {
     let step = step.min(train.steps.saturating_sub(1));
     let factor = if train.steps == 0 { 1.0 } else { train.schedule.factor(step, train.steps) };
     Step::new(train.optimizer, train.lr * factor, train.weight_decay, step)
 }
 
 /// Tells a [`Watch`] of finished model-steps, at most four times a second.
-struct Progress<'a> {
+pub(super) struct Progress<'a> {
     watch: &'a dyn Watch,
     told: Instant,
     steps: u64,
@@ -168,11 +152,11 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn new(watch: &'a dyn Watch) -> Progress<'a> {
+    pub(super) fn new(watch: &'a dyn Watch) -> Progress<'a> {
         Progress { watch, told: Instant::now(), steps: 0, calls: 0 }
     }
 
-    fn add(&mut self, steps: usize) {
+    pub(super) fn add(&mut self, steps: usize) {
         self.steps += steps as u64;
         self.calls += 1;
         // The clock costs a few percent of a small model's step.
@@ -181,7 +165,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn report(&mut self) {
+    pub(super) fn report(&mut self) {
         if self.steps > 0 {
             self.watch.advance(self.steps);
         }

@@ -36,6 +36,7 @@ fn world(n_features: usize, p: f64) -> Arc<World> {
         magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
         magnitude_sharing: MagnitudeSharing::Independent,
         groups: vec![],
+        dataset: None,
     })
 }
 

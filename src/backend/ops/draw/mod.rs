@@ -240,6 +240,7 @@ mod tests {
             magnitude,
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         }
     }
 

@@ -123,18 +123,26 @@ impl Inputs {
 
     /// A given batch in every form.
     pub fn of_batch(batch: Batch) -> Inputs {
-        let mut inputs = Inputs { samples: batch.samples, ..Inputs::default() };
-        let n = batch.n_features;
-        inputs.events.clear(n, batch.samples);
+        let mut inputs = Inputs::default();
+        inputs.fill_from(batch, Forms::ALL);
+        inputs
+    }
+
+    /// A given batch in the forms asked for, the dense one always. Memory is used again.
+    pub fn fill_from(&mut self, batch: Batch, forms: Forms) {
+        (self.samples, self.dense) = (batch.samples, batch);
+        if !forms.packed && !forms.events {
+            return;
+        }
+        let (batch, n) = (&self.dense, self.dense.n_features);
+        self.events.clear(n, batch.samples);
         for at in 0..batch.samples * n {
             let value = batch.value(at / n, at % n);
             if value != 0.0 {
-                inputs.events.push(at as u32, value);
+                self.events.push(at as u32, value);
             }
         }
-        inputs.dense = batch;
-        inputs.arrange(Isa::best(), Forms::ALL);
-        inputs
+        self.arrange(Isa::best(), forms);
     }
 
     /// What follows from the events.
@@ -186,6 +194,7 @@ mod tests {
             magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         }
     }
 
