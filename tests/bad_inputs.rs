@@ -108,8 +108,8 @@ rows! {
     a_training_set_of_no_samples: with("").replace("0.1}", "0.1, dataset: {samples: 0}}"), ["x.yaml:2:67: 0 is out of range", "from 1 to"];
     normalise_without_samples: with("").replace("0.1}", "0.1, dataset: {normalise: true}}"), ["x.yaml:2:57: dataset needs `samples`", "samples: 1000"];
     a_full_batch_of_fresh_samples: with("").replace("d_hidden: 2", "d_hidden: 2, train: {batch_size: full}"),
-        ["x.yaml:3:41: a full batch needs a finite training set", "data.dataset"];
-    a_batch_size_that_is_no_number: with("").replace("d_hidden: 2", "d_hidden: 2, train: {batch_size: ful}"), ["x.yaml:3:41: unknown batch_size `ful`", "did you mean `full`?"];
+        ["x.yaml:3:40: a full batch needs a finite training set", "data.dataset"];
+    a_batch_size_that_is_no_number: with("").replace("d_hidden: 2", "d_hidden: 2, train: {batch_size: ful}"), ["x.yaml:3:40: unknown batch_size `ful`", "did you mean `full`?"];
     a_training_set_without_a_toy_model: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4}, dataset: {samples: 9}}\nbaselines: [pca]\n",
         ["x.yaml:2:", "`dataset` is what toy models are trained on", "leave `dataset` out"];
     an_autoencoder_on_a_training_set: with("sae: [{topk: {n_latents: 4, k: 1}}]\n").replace("0.1}", "0.1, dataset: {samples: 9}}"),
@@ -129,7 +129,7 @@ rows! {
     a_query_of_no_column: with("expect: [{claim: c, sql: SELECT avg(dimensionalty) FROM features, at_least: 0}]\n"),
         ["x.yaml:4:10: expectation", "no column `dimensionalty`", "did you mean `dimensionality`?"];
     a_query_of_no_table: with("expect: [{claim: c, sql: SELECT avg(norm) FROM feature, at_least: 0}]\n"), ["x.yaml:4:10: expectation", "feature"];
-    a_query_of_two_columns: with("expect: [{claim: c, sql: \"SELECT min(norm), max(norm) FROM features\", at_least: 0}]\n"), ["x.yaml:4:10: expectation", "gives 2 columns, not one"];
+    a_query_of_two_columns: with("expect: [{claim: c, sql: \"SELECT min(norm) AS low, max(norm) AS high FROM features\", at_least: 0}]\n"), ["x.yaml:4:10: expectation", "gives 2 columns, not one"];
     a_query_of_a_table_that_is_not_kept: with("expect: [{claim: c, sql: SELECT avg(h_0) FROM samples, at_least: 0}]\n"), ["x.yaml:4:10: expectation", "h_0"];
     an_entry_of_no_list: with("sweep: {data.firing_probability.0: [0.1, 0.2]}\n"), ["x.yaml:4:9: `data.firing_probability` is no list, so it has no entry 0", "write `data.firing_probability` as a list"];
     an_entry_past_the_end: with("sweep: {data.firing_probability.4: [0.1, 0.2]}\n").replace("0.1}", "[0.1, 0.1, 0.1, 0.1]}"),

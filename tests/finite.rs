@@ -66,9 +66,9 @@ fn samples_and_snapshots_come_back_and_the_last_snapshot_is_the_trained_model() 
     assert_eq!(count(same), "n\n96\n");
     // The median of the samples of a cell is its column, and a sample's share follows from the hidden states.
     let medians = "SELECT count(*) AS n FROM rows AS r JOIN (SELECT cell, median(data_dimensionality) AS m FROM samples \
-                   GROUP BY cell) AS s ON r.cell = s.cell WHERE abs(r.data_dimensionality_median - s.m) < 1e-12";
+                   GROUP BY cell) AS s ON r.cell = s.cell WHERE abs(r.data_dimensionality_median - s.m) < 0.000000000001";
     assert_eq!(count(medians), "n\n8\n");
-    let norms = "SELECT count(*) AS n FROM samples WHERE abs(h_norm - sqrt(h_0 * h_0 + h_1 * h_1)) < 1e-6";
+    let norms = "SELECT count(*) AS n FROM samples WHERE abs(h_norm - sqrt(h_0 * h_0 + h_1 * h_1)) < 0.000001";
     assert_eq!(count(norms), "n\n44\n");
     let finite = "SELECT count(*) AS n FROM rows WHERE train_loss > 0 AND abs(train_loss * 12 / train_loss_weighted - 1) < 1e-6 \
                   AND w_norm > 0 AND b_norm > 0 AND status = 'ok'";

@@ -366,7 +366,7 @@ mod tests {
         let tables = with_features();
         for (sql, reason) in [
             ("SELECT norm FROM features", "16 values"),
-            ("SELECT min(norm), max(norm) FROM features", "2 columns"),
+            ("SELECT min(norm) AS low, max(norm) AS high FROM features", "2 columns"),
             ("SELECT avg(nrom) FROM features", "did you mean `norm`"),
             ("SELECT avg(norm) FROM features WHERE norm > 100", "null"),
             ("SELECT avg(step) FROM trace", "trace"),

@@ -96,8 +96,11 @@ fn quote_plain(
     while let Some(first) = rest.chars().next() {
         if !(first.is_alphabetic() || first == '_') {
             // A number is taken whole, so that the `e` of 1.5e3 does not begin a name.
-            let end = if first.is_ascii_digit() { word_end(rest) } else { first.len_utf8() };
-            out.push_str(&rest[..end]);
+            let end = if first.is_ascii_digit() { number_end(rest) } else { first.len_utf8() };
+            match plain_decimal(&rest[..end]) {
+                Some(decimal) if !out.ends_with('.') => out.push_str(&decimal),
+                _ => out.push_str(&rest[..end]),
+            }
             rest = &rest[end..];
             continue;
         }
@@ -126,6 +129,24 @@ fn push_quoted(out: &mut String, name: &str) {
 fn word_end(text: &str) -> usize {
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(text.len());
     text[..end].trim_end_matches('.').len().max(1)
+}
+
+/// Length of the number at the start, with the sign of its exponent.
+fn number_end(text: &str) -> usize {
+    let end = word_end(text);
+    let digits = |after: &str| after.bytes().take_while(u8::is_ascii_digit).count();
+    let signed = text[end..].strip_prefix(['-', '+']).map(digits).filter(|digits| *digits > 0);
+    match (text[..end].strip_suffix(['e', 'E']), signed) {
+        (Some(mantissa), Some(digits)) if mantissa.parse::<f64>().is_ok() => end + 1 + digits,
+        _ => end,
+    }
+}
+
+/// A number with an exponent as one without, which is all that the SQL parser reads; none where there is no exponent.
+fn plain_decimal(text: &str) -> Option<String> {
+    let number: f64 = text.contains(['e', 'E']).then(|| text.parse().ok())??;
+    let decimal = format!("{number}");
+    Some(if decimal.contains('.') { decimal } else { format!("{decimal}.0") })
 }
 
 /// Whether a name that ends here ends at a word's end.
@@ -198,7 +219,9 @@ mod tests {
         for (written, quoted) in [
             ("toy.d_hidden >= 20", "\"toy.d_hidden\" >= 20"),
             ("\"toy.d_hidden\" >= 20", "\"toy.d_hidden\" >= 20"),
-            ("mcc > 0.5 and toy.d_hidden-1 < 1.5e3", "mcc > 0.5 and \"toy.d_hidden\"-1 < 1.5e3"),
+            ("mcc > 0.5 and toy.d_hidden-1 < 1.5e3", "mcc > 0.5 and \"toy.d_hidden\"-1 < 1500.0"),
+            ("mcc < 1e-6 or mcc > 2.5E+2 - 1e", "mcc < 0.000001 or mcc > 250.0 - 1e"),
+            ("mcc_1e-5 < 1-2", "mcc_1e-5 < 1-2"),
             ("sae.topk.k=2 or sae.topk = 1", "\"sae.topk.k\"=2 or \"sae.topk\" = 1"),
             ("sae.*.n_latents * 2", "\"sae.*.n_latents\" * 2"),
             ("avg(sae.jump-l0.k)", "avg(\"sae.jump-l0.k\")"),

@@ -261,12 +261,13 @@ mod tests {
         assert!(stopped.iter().all(|(_, _, outcome)| outcome.is_none()));
     }
 
-    /// Five samples in the plane: exactly representable, as a pentagon of hidden states (Henighan et al. 2023).
+    /// Four samples in the plane are exactly representable, as a square of hidden states (Henighan et al. 2023); one left out
+    /// would cost a quarter, rounding leaves some 1e-9.
     #[test]
     fn few_samples_are_memorised() {
-        let mut job = job(100, 2, 5, 5);
+        let mut job = job(300, 2, 4, 4);
         job.importance.fill(1.0);
-        job.world = Arc::new(World { firing_probability: vec![0.1; 100], ..(*job.world).clone() });
+        job.world = Arc::new(World { firing_probability: vec![0.03; 300], ..(*job.world).clone() });
         job.train.steps = 4000;
         job.train.lr = 3e-3;
         job.restarts = 2;
@@ -274,8 +275,8 @@ mod tests {
         let outcome = train_all(&[job.clone()]).remove(0);
         let set = Dataset::draw(&job.world, job.seed).unwrap();
         let mut batch = Batch::default();
-        set.gather(0..5, &mut batch);
+        set.gather(0..4, &mut batch);
         let loss = toy_losses(Isa::best(), &outcome.model, &job.importance, [&batch]).1;
-        assert!(loss < 1e-3, "{loss}");
+        assert!(loss < 1e-6, "{loss}");
     }
 }

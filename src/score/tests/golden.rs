@@ -8,6 +8,9 @@ use crate::score::input::{Matrix, ScoreFiles, read_matrix, score_files};
 use crate::score::{SCORES, toy_loss};
 use crate::toy::ToyKind;
 
+/// Scores that the independent implementation does not have.
+const OWN: [&str; 1] = ["w_norm"];
+
 /// Not computed by this module, or not from these arrays.
 const ELSEWHERE: [&str; 1] = ["hedging"];
 
@@ -93,6 +96,7 @@ fn every_score_of_every_case_is_the_reference_s() {
             let mut found: Vec<String> = names(&found);
             let mut expected: Vec<String> = names(&expected);
             expected.retain(|name| !ELSEWHERE.contains(&name.as_str()));
+            found.retain(|name| !OWN.contains(&name.as_str()));
             found.sort();
             expected.sort();
             assert_eq!(found, expected, "{name}: {part} that the arrays allow");

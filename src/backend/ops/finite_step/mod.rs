@@ -15,6 +15,11 @@
 //! blocks in order within a strand; strands in order. There are at most [`STRANDS`] strands, and which block belongs to
 //! which follows from the number of blocks alone.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "an index names a dimension of h, dh and W at once; an iterator over one of them hides which"
+)]
+
 use rayon::prelude::*;
 
 use super::toy_step::Shape;
