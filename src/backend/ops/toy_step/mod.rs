@@ -26,6 +26,7 @@
 mod active;
 mod gram;
 pub mod inputs;
+mod pack;
 pub mod reference;
 mod runs;
 mod silent;
