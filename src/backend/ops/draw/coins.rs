@@ -61,9 +61,12 @@ fn some_tiles<S: Simd, const TILES: usize>(
     let last = S::splat_u(coin.scale.last);
     let column = columns.of(coin.feature, coin.column);
     if plan.unit {
+        // At p = 1 there is nothing to compare.
+        let certain = coin.scale.last == u32::MAX;
         for t in 0..TILES {
             let value = uniform::<S>(word[t], &coin.scale);
-            S::store(S::where_at_most_u(word[t], last, value), &mut x[t * columns.stride + column]);
+            let value = if certain { value } else { S::where_at_most_u(word[t], last, value) };
+            S::store(value, &mut x[t * columns.stride + column]);
         }
         return;
     }
