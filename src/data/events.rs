@@ -32,11 +32,11 @@ impl Events {
         &self.position[..self.len]
     }
 
-    /// Positions, with as many words behind them as fill the last sixteen.
-    pub(crate) fn padded_positions(&mut self) -> &[[u32; 16]] {
+    /// Positions and entries, with as much behind them as fills the last sixteen.
+    pub(crate) fn padded(&mut self) -> (&[u32], &[f32]) {
         let len = self.len.next_multiple_of(16);
         let _ = self.room_for(len - self.len);
-        self.position[..len].as_chunks().0
+        (&self.position[..len], &self.value[..len])
     }
 
     /// The entries there.

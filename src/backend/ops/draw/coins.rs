@@ -3,7 +3,7 @@
 use super::variate::{uniform, variate};
 use super::{Block, finish, finish_one, words, words4};
 use crate::backend::simd::{Lanes, Simd};
-use crate::data::law::{Coin, GroupDraw, GroupPlan, Plan, ROW_BLOCK, Scale, Tag};
+use crate::data::law::{Coin, GroupDraw, GroupPlan, Plan, Scale, Tag};
 use crate::data::world::GroupRule;
 
 /// Where a feature's coins go: to its own column of x, or to its place among the features that coins decide.
@@ -20,12 +20,9 @@ impl CoinColumns {
     }
 }
 
-/// Shared magnitudes, `[row block]` in tiles.
-type Share = [Lanes; ROW_BLOCK / 16];
-
 /// Features with coins of their own. Lanes past the last sample are written too.
 #[inline(always)]
-pub(super) fn coins<S: Simd>(plan: &Plan, block: Block, share: &Share, columns: CoinColumns, x: &mut [Lanes]) {
+pub(super) fn coins<S: Simd>(plan: &Plan, block: Block, share: &[Lanes], columns: CoinColumns, x: &mut [Lanes]) {
     let tiles = block.samples.div_ceil(16);
     let mut tile = 0;
     while tile < tiles {
@@ -50,7 +47,7 @@ fn some_tiles<S: Simd, const TILES: usize>(
     block: Block,
     coin: &Coin,
     tile: usize,
-    share: &Share,
+    share: &[Lanes],
     columns: CoinColumns,
     x: &mut [Lanes],
 ) {
@@ -64,9 +61,12 @@ fn some_tiles<S: Simd, const TILES: usize>(
     let last = S::splat_u(coin.scale.last);
     let column = columns.of(coin.feature, coin.column);
     if plan.unit {
+        // At p = 1 there is nothing to compare.
+        let certain = coin.scale.last == u32::MAX;
         for t in 0..TILES {
             let value = uniform::<S>(word[t], &coin.scale);
-            S::store(S::where_at_most_u(word[t], last, value), &mut x[t * columns.stride + column]);
+            let value = if certain { value } else { S::where_at_most_u(word[t], last, value) };
+            S::store(value, &mut x[t * columns.stride + column]);
         }
         return;
     }
@@ -80,14 +80,15 @@ fn some_tiles<S: Simd, const TILES: usize>(
 
 /// Groups with coins. Lanes past the last sample are written too.
 #[inline(always)]
-pub(super) fn coin_groups<S: Simd>(plan: &Plan, block: Block, share: &Share, columns: CoinColumns, x: &mut [Lanes]) {
+pub(super) fn coin_groups<S: Simd>(plan: &Plan, block: Block, share: &[Lanes], columns: CoinColumns, x: &mut [Lanes]) {
     let tiles = block.samples.div_ceil(16);
     for group in &plan.groups {
         let GroupDraw::Coin { last } = group.draw else { continue };
         for tile in (0..tiles).step_by(2) {
             let coin = words::<S>(block.address(Tag::Coin.with(group.id)), 4 * tile as u32);
             let width = (tiles - tile).min(2);
-            let (x, share) = (&mut x[tile * columns.stride..][..width * columns.stride], &share[tile..]);
+            let (x, share) =
+                (&mut x[tile * columns.stride..][..width * columns.stride], share.get(tile..).unwrap_or_default());
             match group.rule {
                 GroupRule::Together => {
                     for &(feature, column) in &group.members {

@@ -88,7 +88,7 @@ impl Kernel for DrawDense<'_> {
     fn run<S: Simd>(self) {
         let (plan, n) = (self.plan, self.plan.n_features);
         assert_eq!(self.x.len(), self.place.samples.div_ceil(16) * n);
-        let mut share = [Lanes::default(); ROW_BLOCK / 16];
+        let mut share = shared_magnitudes(plan);
         for (b, block) in self.place.blocks() {
             let x = &mut self.x[ROW_BLOCK / 16 * b * n..][..block.samples.div_ceil(16) * n];
             if plan.coin_features.len() < n {
@@ -119,7 +119,7 @@ impl Kernel for DrawEvents<'_> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let (plan, n, events) = (self.plan, self.plan.n_features, self.events);
-        let mut share = [Lanes::default(); ROW_BLOCK / 16];
+        let mut share = shared_magnitudes(plan);
         if plan.one_class() {
             let class = &plan.classes[0];
             for (b, block) in self.place.blocks() {
@@ -155,9 +155,14 @@ impl Kernel for DrawEvents<'_> {
     }
 }
 
+/// Room for [`draw_share`]: none where no magnitude is shared, for clearing it would be felt in a small batch.
+fn shared_magnitudes(plan: &Plan) -> Vec<Lanes> {
+    vec![Lanes::default(); if plan.shared { ROW_BLOCK / 16 } else { 0 }]
+}
+
 /// One base variate a sample, where all its features share it.
 #[inline(always)]
-fn draw_share<S: Simd>(plan: &Plan, block: Block, share: &mut [Lanes; ROW_BLOCK / 16]) {
+fn draw_share<S: Simd>(plan: &Plan, block: Block, share: &mut [Lanes]) {
     if plan.shared {
         for (pair, to) in share[..block.samples.div_ceil(16).next_multiple_of(2)].chunks_exact_mut(2).enumerate() {
             let words = words::<S>(block.address(Tag::Share.with(0)), 8 * pair as u32);
@@ -170,7 +175,7 @@ fn draw_share<S: Simd>(plan: &Plan, block: Block, share: &mut [Lanes; ROW_BLOCK 
 
 /// All that skips decide.
 #[inline(always)]
-fn rare<S: Simd, K: Sink>(plan: &Plan, block: Block, share: &[Lanes; ROW_BLOCK / 16], sink: &mut K) {
+fn rare<S: Simd, K: Sink>(plan: &Plan, block: Block, share: &[Lanes], sink: &mut K) {
     for class in &plan.classes {
         skips::<S, _>(plan, block, class, class.features.len(), &mut ClassEvents::new(plan, class, share, sink));
     }

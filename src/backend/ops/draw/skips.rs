@@ -5,7 +5,7 @@ use super::variate::{ln_unit, variate};
 use super::{Block, finish, finish_one, words, words4};
 use crate::backend::simd::{Lanes, Simd};
 use crate::data::events::{Divide, Events};
-use crate::data::law::{GroupPlan, Plan, ROW_BLOCK, Scale, SkipClass, Tag, sample_word};
+use crate::data::law::{GroupPlan, Plan, Scale, SkipClass, Tag, sample_word};
 use crate::data::world::GroupRule;
 use crate::random::philox;
 
@@ -89,7 +89,7 @@ impl<S: Simd> Walk<'_, S> {
 /// Events of a class of all features: their positions are those of x.
 pub(super) struct Direct<'a> {
     plan: &'a Plan,
-    share: &'a [Lanes; ROW_BLOCK / 16],
+    share: &'a [Lanes],
     divide: Divide,
     base: u32,
     events: &'a mut Events,
@@ -97,7 +97,7 @@ pub(super) struct Direct<'a> {
 
 impl<'a> Direct<'a> {
     /// Events of the row block whose first place is `base`.
-    pub fn new(plan: &'a Plan, share: &'a [Lanes; ROW_BLOCK / 16], base: u32, events: &'a mut Events) -> Self {
+    pub fn new(plan: &'a Plan, share: &'a [Lanes], base: u32, events: &'a mut Events) -> Self {
         Direct { plan, share, divide: Divide::by(plan.n_features as u32), base, events }
     }
 }
@@ -122,13 +122,13 @@ impl Receive for Direct<'_> {
 pub(super) struct ClassEvents<'a, K> {
     plan: &'a Plan,
     class: &'a SkipClass,
-    share: &'a [Lanes; ROW_BLOCK / 16],
+    share: &'a [Lanes],
     divide: Divide,
     sink: &'a mut K,
 }
 
 impl<'a, K: Sink> ClassEvents<'a, K> {
-    pub fn new(plan: &'a Plan, class: &'a SkipClass, share: &'a [Lanes; ROW_BLOCK / 16], sink: &'a mut K) -> Self {
+    pub fn new(plan: &'a Plan, class: &'a SkipClass, share: &'a [Lanes], sink: &'a mut K) -> Self {
         ClassEvents { plan, class, share, divide: Divide::by(class.features.len() as u32), sink }
     }
 }
@@ -149,7 +149,7 @@ impl<K: Sink> Receive for ClassEvents<'_, K> {
 
 /// The magnitude of an event, from what [`Receive`] got.
 #[inline(always)]
-fn class_value(plan: &Plan, share: &[Lanes; ROW_BLOCK / 16], value: f32, sample: usize, feature: usize) -> f32 {
+fn class_value(plan: &Plan, share: &[Lanes], value: f32, sample: usize, feature: usize) -> f32 {
     if plan.shared {
         finish_one(plan, share[sample / 16].0[sample % 16], feature)
     } else if plan.common.is_none() {
@@ -164,7 +164,7 @@ pub(super) struct GroupEvents<'a, K> {
     pub plan: &'a Plan,
     pub block: Block,
     pub group: &'a GroupPlan,
-    pub share: &'a [Lanes; ROW_BLOCK / 16],
+    pub share: &'a [Lanes],
     pub sink: &'a mut K,
 }
 

@@ -4,15 +4,19 @@
 //! for each sample:            h = Σ x_i W_i    over the features i that fire
 //! for each block of outputs:
 //!     for each sample:        z_j = b_j + Σ_k h_k W_jk    for the outputs j of the block
-//!         where z_j > 0:      g_j = z_j - x_j;  dW_j += g_j h;  db_j += g_j;  dh += g_j c_j W_j
-//!     dW_j *= c_j;  db_j *= c_j
-//! for each sample:            dW_i += x_i dh    over the features i that fire
+//!         where z_j > 0:      dW_j += z_j h;  db_j += z_j;  dh += z_j c_j W_j
+//! dW_j *= c_j;  db_j *= c_j
+//! for each sample, over the features i that fire:
+//!     where z_i > 0:          dW_i -= c_i x_i h;  db_i -= c_i x_i;  dh -= x_i c_i W_i
+//!     then                    dW_i += x_i dh
 //! and the silent samples
 //! ```
 //!
 //! Only z costs n d_hidden multiply-adds a sample; the rest follows the features that fire and the outputs that are open,
 //! a third to a half of all while a model learns. For z the lanes are outputs, for everything else hidden dimensions, with
 //! one lane more: it holds 1 in h, so that db is part of dW.
+//!
+//! g = c (z - x) is taken apart into what z adds and what x adds, because few x are not zero.
 //!
 //! Outputs go in blocks because W, dW and c W of all of them do not fit in L1, and a block's z for sixteen samples at a
 //! time. Sums are chains in order of samples, dh in two chains over every other open output of a block, which are
@@ -48,14 +52,13 @@ pub struct Memory {
     dh: Vec<Lanes>,
     /// For each of these samples the next event whose feature has not been reached by a block.
     next: Vec<u32>,
+    /// `[samples in which something fires, blocks, width]`: which outputs are open, a bit each.
+    is_open: Vec<u32>,
     group: Group,
 }
 
 /// One group of samples in one block of outputs, rows of [`WIDEST`] vectors.
 struct Group {
-    /// z, then z - x.
-    off: [Lanes; GROUP * WIDEST],
-    /// z, where the loss is wanted.
     z: [Lanes; GROUP * WIDEST],
     /// Open outputs, counted from the block's first, with room to write sixteen at a time.
     open: [[u32; 16 * WIDEST + 16]; GROUP],
@@ -64,8 +67,7 @@ struct Group {
 
 impl Default for Group {
     fn default() -> Group {
-        let off = [Lanes::default(); GROUP * WIDEST];
-        Group { off, z: off, open: [[0; 16 * WIDEST + 16]; GROUP], count: [0; GROUP] }
+        Group { z: [Lanes::default(); GROUP * WIDEST], open: [[0; 16 * WIDEST + 16]; GROUP], count: [0; GROUP] }
     }
 }
 
@@ -116,40 +118,20 @@ impl Active<'_, '_> {
             for group in (0..step.inputs.runs.count()).step_by(GROUP) {
                 let samples = (step.inputs.runs.count() - group).min(GROUP);
                 memory.reconstruct::<S, Q>(m, block, group);
-                memory.open::<S>(step, block, samples);
-                memory.subtract_x(step, block, group, samples);
+                memory.open::<S>(step, block, group, samples);
                 if step.with_loss {
-                    loss += memory.loss::<S>(step, block, samples);
+                    loss += memory.loss::<S>(step, block, group, samples);
                 }
                 memory.back::<S, Q>(block, group, samples);
             }
         }
-        memory.inputs_back::<S, Q>(step);
+        memory.inputs_back::<S, Q>(step, n.div_ceil(16 * width) * width);
         for (j, row) in memory.dw.as_chunks::<Q>().0.iter().enumerate().take(n) {
-            let row = row.as_flattened_lanes();
+            let row = Lanes::flat(row);
             to[j * m..][..m].copy_from_slice(&row[..m]);
             to[n * m + j] = row[m];
         }
         0.5 * loss + add_silent(step, step.inputs.samples - step.inputs.runs.count(), to)
-    }
-}
-
-/// Vectors as one row of numbers.
-trait Flat {
-    fn as_flattened_lanes(&self) -> &[f32];
-    fn as_flattened_lanes_mut(&mut self) -> &mut [f32];
-}
-
-impl Flat for [Lanes] {
-    #[inline(always)]
-    fn as_flattened_lanes(&self) -> &[f32] {
-        // SAFETY: `Lanes` is sixteen f32 and nothing else.
-        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), 16 * self.len()) }
-    }
-    #[inline(always)]
-    fn as_flattened_lanes_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), 16 * self.len()) }
     }
 }
 
@@ -195,16 +177,16 @@ fn loaded<S: Simd, const Q: usize>(from: &[Lanes; Q]) -> [S::F; Q] {
 #[inline(always)]
 fn back_one<S: Simd, const Q: usize>(
     j: u32,
-    off: &[f32],
+    z: &[f32],
     h: &[S::F; Q],
     c_w: &[Lanes],
     dw: &mut [Lanes],
     dh: &mut [S::F; Q],
 ) {
     let j = j as usize;
-    debug_assert!(j < off.len());
+    debug_assert!(j < z.len());
     // SAFETY: open outputs lie inside the block: padding has z = 0, and the identity counts the real ones.
-    let (g, c_w, dw) = unsafe { (*off.get_unchecked(j), row::<Q>(c_w, j), row_mut::<Q>(dw, j)) };
+    let (g, c_w, dw) = unsafe { (*z.get_unchecked(j), row::<Q>(c_w, j), row_mut::<Q>(dw, j)) };
     let g = S::splat(g);
     for q in 0..Q {
         dh[q] = S::fma(g, S::load(&c_w[q]), dh[q]);
@@ -234,14 +216,14 @@ impl Memory {
             self.h.resize(rows, Lanes::default());
             self.dh.resize(rows, Lanes::default());
         }
+        self.is_open.resize(count * blocks * width, 0);
         let (w, b) = step.parameters.split_at(n * m);
         let at = |j: usize, k: usize| ((j / (16 * width)) * (m + 1) + k) * 16 * width + j % (16 * width);
-        let w_t = self.w_t.as_flattened_lanes_mut();
+        let w_t = Lanes::flat_mut(&mut self.w_t);
         for j in 0..n {
             let from = &w[j * m..][..m];
             let c = step.slopes[j];
-            let [row, c_row] =
-                [&mut self.w, &mut self.c_w].map(|rows| &mut rows.as_flattened_lanes_mut()[j * 16 * Q..][..m]);
+            let [row, c_row] = [&mut self.w, &mut self.c_w].map(|rows| &mut Lanes::flat_mut(rows)[j * 16 * Q..][..m]);
             for k in 0..m {
                 row[k] = from[k];
                 c_row[k] = c * from[k];
@@ -249,7 +231,7 @@ impl Memory {
             }
             w_t[at(j, m)] = b[j];
         }
-        self.slopes.as_flattened_lanes_mut()[..n].copy_from_slice(step.slopes);
+        Lanes::flat_mut(&mut self.slopes)[..n].copy_from_slice(step.slopes);
         self.dw.fill(Lanes::default());
         self.next.clear();
         self.next.extend_from_slice(&step.inputs.runs.first()[..count]);
@@ -260,7 +242,7 @@ impl Memory {
     fn hidden<S: Simd, const Q: usize>(&mut self, step: &ToyStep) {
         let m = step.shape.d_hidden;
         let mut one = [Lanes::default(); Q];
-        one.as_flattened_lanes_mut()[m] = 1.0;
+        Lanes::flat_mut(&mut one)[m] = 1.0;
         let one = loaded::<S, Q>(&one);
         let (features, values) = (step.inputs.runs.features(), step.inputs.events.values());
         for (r, ends) in step.inputs.runs.first().windows(2).enumerate() {
@@ -305,7 +287,7 @@ impl Memory {
         s: usize,
     ) -> usize {
         let w_t = &self.w_t[block.first / (16 * V) * (m + 1) * V..][..(m + 1) * V];
-        let h = self.h[(group + s) * Q..][..T * Q].as_flattened_lanes();
+        let h = Lanes::flat(&self.h[(group + s) * Q..][..T * Q]);
         assert!(m < 16 * Q);
         // SAFETY: row m of the m + 1 is b.
         let b = loaded::<S, V>(unsafe { row(w_t, m) });
@@ -323,7 +305,7 @@ impl Memory {
         }
         for t in 0..T {
             for v in 0..V {
-                S::store(sum[t][v], &mut self.group.off[(s + t) * V + v]);
+                S::store(sum[t][v], &mut self.group.z[(s + t) * V + v]);
             }
         }
         T
@@ -331,59 +313,51 @@ impl Memory {
 
     /// Lists the open outputs.
     #[inline(always)]
-    fn open<S: Simd>(&mut self, step: &ToyStep, block: Block, samples: usize) {
-        let Group { off, z, open, count } = &mut self.group;
+    fn open<S: Simd>(&mut self, step: &ToyStep, block: Block, group: usize, samples: usize) {
+        let Group { z, open, count } = &mut self.group;
+        let vectors = self.slopes.len();
         let linear = step.shape.kind == ToyKind::Linear;
         let steps = S::prefix_sum(S::splat_u(1));
         for s in 0..samples {
             let mut found = 0;
             for v in 0..block.width {
-                let z = S::load(&off[s * block.width + v]);
+                let z = S::load(&z[s * block.width + v]);
                 let real = block.outputs.saturating_sub(16 * v).min(16);
                 let bits = if linear { (1 << real) - 1 } else { S::positive_bits(z) };
                 let output = S::add_u(steps, S::splat_u((16 * v as u32).wrapping_sub(1)));
                 let to = open[s][found..].first_chunk_mut().expect("room for sixteen more");
                 S::compress(bits, output, to);
                 found += bits.count_ones() as usize;
+                self.is_open[(group + s) * vectors + block.first / 16 + v] = bits;
             }
             count[s] = found;
-        }
-        if step.with_loss {
-            z.copy_from_slice(&off[..]);
-        }
-    }
-
-    /// z to z - x.
-    #[inline(always)]
-    fn subtract_x(&mut self, step: &ToyStep, block: Block, group: usize, samples: usize) {
-        let (features, values) = (step.inputs.runs.features(), step.inputs.events.values());
-        let limit = (block.first + 16 * block.width) as u32;
-        let off = self.group.off.as_flattened_lanes_mut();
-        for s in 0..samples {
-            let end = step.inputs.runs.first()[group + s + 1] as usize;
-            let mut e = self.next[group + s] as usize;
-            let off = &mut off[s * 16 * block.width..][..16 * block.width];
-            while e < end && features[e] < limit {
-                off[features[e] as usize - block.first] -= values[e];
-                e += 1;
-            }
-            self.next[group + s] = e as u32;
         }
     }
 
     /// Σ c r², where r is z - x, or -x where the output is closed.
     #[inline(always)]
-    fn loss<S: Simd>(&self, step: &ToyStep, block: Block, samples: usize) -> f64 {
+    fn loss<S: Simd>(&mut self, step: &ToyStep, block: Block, group: usize, samples: usize) -> f64 {
+        let (features, values) = (step.inputs.runs.features(), step.inputs.events.values());
         let slopes = &self.slopes[block.first / 16..][..block.width];
-        let least = S::splat(if step.shape.kind == ToyKind::Linear { f32::NEG_INFINITY } else { 0.0 });
+        let limit = (block.first + 16 * block.width) as u32;
+        let linear = step.shape.kind == ToyKind::Linear;
         let mut loss = 0.0;
         for s in 0..samples {
+            let mut r = [Lanes::default(); WIDEST];
+            for v in 0..block.width {
+                let z = S::load(&self.group.z[s * block.width + v]);
+                S::store(if linear { z } else { S::where_positive(z, z) }, &mut r[v]);
+            }
+            let end = step.inputs.runs.first()[group + s + 1] as usize;
+            let mut e = self.next[group + s] as usize;
+            while e < end && features[e] < limit {
+                Lanes::flat_mut(&mut r)[features[e] as usize - block.first] -= values[e];
+                e += 1;
+            }
+            self.next[group + s] = e as u32;
             let mut sum = S::splat(0.0);
             for v in 0..block.width {
-                let at = s * block.width + v;
-                let z = S::load(&self.group.z[at]);
-                let closed = S::select_positive(S::sub(z, least), S::splat(0.0), z);
-                let r = S::sub(S::load(&self.group.off[at]), closed);
+                let r = S::load(&r[v]);
                 sum = S::fma(S::mul(S::load(&slopes[v]), r), r, sum);
             }
             loss += S::fold(sum) as f64;
@@ -397,17 +371,17 @@ impl Memory {
         let c_w = &self.c_w[block.first * Q..][..block.outputs * Q];
         let dw = &mut self.dw[block.first * Q..][..block.outputs * Q];
         for s in 0..samples {
-            let off = self.group.off[s * block.width..][..block.width].as_flattened_lanes();
+            let z = Lanes::flat(&self.group.z[s * block.width..][..block.width]);
             // SAFETY: h and dh have whole groups of rows.
             let (h, dh) = unsafe { (loaded::<S, Q>(row(&self.h, group + s)), row_mut::<Q>(&mut self.dh, group + s)) };
             let (mut even, mut odd) = (loaded::<S, Q>(dh), [S::splat(0.0); Q]);
             let (pairs, rest) = self.group.open[s][..self.group.count[s]].as_chunks::<2>();
             for pair in pairs {
-                back_one::<S, Q>(pair[0], off, &h, c_w, dw, &mut even);
-                back_one::<S, Q>(pair[1], off, &h, c_w, dw, &mut odd);
+                back_one::<S, Q>(pair[0], z, &h, c_w, dw, &mut even);
+                back_one::<S, Q>(pair[1], z, &h, c_w, dw, &mut odd);
             }
             for &j in rest {
-                back_one::<S, Q>(j, off, &h, c_w, dw, &mut even);
+                back_one::<S, Q>(j, z, &h, c_w, dw, &mut even);
             }
             for q in 0..Q {
                 S::store(S::add(even[q], odd[q]), &mut dh[q]);
@@ -415,9 +389,9 @@ impl Memory {
         }
     }
 
-    /// dW_j *= c_j, then dW_i += x_i dh.
+    /// dW_j *= c_j. Then what x adds: to g where the output is open, and to dW through dh.
     #[inline(always)]
-    fn inputs_back<S: Simd, const Q: usize>(&mut self, step: &ToyStep) {
+    fn inputs_back<S: Simd, const Q: usize>(&mut self, step: &ToyStep, vectors: usize) {
         for (dw, &c) in self.dw.as_chunks_mut::<Q>().0.iter_mut().zip(step.slopes) {
             for q in 0..Q {
                 S::store(S::mul(S::splat(c), S::load(&dw[q])), &mut dw[q]);
@@ -426,12 +400,30 @@ impl Memory {
         let (features, values) = (step.inputs.runs.features(), step.inputs.events.values());
         for (r, ends) in step.inputs.runs.first().windows(2).enumerate() {
             let events = ends[0] as usize..ends[1] as usize;
-            // SAFETY: dh has a row for every sample in which something fires, dW one for every feature.
-            let dh = loaded::<S, Q>(unsafe { row(&self.dh, r) });
-            for (&i, &x) in features[events.clone()].iter().zip(&values[events]) {
+            let (features, values) = (&features[events.clone()], &values[events]);
+            let is_open = &self.is_open[r * vectors..][..vectors];
+            // -x where the output is open.
+            let missing = |i: u32, x: f32| {
+                let open = is_open[i as usize / 16] >> (i % 16) & 1;
+                f32::from_bits((-x).to_bits() & open.wrapping_neg())
+            };
+            // SAFETY: h and dh have a row for every sample in which something fires, W and dW one for every feature.
+            let (h, mut dh) = unsafe { (loaded::<S, Q>(row(&self.h, r)), loaded::<S, Q>(row(&self.dh, r))) };
+            for (&i, &x) in features.iter().zip(values) {
+                let g = S::splat(missing(i, x));
+                // SAFETY: as above.
+                let c_w: &[Lanes; Q] = unsafe { row(&self.c_w, i as usize) };
+                for q in 0..Q {
+                    dh[q] = S::fma(g, S::load(&c_w[q]), dh[q]);
+                }
+            }
+            for (&i, &x) in features.iter().zip(values) {
+                let g = S::splat(step.slopes[i as usize] * missing(i, x));
+                // SAFETY: as above.
                 let dw: &mut [Lanes; Q] = unsafe { row_mut(&mut self.dw, i as usize) };
                 for q in 0..Q {
-                    S::store(S::fma(S::splat(x), dh[q], S::load(&dw[q])), &mut dw[q]);
+                    let through_h = S::fma(g, h[q], S::load(&dw[q]));
+                    S::store(S::fma(S::splat(x), dh[q], through_h), &mut dw[q]);
                 }
             }
         }

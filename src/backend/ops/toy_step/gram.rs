@@ -100,12 +100,6 @@ impl Gram<'_, '_> {
     }
 }
 
-/// Vectors as one row of numbers.
-fn flat_mut(lanes: &mut [Lanes]) -> &mut [f32] {
-    // SAFETY: `Lanes` is sixteen f32 and nothing else.
-    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), 16 * lanes.len()) }
-}
-
 /// Numbers as a row of vectors, filled up with zeros.
 #[inline(always)]
 fn pad<S: Simd, const Q: usize>(v: &[f32]) -> [S::F; Q] {
@@ -128,7 +122,7 @@ impl Memory {
                 *to = vec![Lanes::default(); rows * Q];
             }
         }
-        let w_t = flat_mut(&mut self.w_t);
+        let w_t = Lanes::flat_mut(&mut self.w_t);
         for (i, w) in w.chunks_exact(m).enumerate() {
             for (k, &w) in w.iter().enumerate() {
                 w_t[k * 16 * Q + i] = w;
@@ -150,7 +144,7 @@ impl Memory {
         if linear {
             self.gate.fill(Lanes::default());
         }
-        let off = flat_mut(&mut self.off);
+        let off = Lanes::flat_mut(&mut self.off);
         for i in 0..n {
             off[i * 16 * Q + i] -= 1.0;
         }
@@ -191,7 +185,7 @@ impl Memory {
                 S::store(S::mul(slopes[q], S::load(&row[q])), &mut row[q]);
             }
         }
-        let sums = flat_mut(&mut self.sums);
+        let sums = Lanes::flat_mut(&mut self.sums);
         for i in 0..n {
             for j in 0..=i {
                 let sum = sums[i * 16 * Q + j] + sums[j * 16 * Q + i];

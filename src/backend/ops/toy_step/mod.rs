@@ -16,7 +16,8 @@
 //! - packed: the same over the samples in which something fires, packed in order into tiles of their own; after the fold
 //!   the samples that are silent are added by their closed form ([`silent`]), if there are any. Whoever computes
 //!   these sums in another layout gets the same bits by this order;
-//! - events: the work follows what fires.
+//! - events: the work follows what fires, up to a hundred features through the Gram matrix ([`gram`]), beyond by lists of
+//!   what is open ([`active`]), and silent samples by their closed form.
 
 #![allow(
     clippy::needless_range_loop,
@@ -26,6 +27,7 @@
 mod active;
 mod gram;
 pub mod inputs;
+mod pack;
 pub mod reference;
 mod runs;
 mod silent;
@@ -107,7 +109,7 @@ impl ToyStep<'_> {
 }
 
 /// Writes the gradient of `step` into `to` and returns the loss if the step asks for it. `scratch` must be of the
-/// step's shape.
+/// step's shape. The bits depend on the form, but neither on the instruction set nor on whether the loss is wanted.
 pub fn gradient(isa: Isa, step: ToyStep, scratch: &mut Scratch, to: &mut [f32]) -> Option<f64> {
     step.check(to);
     if step.form == Form::Events {

@@ -3,6 +3,7 @@
 //! Everything here goes sixteen at a time and without a branch that depends on x: how many features fire in a sample is
 //! random, and a branch on it costs a misprediction a sample.
 
+use super::pack::{SHORT, divide};
 use crate::backend::simd::{Kernel, Simd};
 use crate::data::Events;
 use crate::data::events::Divide;
@@ -96,7 +97,7 @@ fn split<S: Simd>(events: &mut Events, runs: &mut Runs) {
     let (len, n) = (events.len(), events.n_features);
     room(&mut runs.feature, len);
     room(&mut runs.sample, len);
-    if events.samples * n > 1 << 21 {
+    if events.samples * n > SHORT {
         let divide = Divide::by(n as u32);
         for (e, &position) in events.positions().iter().enumerate() {
             let (sample, feature) = divide.apply(position);
@@ -104,15 +105,11 @@ fn split<S: Simd>(events: &mut Events, runs: &mut Runs) {
         }
         return;
     }
-    // (position + 1/2) / n is at least 1/(2n) from a whole number; two roundings move it by at most 2^-23 of its size,
-    // which is below `samples`. So up to samples n = 2^21 truncation finds the sample, and the rest is exact.
     let (inverse, n) = (S::splat(1.0 / n as f32), S::splat(n as f32));
-    for (chunk, position) in events.padded_positions().iter().enumerate() {
-        let position = S::to_f32(S::load_u(position));
-        let sample = S::to_u32(S::mul(S::add(position, S::splat(0.5)), inverse));
-        let feature = S::to_u32(S::sub(position, S::mul(S::to_f32(sample), n)));
+    for (chunk, position) in events.padded().0.as_chunks().0.iter().enumerate() {
+        let (sample, feature) = divide::<S>(S::load_u(position), n, inverse);
         S::store_u(S::add_u(sample, S::splat_u(1)), sixteen_mut(&mut runs.sample, 16 * chunk));
-        S::store_u(feature, sixteen_mut(&mut runs.feature, 16 * chunk));
+        S::store_u(S::to_u32(feature), sixteen_mut(&mut runs.feature, 16 * chunk));
     }
 }
 
