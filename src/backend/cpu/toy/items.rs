@@ -141,7 +141,7 @@ fn units(jobs: &[ToyJob], groups: &[Vec<Run>], together: bool) -> Vec<Vec<Unit>>
 /// A group's units in items of at most about a quarter of a thread's share of all work; of more, where drawing the batches
 /// once more would cost an eighth of the item, unless a thread would be idle.
 fn cut(jobs: &[ToyJob], units: Vec<Unit>, total: usize, threads: usize) -> Vec<Item> {
-    let draws = draws(&jobs[units[0].runs()[0].job]);
+    let draws = units.iter().map(|unit| draws(&jobs[unit.runs()[0].job])).max().unwrap_or(0);
     let most = (total / (4 * threads)).max((total / threads).min(8 * draws)).max(1);
     let costs: Vec<usize> = units.iter().map(|unit| unit.cost(jobs)).collect();
     let whole: usize = costs.iter().sum();

@@ -21,6 +21,9 @@ pub struct Sixteen<'a> {
     /// `[n_parameters, 16]`
     parameters: Vec<f32>,
     moments: Moments,
+    steps: usize,
+    /// How many have not ended.
+    running: usize,
 }
 
 /// What one model has beside its numbers.
@@ -60,21 +63,18 @@ impl<'a> Sixteen<'a> {
         }
         let moments = Moments::new(first.train.optimizer, parameters.len());
         let form = Form::of(shape, &first.world);
-        Sixteen { models, shape, form, settings, slopes, parameters, moments }
-    }
-
-    fn steps(&self) -> usize {
-        self.models[0].job.train.steps
+        let (steps, running) = (first.train.steps, runs.len());
+        Sixteen { models, shape, form, settings, slopes, parameters, moments, steps, running }
     }
 
     pub fn trains(&self, step: usize) -> bool {
-        step < self.steps() && self.models.iter().any(|model| model.end.is_none())
+        step < self.steps && self.running > 0
     }
 
     /// One step of all; returns how many model-steps this brings them nearer to their ends, as
     /// [`Alone::step`](super::alone::Alone::step).
     pub fn step(&mut self, isa: Isa, at: usize, inputs: &Inputs, numbers: &Step, scratch: &mut Scratch) -> usize {
-        let looked_at = Guard::looks(at, self.steps());
+        let looked_at = Guard::looks(at, self.steps);
         let mut ended = vec![];
         if looked_at || self.models[0].job.logs(at) {
             ended = self.look(isa, at, inputs, looked_at);
@@ -82,11 +82,11 @@ impl<'a> Sixteen<'a> {
         let models = LaneModels { shape: self.shape, slopes: &self.slopes, inputs, form: self.form };
         let (parameters, moments) = (&mut self.parameters, &mut self.moments);
         step(isa, LaneStep { models, parameters, moments, numbers }, scratch);
-        let running = self.models.iter().filter(|model| model.end.is_none()).count();
-        let mut done = running;
+        let mut done = self.running;
         for (model, end) in ended {
             self.models[model].end = Some((end, lane(&self.parameters, model)));
-            done += self.steps() - at - 1;
+            self.running -= 1;
+            done += self.steps - at - 1;
         }
         done
     }
@@ -111,7 +111,7 @@ impl<'a> Sixteen<'a> {
 
     /// What each came to: nothing for those that had steps left at `step`. Others are looked at once more.
     pub fn finish(self, step: usize) -> Vec<(Run, Option<ToyOutcome>)> {
-        let (steps, shape, all) = (self.steps(), self.shape, self.parameters);
+        let (steps, shape, all) = (self.steps, self.shape, self.parameters);
         let outcome = |(index, mut model): (usize, LaneModel)| {
             if step < steps && model.end.is_none() {
                 return (model.run, None);
