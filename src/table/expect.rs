@@ -403,6 +403,6 @@ FAIL      -  <= 0.3  0 rows  it holds (no rows match)
 FAIL   0.75  <= 0.5  8 rows  it holds
 1 of 3 expectations hold
 ";
-        assert_eq!(render_outcomes(&evaluate(&eight(), &gates)), expected);
+        assert_eq!(render_outcomes(&evaluate(&Tables::of_rows(eight()), &gates)), expected);
     }
 }
