@@ -21,6 +21,8 @@ const MOST_ROUNDS: usize = 12;
 
 /// A label beside low panels may be this long before it is broken into lines.
 const LEAST_LABEL: f64 = 90.0;
+/// The same where another block follows below.
+const LEAST_STACKED_LABEL: f64 = 62.0;
 
 /// What a figure is made of, before it has a place.
 pub struct Parts {
@@ -241,7 +243,11 @@ impl Block {
         let title_lines = self.titles.iter().map(|title| title_lines(title, width).len()).max().unwrap_or(0);
         let notes = notes::width(&self.notes);
         let bar = self.bar.as_ref().map_or(0.0, |bar| theme::BAR_GAP + bar.width(self.height(grid, 0.0)));
+        let longest = self.y_lines(grid).iter().map(|line| line.width(theme::TEXT)).fold(0.0, f64::max);
+        let out = ((longest - self.height(grid, 0.0)) / 2.0).max(0.0);
         let bar_label = self.bar.as_ref().map_or(0.0, |bar| bar.label_overhang(self.height(grid, 0.0)));
+        // What stands out over low panels must not meet the next block.
+        let out = out.max(bar_label);
         let beside = notes + bar;
         let incomplete = self.titles.len() < grid.rows * grid.columns;
         let own_y = if self.y.len() > 1 { beside_ticks } else { 0.0 };
@@ -250,10 +256,10 @@ impl Block {
             right: if beside > 0.0 { beside.max(out_right) } else { out_right.max(theme::FRAME) },
             between: theme::PANEL_GAP.max(out_left + out_right + theme::TICK_APART).max(own_y + theme::PANEL_GAP),
             above: match title_lines {
-                0 => colour_bar::OVERHANG.max(bar_label),
-                n => (theme::TEXT * (1.0 + theme::LEADING * (n - 1) as f64) + theme::TITLE_GAP).max(bar_label),
+                0 => colour_bar::OVERHANG.max(out),
+                n => (theme::TEXT * (1.0 + theme::LEADING * (n - 1) as f64) + theme::TITLE_GAP).max(out),
             },
-            below: (below_ticks + x_label).max(bar_label),
+            below: (below_ticks + x_label).max(out),
             below_inner: theme::PANEL_GAP + if incomplete { below_ticks } else { 0.0 },
             beside_ticks,
             below_ticks,
@@ -273,8 +279,7 @@ impl Block {
 
     fn y_lines(&self, grid: Grid) -> Vec<Rich> {
         let height = self.height(grid, theme::PANEL_GAP);
-        // Of stacked blocks each has only its own height for its label.
-        self.y_label.wrap(theme::TEXT, if self.x_named { height.max(LEAST_LABEL) } else { height })
+        self.y_label.wrap(theme::TEXT, height.max(if self.x_named { LEAST_LABEL } else { LEAST_STACKED_LABEL }))
     }
 
     fn place(&self, margins: Margins, grid: Grid, [left, top]: Point) -> Vec<Panel> {
