@@ -117,3 +117,45 @@ fn figures_are_drawn_over_means_of_seeds() {
     assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
     assert!(folder.path().join("results/small/recovery.png").is_file());
 }
+
+#[test]
+fn every_kind_of_figure_is_drawn_from_a_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "name: kinds
+seeds: 2
+data: {n_features: 5, firing_probability: 0.1}
+toy: {d_hidden: 2, importance: {geometric: 0.9}, train: {steps: 200, batch_size: 64, lr: 1e-2}}
+sae: [{topk: {n_latents: 5, k: 1}}]
+sae_train: {steps: 50, batch_size: 32}
+evaluate: {samples: 500}
+save: {weights: all, trace: {every: 20}}
+sweep: {data.firing_probability: [1.0, 0.1, 0.02]}
+reduce: {seeds: lowest_loss}
+figures:
+  - curve: {name: curve, x: '1.0 / \"data.firing_probability\"', y: d_star, x_label: 1/(1 - S), lines: [1, {at: 0.5, label: 1/2}]}
+  - scatter: {name: scatter, x: data.firing_probability, y: features.dimensionality, colour: importance, lines: [0.5]}
+  - scatter: {name: fits, x: data.firing_probability, y: loss, colour: seed, seeds: all}
+  - vectors: {name: vectors, panels: data.firing_probability}
+  - vectors: {name: overlay, overlay: true, colour: data.firing_probability}
+  - matrix: {name: overlaps, panels: data.firing_probability, bars: true}
+  - matrix: {name: decoder, what: decoder, panels: data.firing_probability}
+  - graph: {name: graph, panels: data.firing_probability}
+  - neurons: {name: neurons, panels: data.firing_probability}
+  - trace: {name: trace, y: loss, group: data.firing_probability}
+  - trace: {name: coder, y: [loss, l0], model: sae, panels: data.firing_probability}
+";
+    let file = write(folder.path(), "kinds.yaml", text);
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    let out = folder.path().join("results/kinds");
+    for name in "curve scatter fits vectors overlay overlaps decoder graph neurons trace coder".split(' ') {
+        for ending in ["png", "svg", "txt"] {
+            assert!(out.join(format!("{name}.{ending}")).is_file(), "{name}.{ending}");
+        }
+    }
+    let caption = |name: &str| std::fs::read_to_string(out.join(format!("{name}.txt"))).expect("a caption");
+    assert!(caption("fits").contains("Reduction of seeds before drawing: none"), "{}", caption("fits"));
+    // Three densities of two seeds, each a row of the autoencoder.
+    assert!(caption("fits").contains("6 dots"), "{}", caption("fits"));
+    assert!(caption("scatter").contains("15 dots"), "{}", caption("scatter"));
+}

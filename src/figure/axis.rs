@@ -1,5 +1,6 @@
 //! One axis: how values become places between its ends, and which ticks fit its length.
 
+use super::spec::AxisScale;
 use super::text::Rich;
 use super::theme;
 use super::ticks::{self, Tick};
@@ -12,18 +13,6 @@ const LOG_RATIO: f64 = 5.0;
 const WIDE_RATIO: f64 = 100.0;
 /// Most lines of a name at a tick before it is turned.
 const NAME_LINES: usize = 3;
-
-/// How the caller wants an axis spaced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AxisScale {
-    /// As the values suggest.
-    #[default]
-    Auto,
-    /// Equal ratios, equal lengths.
-    Log,
-    /// Equal differences, equal lengths.
-    Linear,
-}
 
 /// How an axis is spaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +113,8 @@ pub enum Marks {
     Values(Vec<f64>),
     /// These names at 0, 1, 2 ...
     Names(Vec<Rich>),
+    /// These, or every so many of them where they do not fit; nothing at all where there are none.
+    At(Vec<(f64, Rich)>),
 }
 
 /// An axis between two values.
@@ -176,6 +167,11 @@ impl Axis {
         }
     }
 
+    /// An axis without ticks.
+    pub fn bare(low: f64, high: f64) -> Axis {
+        Axis { spacing: Spacing::Linear, low, high, marks: Marks::At(Vec::new()) }
+    }
+
     /// An axis over a range of numbers, with `rim` of its length added at each end; an empty range is widened.
     pub fn of_range(low: f64, high: f64, spacing: Spacing, rim: f64, marks: Marks) -> Axis {
         let (mut from, mut to) = (spacing.length(low), spacing.length(high));
@@ -214,6 +210,14 @@ impl Axis {
                 let whole = values.iter().all(|value| value.fract() == 0.0);
                 upright(self.round_ticks(whole, length, direction))
             }
+            Marks::At(marks) => {
+                let tick = |(value, label): &(f64, Rich)| Tick { value: *value, label: vec![label.clone()] };
+                let ticks: Vec<Tick> = marks.iter().map(tick).collect();
+                // Every second, third .. of them where they are too many.
+                let every = |stride: usize| ticks.iter().step_by(stride).cloned().collect::<Vec<Tick>>();
+                let fitting = (1..=ticks.len()).map(every).find(|ticks| self.stand_apart(ticks, length, direction));
+                upright(fitting.unwrap_or_default())
+            }
             Marks::Round { whole } => upright(self.round_ticks(*whole, length, direction)),
         }
     }
@@ -249,7 +253,7 @@ impl Axis {
 
     /// True where no label comes closer to the next than text needs.
     fn stand_apart(&self, ticks: &[Tick], length: f64, direction: Direction) -> bool {
-        let spans: Vec<(f64, f64)> = ticks
+        let mut spans: Vec<(f64, f64)> = ticks
             .iter()
             .filter(|tick| tick.is_labelled())
             .map(|tick| {
@@ -261,6 +265,8 @@ impl Axis {
                 (centre - half, centre + half)
             })
             .collect();
+        // An axis may run downwards.
+        spans.sort_by(|a, b| a.0.total_cmp(&b.0));
         let apart = match direction {
             Direction::Across => theme::TICK_APART,
             Direction::Up => 0.5,

@@ -4,7 +4,7 @@ use super::axis::{Axis, Marks, Spacing};
 use super::caption::{Caption, Context};
 use super::data::{Levels, Order, Summary, Table};
 use super::error::FigureError;
-use super::layout::{Panel, Parts};
+use super::layout::{Block, Panel, Parts};
 use super::legend::{Legend, Sample};
 use super::look::{Amount, ColumnLook, Labels};
 use super::panels::{MOST_KINDS, at_most, checked_range, level_names, series_styles, width_for};
@@ -34,11 +34,11 @@ pub fn draw(
         let named = Bars { x: Some(group.clone()), group: None, ..spec.clone() };
         return draw(&named, table, labels, context);
     }
-    let chart = Chart::of(spec, table, labels)?;
+    let chart = Chart::of(spec, table, labels, context)?;
     let n_bars: usize = chart.panels.iter().flatten().map(Vec::len).sum();
-    let width = spec.width.unwrap_or_else(|| match n_bars {
+    let width = spec.width.asked().unwrap_or_else(|| match n_bars {
         n if n > BARS_IN_ONE_COLUMN => Width::TwoColumns,
-        _ => width_for(None, chart.panels.len(), 1),
+        _ => width_for(spec.width, chart.panels.len(), 1),
     });
     let one_y = spec.y.len() == 1;
     let x_label = spec.x.as_ref().map(|column| labels.describe(column).axis_label());
@@ -47,8 +47,7 @@ pub fn draw(
         (None, false) => Rich::plain("score"),
         (Some(_), false) => Rich::default(),
     };
-    let parts = Parts {
-        width,
+    let block = Block {
         most_columns: if width == Width::OneColumn { 2 } else { 4 },
         titles: chart.titles.clone(),
         aspect: match (chart.panels.len(), width) {
@@ -61,10 +60,9 @@ pub fn draw(
         x_label: x_label.unwrap_or_default(),
         y: chart.y_axes(spec)?,
         y_label,
-        bar: None,
-        legend: chart.legend(spec, labels),
+        ..Block::default()
     };
-    let mut layout = parts.lay_out();
+    let mut layout = Parts { width, legend: chart.legend(spec, labels), blocks: vec![block] }.lay_out();
     for (panel, clusters) in layout.panels.iter().zip(&chart.panels) {
         chart.draw_panel(&mut layout.scene, panel, clusters, spec.band);
     }
@@ -86,7 +84,7 @@ struct Chart {
 }
 
 impl Chart {
-    fn of(spec: &Bars, table: &Table, labels: &dyn Labels) -> Result<Chart, FigureError> {
+    fn of(spec: &Bars, table: &Table, labels: &dyn Labels, context: &Context) -> Result<Chart, FigureError> {
         let everywhere = vec![Some(0); table.height];
         let (groups, group_of) = match &spec.group {
             Some(column) => {
@@ -102,9 +100,10 @@ impl Chart {
             Some(keyed) => (Some(level_names(&keyed.levels)), keyed.of_row),
             None => (None, everywhere),
         };
+        let seeds = table.seeds(&context.reduction);
         let summary = |ys: &[Option<f64>], cluster: usize, group: usize| {
             let rows = (0..table.height).filter(|row| x_of[*row] == Some(cluster) && group_of[*row] == Some(group));
-            Summary::of(&rows.filter_map(|row| ys[row]).collect::<Vec<f64>>())
+            Summary::over_seeds(&rows.filter_map(|row| Some((seeds[row], ys[row]?))).collect::<Vec<_>>())
         };
         let mut by_column = Vec::new();
         for (number, column) in spec.y.iter().enumerate() {
@@ -146,7 +145,8 @@ impl Chart {
             let whole = looks.iter().all(|look| look.scale == Amount::Count);
             let (low, high) = match spec.range {
                 Some([low, high]) => (low, high),
-                None if shares && low >= 0.0 && high <= 1.0 => (0.0, 1.0),
+                // A bar or whisker at exactly 1 keeps clear of the frame.
+                None if shares && low >= 0.0 && high <= 1.0 => (0.0, 1.0 + RIM),
                 // Bars stand on zero; only the side they reach to gets room.
                 None => {
                     let rim = (high - low) * RIM;
@@ -224,9 +224,6 @@ impl Chart {
         }
         if self.panels.iter().flatten().flatten().any(Option::is_none) {
             caption.say("A short grey line stands where no row has a value");
-        }
-        if let Some(filter) = &spec.filter {
-            caption.say(format!("Only rows where {filter}"));
         }
         caption
     }

@@ -64,6 +64,13 @@ impl Caption {
         self.say(format!("Reduction of seeds before drawing: {reduction}{over}"));
     }
 
+    /// Adds which of the rows of a panel is shown where only one can be.
+    pub fn best_of(&mut self, most: usize) {
+        if most > 1 {
+            self.say(format!("Of up to {most} rows a panel, the one of lowest loss is shown"));
+        }
+    }
+
     /// What the figure shows, in one paragraph.
     pub fn description(&self) -> String {
         self.sentences.join(" ")

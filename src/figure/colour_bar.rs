@@ -38,6 +38,12 @@ impl ColourBar {
         self.label_left(height) + self.lines(height).len() as f64 * theme::TEXT * theme::LEADING
     }
 
+    /// How far the label stands out over each end of a low bar.
+    pub fn label_overhang(&self, height: f64) -> f64 {
+        let longest = self.lines(height).iter().map(|line| line.width(theme::TEXT)).fold(0.0, f64::max);
+        ((longest - height) / 2.0).max(0.0)
+    }
+
     /// Draws the bar; `at` is its top left corner.
     pub fn draw(&self, scene: &mut Scene, [left, top]: Point, height: f64) {
         let rect = Rect::new(left, top, left + theme::BAR, top + height);
@@ -68,9 +74,13 @@ impl ColourBar {
     }
 
     fn lines(&self, height: f64) -> Vec<Rich> {
-        self.label.wrap(theme::TEXT, height)
+        // A word may stand out a little over a low bar; to be cut would be worse.
+        self.label.wrap(theme::TEXT, height.max(LEAST_LABEL))
     }
 }
+
+/// A label beside a low bar may be this long before it is broken into lines.
+const LEAST_LABEL: f64 = 70.0;
 
 /// How far a label at the very end of the bar stands out over it.
 pub const OVERHANG: f64 = theme::TICK_TEXT * (CAP_HEIGHT / 2.0 + DEPTH);

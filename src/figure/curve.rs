@@ -2,23 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use super::axis::{Axis, AxisScale, Marks, Spacing, spacing_of_measures, spacing_of_points};
+use super::axis::{Axis, Marks, Spacing, spacing_of_points};
 use super::caption::{Caption, Context};
 use super::data::{Column, Keyed, Levels, Order, Summary, Table};
 use super::error::FigureError;
-use super::layout::{Panel, Parts};
+use super::layout::{Block, Panel, Parts};
 use super::legend::{Legend, Sample};
-use super::look::{Amount, ColumnLook, Labels};
-use super::panels::{Facets, MOST_SERIES, SeriesStyle, at_most, checked_range, level_names, series_styles, width_for};
+use super::look::{ColumnLook, Labels};
+use super::panels::{
+    Facets, MOST_SERIES, RIM, SeriesStyle, at_most, level_names, look_of, measured_axis, series_styles, width_for,
+};
+use super::reference::References;
 use super::scene::{Point, Scene, Shape};
-use super::spec::{Band, Curve};
+use super::spec::{AxisScale, Band, Curve, is_expression, mentioned};
 use super::text::Rich;
 use super::theme;
 
 /// A series with more points than this is a line without markers.
 const MOST_MARKERS: usize = 25;
-/// Share of an axis left free beyond the data.
-const RIM: f64 = 0.04;
 /// How much of its colour a band has.
 const BAND_OPACITY: f64 = 0.22;
 
@@ -30,13 +31,15 @@ pub fn draw(
     context: &Context,
 ) -> Result<(Scene, Caption), FigureError> {
     let plot = Plot::of(spec, table, labels, context)?;
-    let looks: Vec<ColumnLook> = spec.y.iter().map(|column| labels.describe(column)).collect();
-    let y_axes = plot.y_axes(spec, &looks)?;
+    let references = References::of(&spec.lines, &spec.x_lines, &spec.theory, context)?;
+    let looks = y_looks(spec, labels);
+    let y_axes = plot.y_axes(spec, &looks, &references)?;
     let n_panels = plot.titles.len();
     let width = width_for(spec.width, n_panels, 1);
     let one_y = spec.y.len() == 1;
-    let parts = Parts {
-        width,
+    let mut legend = plot.legend(spec, labels);
+    references.legend(&mut legend);
+    let block = Block {
         most_columns: if width == theme::Width::OneColumn { 2 } else { 4 },
         titles: plot.titles.clone(),
         aspect: match (n_panels, width) {
@@ -44,18 +47,27 @@ pub fn draw(
             _ => 0.9,
         },
         x: plot.x_axis(spec)?,
-        x_label: labels.describe(&spec.x).axis_label(),
+        x_label: look_of(labels, &spec.x, spec.x_label.as_ref()).axis_label(),
         y: y_axes,
         y_label: if one_y { looks[0].axis_label() } else { Rich::default() },
-        bar: None,
-        legend: plot.legend(spec, labels),
+        notes: references.notes(),
+        ..Block::default()
     };
-    let mut layout = parts.lay_out();
+    let mut layout = Parts { width, legend, blocks: vec![block] }.lay_out();
     for (number, panel) in layout.panels.iter().enumerate() {
+        references.draw_under(&mut layout.scene, panel);
         plot.draw_panel(&mut layout.scene, panel, number, spec.band);
+        references.draw_over(&mut layout.scene, panel);
     }
-    let caption = plot.caption(spec, table, labels, context);
+    let mut caption = plot.caption(spec, table, labels, context);
+    references.caption(&mut caption);
     Ok((layout.finish(), caption))
+}
+
+/// Looks of the columns upwards.
+fn y_looks(spec: &Curve, labels: &dyn Labels) -> Vec<ColumnLook> {
+    let own = spec.y_label.as_ref().filter(|_| spec.y.len() == 1);
+    spec.y.iter().map(|column| look_of(labels, column, own)).collect()
 }
 
 /// The rows of one point brought together.
@@ -95,21 +107,22 @@ impl Plot {
             at_most(levels, MOST_SERIES, "group", column)?;
         }
         let series: Vec<Option<usize>> = group.map_or_else(|| vec![Some(0); table.height], |keyed| keyed.of_row);
-        let x_measured = is_measured(spec, context) && x.names.is_none();
+        let x_measured = is_measured(spec, table, context) && x.names.is_none();
         let points = if x_measured { measured_points(table, context) } else { swept_points(&x.keyed) };
         let n_series = groups.as_ref().map_or(1, Levels::len);
+        let seeds = table.seeds(&context.reduction);
         let mut dots = Vec::new();
         for (number, column) in spec.y.iter().enumerate() {
             let ys = table.numbers(&format!("y ({})", number + 1), column)?;
             for panel in 0..facets.titles.len() {
                 let belongs = |row: &usize, of: usize| facets.of_row[*row] == Some(panel) && series[*row] == Some(of);
                 let rows = |of: usize| (0..table.height).filter(|row| belongs(row, of)).collect::<Vec<usize>>();
-                dots.push((0..n_series).map(|of| dots_of(&rows(of), &x.numbers, ys, &points)).collect());
+                dots.push((0..n_series).map(|of| dots_of(&rows(of), &x.numbers, ys, &seeds, &points)).collect());
             }
         }
         let titles = match &spec.y[..] {
             [_] => facets.titles,
-            columns => columns.iter().map(|column| labels.describe(column).axis_label()).collect(),
+            _ => y_looks(spec, labels).iter().map(ColumnLook::axis_label).collect(),
         };
         let keys = [&x.keyed.of_row[..], &series, &facets.of_row];
         let candidates: Vec<String> =
@@ -156,7 +169,7 @@ impl Plot {
     }
 
     /// One axis for each y; panels of a facet share the one.
-    fn y_axes(&self, spec: &Curve, looks: &[ColumnLook]) -> Result<Vec<Axis>, FigureError> {
+    fn y_axes(&self, spec: &Curve, looks: &[ColumnLook], references: &References) -> Result<Vec<Axis>, FigureError> {
         let per_y = self.dots.len() / spec.y.len();
         let mut axes = Vec::new();
         for (number, look) in looks.iter().enumerate() {
@@ -167,7 +180,8 @@ impl Plot {
                 .filter_map(|dot| dot.y.as_ref())
                 .map(|summary| (summary.band(spec.band).0, summary.band(spec.band).1, summary.mean))
                 .collect();
-            axes.push(y_axis(spec, number, look, &shown)?);
+            let (at, asked) = (format!("y ({})", number + 1), (spec.y_scale, spec.range));
+            axes.push(measured_axis(&at, &spec.y[number], look, asked, &shown, references)?);
         }
         Ok(axes)
     }
@@ -212,9 +226,9 @@ impl Plot {
 
     fn caption(&self, spec: &Curve, table: &Table, labels: &dyn Labels, context: &Context) -> Caption {
         let mut caption = Caption::default();
-        caption.column("Curve. Across", &spec.x, &labels.describe(&spec.x));
-        for column in &spec.y {
-            caption.column("Upwards", column, &labels.describe(column));
+        caption.column("Curve. Across", &spec.x, &look_of(labels, &spec.x, spec.x_label.as_ref()));
+        for (column, look) in spec.y.iter().zip(y_looks(spec, labels)) {
+            caption.column("Upwards", column, &look);
         }
         if let Some(group) = &spec.group {
             caption.column("Lines", group, &labels.describe(group));
@@ -232,9 +246,6 @@ impl Plot {
         let diverged = table.diverged().iter().filter(|diverged| **diverged).count();
         if diverged > 0 {
             caption.say(format!("{diverged} of {} runs diverged and have no value", table.height));
-        }
-        if let Some(filter) = &spec.filter {
-            caption.say(format!("Only rows where {filter}"));
         }
         caption
     }
@@ -266,8 +277,14 @@ impl Across {
 const COORDINATES: [&str; 4] = ["seed", "step", "feature", "method"];
 
 /// True where x is a score: it differs from seed to seed, so equal x does not say which rows belong to one point.
-fn is_measured(spec: &Curve, context: &Context) -> bool {
-    !context.swept.is_empty() && !context.swept.contains(&spec.x) && !COORDINATES.contains(&spec.x.as_str())
+fn is_measured(spec: &Curve, table: &Table, context: &Context) -> bool {
+    let is_set = |name: &str| context.swept.iter().any(|swept| swept == name) || COORDINATES.contains(&name);
+    // An expression over swept values alone is as good as swept.
+    let set = match is_expression(&spec.x) {
+        true => mentioned(&spec.x, &table.names).into_iter().all(is_set),
+        false => is_set(&spec.x),
+    };
+    !context.swept.is_empty() && !set
 }
 
 /// For each row the values that name its point where x is measured: everything swept, and the method.
@@ -285,18 +302,25 @@ fn swept_points(x: &Keyed) -> Vec<Option<Vec<usize>>> {
 }
 
 /// The points of one series, rising in x.
-fn dots_of(rows: &[usize], xs: &[Option<f64>], ys: &[Option<f64>], points: &[Option<Vec<usize>>]) -> Vec<Dot> {
-    let mut gathered: BTreeMap<&[usize], (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+fn dots_of(
+    rows: &[usize],
+    xs: &[Option<f64>],
+    ys: &[Option<f64>],
+    seeds: &[Option<u64>],
+    points: &[Option<Vec<usize>>],
+) -> Vec<Dot> {
+    type Values = (Vec<f64>, Vec<(Option<u64>, f64)>);
+    let mut gathered: BTreeMap<&[usize], Values> = BTreeMap::new();
     for &row in rows {
         if let (Some(point), Some(x)) = (&points[row], xs[row]) {
             let (x_values, y_values) = gathered.entry(point).or_default();
             x_values.push(x);
-            y_values.extend(ys[row]);
+            y_values.extend(ys[row].map(|y| (seeds[row], y)));
         }
     }
     let mut dots: Vec<Dot> = gathered
         .into_values()
-        .filter_map(|(xs, ys)| Summary::of(&xs).map(|x| Dot { x: x.mean, y: Summary::of(&ys) }))
+        .filter_map(|(xs, ys)| Summary::of(&xs).map(|x| Dot { x: x.mean, y: Summary::over_seeds(&ys) }))
         .collect();
     dots.sort_by(|a, b| a.x.total_cmp(&b.x));
     dots
@@ -327,42 +351,4 @@ fn draw_band(scene: &mut Scene, panel: &Panel, part: &[(f64, Summary)], band: Ba
     let upper = part.iter().rev().map(|(x, summary)| panel.point(*x, inside(summary.band(band).1)));
     let points = lower.chain(upper).collect();
     scene.add_inside(panel.rect, Shape::Area { points, fill: style.colour, opacity: BAND_OPACITY });
-}
-
-/// The axis of one y. `shown` holds (low, high, mean) of every point.
-fn y_axis(spec: &Curve, number: usize, look: &ColumnLook, shown: &[(f64, f64, f64)]) -> Result<Axis, FigureError> {
-    let at = || format!("y ({})", number + 1);
-    let means = || shown.iter().map(|(_, _, mean)| *mean);
-    let (least, most) = (means().fold(f64::INFINITY, f64::min), means().fold(f64::NEG_INFINITY, f64::max));
-    if shown.is_empty() {
-        // Another panel has values; this one keeps an empty frame.
-        return Ok(Axis::of_range(0.0, 1.0, Spacing::Linear, 0.0, Marks::Round { whole: false }));
-    }
-    let (low, high) = (
-        shown.iter().map(|(low, ..)| *low).fold(f64::INFINITY, f64::min),
-        shown.iter().map(|(_, high, _)| *high).fold(f64::NEG_INFINITY, f64::max),
-    );
-    let spacing = match (spec.y_scale, look.scale) {
-        (AxisScale::Auto, Amount::Amount | Amount::Degrees) => spacing_of_measures(least, most, AxisScale::Auto),
-        (AxisScale::Auto, _) => Spacing::Linear,
-        (asked, _) => spacing_of_measures(least, most, asked),
-    };
-    checked_range(spec.range, spacing == Spacing::Log)?;
-    if spacing == Spacing::Log && least <= 0.0 {
-        return Err(FigureError::NoLogarithm { at: at(), column: spec.y[number].clone() });
-    }
-    let marks = Marks::Round { whole: look.scale == Amount::Count };
-    if let Some([low, high]) = spec.range {
-        return Ok(Axis::of_range(low, high, spacing, 0.0, marks));
-    }
-    match look.natural_range() {
-        Some([from, to]) if spacing == Spacing::Linear && low >= from && high <= to => {
-            Ok(Axis::of_range(from, to, spacing, RIM / 2.0, marks))
-        }
-        _ => {
-            // A standard deviation may reach below what a log axis can show.
-            let low = if spacing == Spacing::Log && low <= 0.0 { least / 2.0 } else { low };
-            Ok(Axis::of_range(low, high, spacing, RIM, marks))
-        }
-    }
 }

@@ -112,6 +112,17 @@ impl Table {
         }
     }
 
+    /// For each row its seed as a key; `None` for all where seeds were brought together before drawing, since rows then
+    /// differ in other things alone.
+    pub fn seeds(&self, reduction: &str) -> Vec<Option<u64>> {
+        match self.find("seed") {
+            Some(Column::Number(seeds)) if matches!(reduction, "" | "none") => {
+                seeds.iter().map(|seed| seed.map(sortable)).collect()
+            }
+            _ => vec![None; self.height],
+        }
+    }
+
     /// Of `candidates`, the columns that differ between rows that agree in all of `keys`, a level number for each row.
     pub fn varying_within(&self, keys: &[&[Option<usize>]], candidates: &[String]) -> Vec<String> {
         let key = |row: usize| keys.iter().map(|key| key[row]).collect::<Option<Vec<usize>>>();
@@ -196,11 +207,25 @@ impl Summary {
         Some(Summary { n, mean: mean.clamp(min, max), min, max, sd })
     }
 
+    /// Of numbers with their seeds: the spread is that over seeds, each with the mean of its numbers, so that what else
+    /// differs between them adds nothing to it.
+    pub fn over_seeds(numbers: &[(Option<u64>, f64)]) -> Option<Summary> {
+        let mut by_seed: BTreeMap<Option<u64>, Vec<f64>> = BTreeMap::new();
+        for (seed, number) in numbers {
+            by_seed.entry(*seed).or_default().push(*number);
+        }
+        let means: Vec<f64> = by_seed.values().filter_map(|own| Summary::of(own)).map(|own| own.mean).collect();
+        let mean = Summary::of(&numbers.iter().map(|(_, number)| *number).collect::<Vec<f64>>())?.mean;
+        // Seeds may have different numbers of rows; the mean is that of all rows.
+        let summary = Summary::of(&means)?;
+        Some(Summary { mean, min: summary.min.min(mean), max: summary.max.max(mean), ..summary })
+    }
+
     /// Ends of the band around the mean.
     pub fn band(&self, band: super::spec::Band) -> (f64, f64) {
         match band {
             super::spec::Band::None => (self.mean, self.mean),
-            super::spec::Band::MinMax => (self.min, self.max),
+            super::spec::Band::Seeds => (self.min, self.max),
             super::spec::Band::Sd => (self.mean - self.sd, self.mean + self.sd),
         }
     }
@@ -261,6 +286,19 @@ mod tests {
         assert_eq!(summary.sd, 7f64.sqrt());
         assert_eq!(Summary::of(&[4.0]).unwrap().sd, 0.0);
         assert!(Summary::of(&[]).is_none());
+    }
+
+    #[test]
+    fn a_spread_over_seeds_is_that_of_their_means() {
+        let seed = |seed: u64| Some(seed);
+        // Two widths, 1 and 3 apart by 2, for each of two seeds 0.2 apart.
+        let numbers = [(seed(0), 1.0), (seed(0), 3.0), (seed(1), 1.2), (seed(1), 3.2)];
+        let summary = Summary::over_seeds(&numbers).unwrap();
+        assert_eq!((summary.n, summary.min, summary.max), (2, 2.0, 2.2));
+        assert!((summary.mean - 2.1).abs() < 1e-12);
+        let reduced = numbers.map(|(_, number)| (None, number));
+        assert_eq!(Summary::over_seeds(&reduced).unwrap().n, 1);
+        assert!(Summary::over_seeds(&[]).is_none());
     }
 
     #[test]

@@ -39,9 +39,44 @@ pub enum FigureError {
         /// What was found.
         why: String,
     },
-    /// `vectors` reads the per-feature table.
-    #[error("vectors: the run has no table of features; run it with `save: {{features: true}}`")]
-    NoFeatures,
+    /// A table beside the rows that the run does not have.
+    #[error(
+        "{at}: the run has no rows in the table `{table}` for these cells; run it with `{kept_by}`, and draw seeds as they are or the best of them"
+    )]
+    NoSide {
+        /// Which part of the figure asked for it.
+        at: String,
+        /// The table.
+        table: &'static str,
+        /// What keeps it.
+        kept_by: &'static str,
+    },
+    /// Weights that the run did not keep.
+    #[error("{at}: {why}; run it with `save: {{weights: best}}`")]
+    NoWeights {
+        /// Which part of the figure asked for them.
+        at: String,
+        /// What is missing.
+        why: String,
+    },
+    /// A name that is no curve in closed form.
+    #[error("theory: there is no curve `{name}`; there are: {}", known.join(", "))]
+    UnknownTheory {
+        /// The name as written.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The expression cannot be evaluated over the rows.
+    #[error(
+        "`{expression}` is no column and cannot be evaluated: {why}; column names with dots stand in double quotes"
+    )]
+    BadExpression {
+        /// The expression as written.
+        expression: String,
+        /// What the query engine said.
+        why: String,
+    },
     /// The filter is not an expression over the rows.
     #[error(
         "where: `{filter}` cannot be evaluated: {why}; column names with dots stand in double quotes, text in single quotes"

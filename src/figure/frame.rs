@@ -5,6 +5,7 @@ use polars::sql::SQLContext;
 
 use super::data::{Column, Table};
 use super::error::FigureError;
+use super::spec::is_expression;
 
 /// The rows for which an SQL expression holds; all of them without one.
 pub fn filtered(rows: &DataFrame, filter: Option<&str>) -> Result<DataFrame, FigureError> {
@@ -16,7 +17,8 @@ pub fn filtered(rows: &DataFrame, filter: Option<&str>) -> Result<DataFrame, Fig
         .map_err(|error| FigureError::BadFilter { filter: filter.to_owned(), why: error.to_string() })
 }
 
-/// The columns of these names that the frame has, as numbers or text; the rest is known by name only.
+/// The columns of these names that the frame has, as numbers or text, and those that are SQL expressions over it,
+/// evaluated; the rest is known by name only.
 pub fn table(frame: &DataFrame, wanted: &[String]) -> Result<Table, FigureError> {
     let names: Vec<String> = frame.columns().iter().map(|column| column.name().to_string()).collect();
     let mut columns: Vec<(String, Column)> = Vec::new();
@@ -26,7 +28,29 @@ pub fn table(frame: &DataFrame, wanted: &[String]) -> Result<Table, FigureError>
             columns.push((name.to_owned(), plain(column)?));
         }
     }
+    for expression in wanted.iter().filter(|name| is_expression(name) && !names.contains(name)) {
+        columns.push((expression.clone(), plain(&evaluated(frame, expression)?)?));
+    }
     Ok(Table { height: frame.height(), names, columns })
+}
+
+/// The value of an SQL expression for each row.
+///
+/// # Errors
+/// It cannot be read, or it is one value for all rows.
+pub fn evaluated(frame: &DataFrame, expression: &str) -> Result<FrameColumn, FigureError> {
+    let wrong = |why: String| FigureError::BadExpression { expression: expression.to_owned(), why };
+    let mut sql = SQLContext::new();
+    // A column of the frame beside it gives a constant the frame's height.
+    sql.register("rows", frame.clone().lazy());
+    let found = sql
+        .execute(&format!("SELECT *, ({expression}) AS \"value of the expression\" FROM rows"))
+        .and_then(|lazy| lazy.collect())
+        .map_err(|error| wrong(error.to_string()))?;
+    if found.height() != frame.height() {
+        return Err(wrong("it is one value for all rows; a figure needs one for each".to_owned()));
+    }
+    found.column("value of the expression").cloned().map_err(|error| wrong(error.to_string()))
 }
 
 fn plain(column: &FrameColumn) -> Result<Column, FigureError> {
@@ -52,7 +76,7 @@ mod tests {
     use polars::prelude::{IntoColumn, NamedFrom, Series};
 
     use super::super::samples;
-    use super::super::{Format, HouseLabels, draw};
+    use super::super::{Format, HouseLabels, Sources, draw};
     use super::*;
 
     /// The plain table as a data frame.
@@ -115,7 +139,8 @@ mod tests {
         let context = samples::context(&["data.firing_probability"]);
         let formats = [Format::Png, Format::Svg];
         let spec = samples::vectors("importance");
-        let files = draw(&spec, &rows, Some(&features), &HouseLabels, &context, folder.path(), &formats);
+        let sources = Sources { features: Some(&features), ..Sources::of_rows(&rows) };
+        let files = draw(&spec, &sources, &HouseLabels, &context, folder.path(), &formats);
         let names: Vec<String> = files
             .expect("it can be drawn")
             .iter()
@@ -123,8 +148,26 @@ mod tests {
             .collect();
         let name = "vectors-data.firing_probability-importance";
         assert_eq!(names, [format!("{name}.png"), format!("{name}.svg"), format!("{name}.txt")]);
-        let wrong = draw(&samples::single("mc"), &rows, None, &HouseLabels, &context, folder.path(), &formats);
+        let sources = Sources::of_rows(&rows);
+        let wrong = draw(&samples::single("mc"), &sources, &HouseLabels, &context, folder.path(), &formats);
         assert!(matches!(wrong, Err(FigureError::UnknownColumn { .. })));
         assert_eq!(std::fs::read_dir(folder.path()).expect("it exists").count(), 3, "a fault writes nothing");
+    }
+
+    #[test]
+    fn an_expression_is_a_column_of_its_own_and_a_wrong_one_is_refused() {
+        let rows = frame(&samples::quickstart());
+        let inverse = "1.0 / \"data.firing_probability\"".to_owned();
+        let table = table(&rows, &[inverse.clone(), "data.firing_probability".to_owned()]).expect("it can be read");
+        let (Some(Column::Number(inverse)), Some(Column::Number(p))) =
+            (table.find(&inverse), table.find("data.firing_probability"))
+        else {
+            panic!("two columns of numbers")
+        };
+        assert_eq!(inverse.len(), rows.height());
+        assert!(inverse.iter().zip(p).all(|(inverse, p)| *inverse == p.map(|p| 1.0 / p)));
+        for wrong in ["1.0 / no_such_column", "mcc +"] {
+            assert!(matches!(evaluated(&rows, wrong), Err(FigureError::BadExpression { .. })), "{wrong}");
+        }
     }
 }

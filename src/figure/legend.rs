@@ -26,8 +26,12 @@ pub enum Sample {
     Colour(Rgb),
     /// A line with a data point, as a curve draws it.
     Series { colour: Rgb, dash: Option<(f64, f64)>, marker: Marker },
+    /// A line alone.
+    Line { colour: Rgb, dash: Option<(f64, f64)> },
     /// A data point alone.
     Dot(Rgb),
+    /// A data point with a dark rim.
+    Ringed(Rgb),
     /// A hatched square.
     Hatched,
     /// A square with a cross.
@@ -41,9 +45,9 @@ pub enum Sample {
 impl Sample {
     fn width(&self) -> f64 {
         match self {
-            Sample::Series { .. } | Sample::Overlay { .. } => LINE_SAMPLE,
+            Sample::Series { .. } | Sample::Line { .. } | Sample::Overlay { .. } => LINE_SAMPLE,
             Sample::Colour(_) | Sample::Hatched | Sample::Cross => SAMPLE,
-            Sample::Dot(_) => 2.0 * theme::DOT + 1.0,
+            Sample::Dot(_) | Sample::Ringed(_) => 2.0 * theme::DOT + 1.0,
             Sample::Heading => 0.0,
         }
     }
@@ -70,9 +74,14 @@ impl Sample {
                 });
                 scene.add(marker.shape([x + LINE_SAMPLE / 2.0, y], *colour));
             }
-            Sample::Dot(fill) => {
+            Sample::Line { colour, dash } => {
+                let lines = vec![line.to_vec()];
+                scene.add(Shape::Lines { lines, width: theme::LINE, colour: *colour, dash: *dash });
+            }
+            Sample::Dot(fill) | Sample::Ringed(fill) => {
                 let centre = [x + self.width() / 2.0, y];
-                scene.add(Shape::Disc { centre, radius: self.width() / 2.0, fill: *fill, rim: None });
+                let rim = matches!(self, Sample::Ringed(_)).then_some((0.25, theme::INK));
+                scene.add(Shape::Disc { centre, radius: self.width() / 2.0, fill: *fill, rim, opacity: 1.0 });
             }
             Sample::Hatched => {
                 marks::hatched(scene, square);

@@ -1,5 +1,6 @@
 //! What a column is called on an axis and what kind of quantity it is.
 
+use super::spec::is_expression;
 use super::text::{Rich, Style};
 
 /// What kind of quantity a column holds; it decides colours and ranges.
@@ -110,7 +111,7 @@ impl<F: Fn(&str) -> ColumnLook> Labels for F {
 pub struct HouseLabels;
 
 /// Column, label, symbol, kind of quantity. Rows ending in `_` stand for a score of one feature.
-const KNOWN: [(&str, &str, &str, Amount); 48] = [
+const KNOWN: [(&str, &str, &str, Amount); 60] = [
     ("data.firing_probability", "firing probability", "p", Amount::Amount),
     ("data.n_features", "features", "n", Amount::Count),
     ("data.dictionary.d_hidden", "hidden width", "d", Amount::Count),
@@ -135,6 +136,18 @@ const KNOWN: [(&str, &str, &str, Amount); 48] = [
     ("loss", "loss per feature", "", Amount::Amount),
     ("loss_weighted", "importance-weighted loss", "", Amount::Amount),
     ("n_represented", "features represented", "", Amount::Count),
+    ("norm", "norm |W_{i}|", "", Amount::Amount),
+    ("superposition", "superposition", "", Amount::Amount),
+    ("dimensionality", "feature dimensionality", "D_{i}", Amount::Share),
+    ("data_dimensionality", "data dimensionality", "D_{X}", Amount::Share),
+    ("bias", "bias", "b_{i}", Amount::Signed),
+    ("train_loss", "training loss per feature", "", Amount::Amount),
+    ("train_loss_weighted", "training loss", "", Amount::Amount),
+    ("w_norm", "norm of the weights", "", Amount::Amount),
+    ("b_norm", "norm of the bias", "", Amount::Amount),
+    ("norm_all", "mean norm of all features", "", Amount::Amount),
+    ("cosine_within", "mean cosine within groups", "", Amount::Signed),
+    ("cosine_between", "mean cosine between groups", "", Amount::Signed),
     ("d_star", "dimensions per feature", "D*", Amount::Amount),
     ("capacity", "capacity", "", Amount::Amount),
     ("norm_mean", "mean norm of represented features", "", Amount::Amount),
@@ -162,17 +175,21 @@ const KNOWN: [(&str, &str, &str, Amount); 48] = [
 ];
 
 /// Scores of one feature, named `<base>_last`, `<base>_0`, `<base>_1` ...
-const PER_FEATURE: [(&str, &str, Amount); 6] = [
+const PER_FEATURE: [(&str, &str, Amount); 7] = [
     ("theory_phase", "predicted phase", Amount::Phase),
     ("phase", "phase", Amount::Phase),
     ("norm", "norm", Amount::Amount),
     ("superposition", "superposition", Amount::Amount),
+    ("data_dimensionality", "data dimensionality", Amount::Share),
     ("dimensionality", "dimensionality", Amount::Share),
     ("cross", "cross-talk cosine", Amount::Signed),
 ];
 
 impl Labels for HouseLabels {
     fn describe(&self, column: &str) -> ColumnLook {
+        if is_expression(column) {
+            return ColumnLook::new(column, Amount::Amount);
+        }
         let known = |name: &str| KNOWN.iter().find(|(known, ..)| *known == name);
         if let Some((_, label, symbol, scale)) = known(column) {
             let unit = if *scale == Amount::Degrees { "degrees" } else { "" };
@@ -197,9 +214,21 @@ impl Labels for HouseLabels {
     }
 }
 
+/// Words of the statistics over features or samples that a score's name may end in.
+const STATISTICS: [(&str, &str); 4] = [("mean", "mean"), ("median", "median"), ("min", "least"), ("max", "greatest")];
+
 fn per_feature(column: &str) -> Option<ColumnLook> {
     let (base, which) = column.rsplit_once('_')?;
-    let (_, label, scale) = PER_FEATURE.iter().find(|(known, ..)| *known == base)?;
+    let find = |base: &str| PER_FEATURE.iter().find(|(known, ..)| *known == base);
+    if let Some(base) = base.strip_suffix("_rank") {
+        let (_, label, scale) = find(base)?;
+        let rank = which.parse::<usize>().ok()?;
+        return Some(ColumnLook::new(&format!("{label} of rank {rank}"), *scale));
+    }
+    let (_, label, scale) = find(base)?;
+    if let Some((_, words)) = STATISTICS.iter().find(|(known, _)| *known == which) {
+        return Some(ColumnLook::new(&format!("{words} {label}"), *scale));
+    }
     let feature = match which {
         "last" => "the last feature".to_owned(),
         number => format!("feature {}", number.parse::<usize>().ok()?),
@@ -226,7 +255,11 @@ mod tests {
         assert_eq!(label("gap_min_degrees"), "smallest gap between features (degrees)");
         assert_eq!(label("phase_last"), "phase of the last feature");
         assert_eq!(label("norm_3"), "norm of feature 3");
+        assert_eq!(label("dimensionality_rank_5"), "dimensionality of rank 5");
+        assert_eq!(label("data_dimensionality_median"), "median data dimensionality");
+        assert_eq!(label("data.dataset.samples"), "training samples T");
         assert_eq!(label("something_new"), "something new");
+        assert_eq!(label("1.0 / \"toy.d_hidden\""), "1.0 / \"toy.d_hidden\"");
     }
 
     #[test]

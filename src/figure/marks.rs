@@ -31,7 +31,7 @@ impl Marker {
         let r = theme::DOT;
         let (square, diamond, side) = (0.89 * r, 1.25 * r, 1.35 * r);
         let points = match self {
-            Marker::Disc => return Shape::Disc { centre, radius: r, fill: colour, rim: None },
+            Marker::Disc => return Shape::Disc { centre, radius: r, fill: colour, rim: None, opacity: 1.0 },
             Marker::Square => {
                 vec![
                     [x - square, y - square],

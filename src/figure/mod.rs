@@ -1,16 +1,14 @@
-//! Rows to pictures. Nothing here trains or scores: a figure reads rows, and the per-feature table where it draws
-//! vectors, and writes images with a caption beside them.
+//! Rows to pictures. Nothing here trains or scores: a figure reads rows, tables beside them and kept weights, and writes
+//! images with a caption beside them.
 //!
-//! The way of a figure: `spec` says what is shown; `frame` turns data frames into plain columns (`data`); one of
-//! `phase_diagram`, `curve`, `vectors`, `bars` sorts them into panels; `layout` gives every part its place in points;
-//! the result is a `scene`, a list of shapes, which `raster` and `png` make into pixels and `svg` into outlines. Both
-//! images come from the same scene, text included, so they agree to the pixel, and equal rows give equal bytes.
+//! The way of a figure: `spec` says what is shown; `sources` and `frame` turn data frames into plain columns (`data`);
+//! one module for each kind sorts them into panels; `layout` gives every part its place in points; the result is a
+//! `scene`, a list of shapes, which `raster` and `png` make into pixels and `svg` into outlines. Both images come from
+//! the same scene, text included, so they agree to the pixel, and equal rows give equal bytes.
 //!
 //! Figures come out at their printed size (85 or 178 mm wide, 300 dpi) with the sizes of `theme`.
 
 use std::path::{Path, PathBuf};
-
-use polars::prelude::DataFrame;
 
 mod axis;
 mod bars;
@@ -23,90 +21,96 @@ mod data;
 mod error;
 mod font;
 mod frame;
+mod graph;
+mod heat;
 mod layout;
 mod legend;
 mod look;
 mod marks;
+mod matrix;
+mod network;
+mod neurons;
+mod notes;
 mod output;
 mod overlay;
+mod panel;
 mod panels;
 mod phase_diagram;
 mod png;
 mod raster;
+mod reference;
+mod scatter;
 mod scene;
+mod sources;
 mod spec;
 mod svg;
 mod text;
 mod theme;
 mod ticks;
+mod trace;
 mod vectors;
+mod weights;
 
-pub use axis::AxisScale;
 pub use caption::{Context, TheoryLine};
 pub use error::FigureError;
+pub use frame::evaluated;
 pub use look::{Amount, ColumnLook, HouseLabels, Labels};
 pub use output::Format;
-pub use spec::{Band, Bars, Curve, FigureSpec, PhaseDiagram, Vectors};
-pub use theme::Width;
+pub use sources::{Sources, Weights};
+pub use spec::{FigureSpec, SideTable, contour_column, is_expression};
 
 use caption::Caption;
-use data::Table;
 use scene::Scene;
+use sources::Data;
 
 /// Draws a figure and writes it into `folder`: one image for each format and a caption, `<name>.txt`. Returns the paths
 /// of the files, images first.
 ///
-/// `rows` has one row per cell, reduced over seeds or not: phase diagrams show the mean of a number over the rows that
-/// fall on one place (the most frequent of kinds), curves and bars show the spread. `features` is the table with one row
-/// per cell and feature (columns `cell`, `feature`, `w_0`, `w_1`, and those that colour may name); only `vectors` needs
-/// it. Errors if a column is missing or of the wrong type, if there is nothing to draw, or if a file cannot be written;
-/// nothing is written unless the figure can be drawn.
+/// Phase diagrams show the mean of a number over the rows that fall on one place (the most frequent of kinds), curves
+/// and bars show the spread over seeds; what is drawn of single cells is drawn of the row of lowest loss. Errors if a
+/// column, a side table or weights are missing or of the wrong type, if there is nothing to draw, or if a file cannot be
+/// written; nothing is written unless the figure can be drawn.
 pub fn draw(
     spec: &FigureSpec,
-    rows: &DataFrame,
-    features: Option<&DataFrame>,
+    sources: &Sources,
     labels: &dyn Labels,
     context: &Context,
     folder: &Path,
     formats: &[Format],
 ) -> Result<Vec<PathBuf>, FigureError> {
-    let rows = frame::filtered(rows, spec.filter())?;
-    let wanted: Vec<String> = spec
-        .columns()
-        .into_iter()
-        .chain(context.swept.iter().cloned())
-        .chain(["seed", "method"].map(str::to_owned))
-        .collect();
-    let table = frame::table(&rows, &wanted)?;
-    let features = match (spec, features) {
-        (FigureSpec::Vectors(vectors), Some(features)) => Some(frame::table(features, &vectors.feature_columns())?),
-        _ => None,
-    };
-    let (scene, caption) = compose(spec, &table, features.as_ref(), labels, context)?;
+    let data = Data::of(spec, sources, &context.swept)?;
+    let (scene, caption) = compose(spec, &data, labels, context)?;
     output::write(&scene, &caption, context, &spec.file_name(), folder, formats)
 }
 
 /// The figure as a scene with its title and description, and its caption.
 fn compose(
     spec: &FigureSpec,
-    table: &Table,
-    features: Option<&Table>,
+    data: &Data,
     labels: &dyn Labels,
     context: &Context,
 ) -> Result<(Scene, Caption), FigureError> {
-    if table.height == 0 {
+    if data.rows.height == 0 {
         let why = match spec.filter() {
             Some(filter) => format!("no row meets `where: {filter}`"),
             None => "there are no rows".to_owned(),
         };
         return Err(FigureError::NothingToDraw { at: spec.file_name(), why });
     }
-    let (mut scene, caption) = match spec {
-        FigureSpec::PhaseDiagram(spec) => phase_diagram::draw(spec, table, labels, context)?,
-        FigureSpec::Curve(spec) => curve::draw(spec, table, labels, context)?,
-        FigureSpec::Vectors(spec) => vectors::draw(spec, table, features, labels, context)?,
-        FigureSpec::Bars(spec) => bars::draw(spec, table, labels, context)?,
+    let (mut scene, mut caption) = match spec {
+        FigureSpec::PhaseDiagram(spec) => phase_diagram::draw(spec, &data.rows, labels, context)?,
+        FigureSpec::Curve(spec) => curve::draw(spec, &data.rows, labels, context)?,
+        FigureSpec::Scatter(spec) => scatter::draw(spec, data, labels, context)?,
+        FigureSpec::Bars(spec) => bars::draw(spec, &data.rows, labels, context)?,
+        FigureSpec::Vectors(spec) => vectors::draw(spec, data, labels, context)?,
+        FigureSpec::Matrix(spec) => matrix::draw(spec, data, labels, context)?,
+        FigureSpec::Graph(spec) => graph::draw(spec, data, labels, context)?,
+        FigureSpec::Neurons(spec) => neurons::draw(spec, data, labels, context)?,
+        FigureSpec::Trace(spec) => trace::draw(spec, data, labels, context)?,
     };
+    if let Some(filter) = spec.filter() {
+        caption.say(format!("Only rows where {filter}"));
+    }
     scene.title = match context.experiment.as_str() {
         "" => spec.file_name(),
         experiment => format!("{experiment}: {}", spec.file_name()),
@@ -121,3 +125,5 @@ mod extent;
 mod samples;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_kinds;

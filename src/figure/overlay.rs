@@ -12,7 +12,8 @@ use super::text::Rich;
 use super::ticks::{self, value_labels};
 
 /// Dashes of overlays in turn.
-const OVERLAY_DASHES: [Option<(f64, f64)>; 3] = [None, Some((3.0, 2.0)), Some((1.2, 1.6))];
+const OVERLAY_DASHES: [Option<(f64, f64)>; 5] =
+    [None, Some((4.5, 2.0)), Some((1.2, 1.6)), Some((2.4, 1.4)), Some((7.0, 1.6))];
 /// Levels of a contour that names none and has no natural one.
 const ROUND_LEVELS: usize = 4;
 
@@ -38,21 +39,25 @@ pub fn overlays(
     context: &Context,
 ) -> Result<Vec<Overlay>, FigureError> {
     let mut overlays = Vec::new();
-    for (i, contour) in spec.contours.iter().enumerate() {
+    for contour in &spec.contours {
         let name = contour_column(contour);
         let theory = context.lines.iter().find(|line| line.name == name);
-        let dash = OVERLAY_DASHES[i % OVERLAY_DASHES.len()];
-        let (label, lines) = match theory {
-            Some(line) => (Rich::label(&line.label), vec![theory_lines(line, grid, contour)?; grid.keys.n_panels]),
+        let named = match theory {
+            Some(line) => {
+                vec![(Rich::label(&line.label), vec![theory_lines(line, grid, contour)?; grid.keys.n_panels])]
+            }
             None => {
                 let look = labels.describe(name);
                 match table.column("contours", name)? {
-                    Column::Text(_) => (look.axis_label(), kind_boundaries(table, grid, name)?),
+                    Column::Text(_) => vec![(look.axis_label(), kind_boundaries(table, grid, name)?)],
                     Column::Number(numbers) => number_contours(numbers, grid, contour, &look)?,
                 }
             }
         };
-        overlays.push(Overlay { label, lines, dash });
+        for (label, lines) in named {
+            let dash = OVERLAY_DASHES[overlays.len() % OVERLAY_DASHES.len()];
+            overlays.push(Overlay { label, lines, dash });
+        }
     }
     Ok(overlays)
 }
@@ -89,28 +94,27 @@ fn kind_boundaries(table: &Table, grid: &Grid, name: &str) -> Result<PanelLines,
     Ok(cells.iter().map(panel).collect())
 }
 
-/// Lines of a column of numbers at its levels, with the legend's text.
+/// Lines of a column of numbers, for each of its levels, with the legend's text.
 fn number_contours(
     numbers: &[Option<f64>],
     grid: &Grid,
     contour: &str,
     look: &ColumnLook,
-) -> Result<(Rich, PanelLines), FigureError> {
+) -> Result<Vec<(Rich, PanelLines)>, FigureError> {
     let cells = grid.keys.gather(Vec::new(), |values: &mut Vec<f64>, row| values.extend(numbers[row]));
     let mean = |values: &Vec<f64>| Summary::of(values).map(|summary| summary.mean);
     let means: Vec<Vec<Vec<Option<f64>>>> =
         cells.iter().map(|rows| rows.iter().map(|row| row.iter().map(mean).collect()).collect()).collect();
     let levels = levels(contour, look, &means)?;
-    let lines = means
-        .iter()
-        .map(|values| {
-            let at = |level: &f64| contour::level_lines(&grid.x_middles, &grid.y_middles, values, *level);
-            let lines = contour::chained(levels.iter().flat_map(at).collect());
+    let lines = |level: f64| {
+        let of_panel = |values: &Vec<Vec<Option<f64>>>| {
+            let lines = contour::chained(contour::level_lines(&grid.x_middles, &grid.y_middles, values, level));
             lines.into_iter().map(|line| run_on(line, grid)).collect()
-        })
-        .collect();
-    let values = value_labels(&levels).into_iter().reduce(|all, value| all.then(&Rich::plain(", ")).then(&value));
-    Ok((look.value_title(&values.unwrap_or_default()), lines))
+        };
+        means.iter().map(of_panel).collect()
+    };
+    let of_level = |(level, value): (&f64, Rich)| (look.value_title(&value), lines(*level));
+    Ok(levels.iter().zip(value_labels(&levels)).map(of_level).collect())
 }
 
 /// The levels written after `=`, or those that suit the quantity.

@@ -1,10 +1,13 @@
 //! What every kind of figure asks the same way: panels of a facet, colours of series, names of levels.
 
+use super::axis::{Axis, Marks, Spacing, spacing_of_measures};
 use super::colour::{KINDS, Ramp, Rgb};
 use super::data::{Keyed, Levels, Order, Table};
 use super::error::FigureError;
-use super::look::{ColumnLook, Labels};
+use super::look::{Amount, ColumnLook, Labels};
 use super::marks::Marker;
+use super::reference::References;
+use super::spec::{AxisScale, WidthSection};
 use super::text::Rich;
 use super::theme::Width;
 use super::ticks::value_labels;
@@ -15,6 +18,9 @@ const N_COLOURS: usize = KINDS.len() - 1;
 const DASHES: [Option<(f64, f64)>; 3] = [None, Some((4.0, 1.6)), Some((1.2, 1.2))];
 /// Numbered series run over this part of viridis: its yellow end cannot be seen on paper.
 const READABLE: f64 = 0.88;
+
+/// Share of an axis left free beyond the data.
+pub const RIM: f64 = 0.04;
 
 /// The most series that can be told apart.
 pub const MOST_SERIES: usize = N_COLOURS * DASHES.len();
@@ -95,9 +101,17 @@ pub fn at_most(levels: &Levels, most: usize, at: &str, column: &str) -> Result<(
     }
 }
 
+/// The look of a column on an axis; `own` is what the caller calls it.
+pub fn look_of(labels: &dyn Labels, column: &str, own: Option<&String>) -> ColumnLook {
+    match own {
+        Some(own) => ColumnLook { label: own.clone(), symbol: None, unit: None, ..labels.describe(column) },
+        None => labels.describe(column),
+    }
+}
+
 /// The width asked for, or one that gives `panels` side by side the room they need.
-pub fn width_for(asked: Option<Width>, panels: usize, most_in_one_column: usize) -> Width {
-    asked.unwrap_or(if panels <= most_in_one_column { Width::OneColumn } else { Width::TwoColumns })
+pub fn width_for(asked: WidthSection, panels: usize, most_in_one_column: usize) -> Width {
+    asked.asked().unwrap_or(if panels <= most_in_one_column { Width::OneColumn } else { Width::TwoColumns })
 }
 
 /// Checks a range given by the caller.
@@ -107,6 +121,54 @@ pub fn checked_range(range: Option<[f64; 2]>, positive: bool) -> Result<(), Figu
             Err(FigureError::BadRange { low, high })
         }
         _ => Ok(()),
+    }
+}
+
+/// The axis of measured values. `at` and `column` are for messages, `asked` is the scale and the range that the figure
+/// asks for, `shown` holds (low, high, mean) of every point; reference lines are inside.
+pub fn measured_axis(
+    at: &str,
+    column: &str,
+    look: &ColumnLook,
+    asked: (AxisScale, Option<[f64; 2]>),
+    shown: &[(f64, f64, f64)],
+    references: &References,
+) -> Result<Axis, FigureError> {
+    let (scale, range) = asked;
+    let means = || shown.iter().map(|(_, _, mean)| *mean);
+    let (least, most) = (means().fold(f64::INFINITY, f64::min), means().fold(f64::NEG_INFINITY, f64::max));
+    if shown.is_empty() {
+        // Another panel has values; this one keeps an empty frame.
+        return Ok(Axis::of_range(0.0, 1.0, Spacing::Linear, 0.0, Marks::Round { whole: false }));
+    }
+    let (low, high) = (
+        shown.iter().map(|(low, ..)| *low).fold(f64::INFINITY, f64::min),
+        shown.iter().map(|(_, high, _)| *high).fold(f64::NEG_INFINITY, f64::max),
+    );
+    let spacing = match (scale, look.scale) {
+        (AxisScale::Auto, Amount::Amount | Amount::Degrees) => spacing_of_measures(least, most, AxisScale::Auto),
+        (AxisScale::Auto, _) => Spacing::Linear,
+        (asked, _) => spacing_of_measures(least, most, asked),
+    };
+    checked_range(range, spacing == Spacing::Log)?;
+    if spacing == Spacing::Log && least <= 0.0 {
+        return Err(FigureError::NoLogarithm { at: at.to_owned(), column: column.to_owned() });
+    }
+    let marks = Marks::Round { whole: look.scale == Amount::Count };
+    if let Some([low, high]) = range {
+        return Ok(Axis::of_range(low, high, spacing, 0.0, marks));
+    }
+    let low = references.heights(spacing).fold(low, f64::min);
+    let high = references.heights(spacing).fold(high, f64::max);
+    match look.natural_range() {
+        Some([from, to]) if spacing == Spacing::Linear && low >= from && high <= to => {
+            Ok(Axis::of_range(from, to, spacing, RIM / 2.0, marks))
+        }
+        _ => {
+            // A standard deviation may reach below what a log axis can show.
+            let low = if spacing == Spacing::Log && low <= 0.0 { least / 2.0 } else { low };
+            Ok(Axis::of_range(low, high, spacing, RIM, marks))
+        }
     }
 }
 

@@ -1,19 +1,19 @@
 //! Colour over two swept axes: one rectangle for each pair of values, lines of theory over them.
 
-use super::axis::{Axis, AxisScale, Spacing, cell_edges, spacing_of_measures};
+use super::axis::{Axis, Spacing, cell_edges, spacing_of_measures};
 use super::caption::{Caption, Context};
 use super::colour::{KINDS, PHASES, Ramp, Rgb, phase};
 use super::colour_bar::{self, ColourBar};
 use super::data::{Column, Keyed, Levels, Order, Table};
 use super::error::FigureError;
-use super::layout::{Layout, Panel, Parts};
+use super::layout::{Block, Layout, Panel, Parts};
 use super::legend::{Legend, Sample};
 use super::look::{Amount, ColumnLook, Labels};
 use super::marks;
 use super::overlay::{self, Overlay};
 use super::panels::{Facets, MOST_KINDS, at_most, checked_range, level_names, width_for};
 use super::scene::{Point, Rect, Scene, Shape};
-use super::spec::PhaseDiagram;
+use super::spec::{AxisScale, PhaseDiagram};
 use super::text::Rich;
 use super::theme;
 use super::ticks::in_words;
@@ -25,14 +25,17 @@ pub fn draw(
     labels: &dyn Labels,
     context: &Context,
 ) -> Result<(Scene, Caption), FigureError> {
-    let facets = Facets::of(table, "facet", spec.facet.as_deref(), labels)?;
+    let beside = beside(spec, table)?;
+    let (table, facets) = match &beside {
+        Some(table) => (table, Facets::of(table, "beside", Some(SIDE), labels)?),
+        None => (table, Facets::of(table, "facet", spec.facet.as_deref(), labels)?),
+    };
     let grid = Grid::of(spec, table, &facets)?;
     let paint = Paint::of(spec, &grid, labels)?;
     let overlays = overlay::overlays(spec, table, &grid, labels, context)?;
     let legend = legend(&grid, &paint, &overlays, &labels.describe(&spec.colour));
     let n_panels = facets.titles.len();
-    let parts = Parts {
-        width: width_for(spec.width, n_panels, 2),
+    let block = Block {
         most_columns: if width_for(spec.width, n_panels, 2) == theme::Width::OneColumn { 2 } else { 4 },
         titles: facets.titles.clone(),
         aspect: if n_panels == 1 { 0.78 } else { 1.0 },
@@ -41,12 +44,46 @@ pub fn draw(
         y: vec![grid.y_axis.clone()],
         y_label: labels.describe(&spec.y).axis_label(),
         bar: paint.bar().cloned(),
-        legend,
+        ..Block::default()
     };
-    let mut layout = parts.lay_out();
+    let width = width_for(spec.width, n_panels, 2);
+    let mut layout = Parts { width, legend, blocks: vec![block] }.lay_out();
     draw_panels(&mut layout, &grid, &paint, &overlays);
     let caption = caption(spec, table, &grid, &paint, &overlays, labels, context);
     Ok((layout.finish(), caption))
+}
+
+/// Column that says which of the two panels of `beside` a row is of.
+const SIDE: &str = "beside";
+
+/// The table twice, one after the other, the second time with another column in the place of the colour: what `beside`
+/// asks for is then a facet.
+fn beside(spec: &PhaseDiagram, table: &Table) -> Result<Option<Table>, FigureError> {
+    let Some(beside) = &spec.beside else { return Ok(None) };
+    if let Some(facet) = &spec.facet {
+        let why = format!("`facet: {facet}` and `beside: {beside}` both ask for panels; give one of them");
+        return Err(FigureError::NothingToDraw { at: "beside".to_owned(), why });
+    }
+    let second = table.column("beside", beside)?.clone();
+    let alike = |a: &Column, b: &Column| std::mem::discriminant(a) == std::mem::discriminant(b);
+    if !alike(table.column("colour", &spec.colour)?, &second) {
+        let why = format!("`{}` and `{beside}` are not both numbers or both words, and share one scale", spec.colour);
+        return Err(FigureError::NothingToDraw { at: "beside".to_owned(), why });
+    }
+    let mut twice = Table { height: 2 * table.height, ..table.clone() };
+    for (name, column) in &mut twice.columns {
+        let again = if *name == spec.colour { second.clone() } else { column.clone() };
+        match (column, again) {
+            (Column::Number(numbers), Column::Number(more)) => numbers.extend(more),
+            (Column::Text(words), Column::Text(more)) => words.extend(more),
+            _ => {}
+        }
+    }
+    let theory = beside.strip_prefix("theory_").is_some_and(|rest| rest == spec.colour);
+    let names = if theory { ["trained", "theory"] } else { [&spec.colour[..], &beside[..]] };
+    let side = names.iter().flat_map(|name| std::iter::repeat_n(Some((*name).to_owned()), table.height)).collect();
+    twice.columns.push((SIDE.to_owned(), Column::Text(side)));
+    Ok(Some(twice))
 }
 
 /// What rows of one cell say together.
@@ -374,6 +411,9 @@ fn caption(
     if let Some(facet) = &spec.facet {
         caption.column("Panels", facet, &labels.describe(facet));
     }
+    if let Some(beside) = &spec.beside {
+        caption.column("Colour of the second panel", beside, &labels.describe(beside));
+    }
     let swept: Vec<String> = context.swept.iter().cloned().chain(["method", "seed"].map(str::to_owned)).collect();
     let keys = [&grid.keys.x.of_row[..], &grid.keys.y.of_row, &grid.keys.panel];
     caption.reduction(context, &table.varying_within(&keys, &swept));
@@ -393,9 +433,6 @@ fn caption(
             diverged.len(),
             cells(diverged.len())
         ));
-    }
-    if let Some(filter) = &spec.filter {
-        caption.say(format!("Only rows where {filter}"));
     }
     caption
 }

@@ -73,7 +73,7 @@ impl Bitmap {
                 self.fill(&outline, clip, *fill, *opacity);
             }
             Shape::Lines { lines, width, colour, dash } => self.lines(lines, *width, *colour, *dash, clip),
-            Shape::Disc { centre, radius, fill, rim } => {
+            Shape::Disc { centre, radius, fill, rim, opacity } => {
                 let centre = in_pixels(centre);
                 let radius = radius * theme::PIXELS_PER_POINT;
                 if let Some((width, colour)) = rim {
@@ -82,7 +82,7 @@ impl Bitmap {
                     self.fill(&outer, clip, *colour, 1.0);
                 }
                 let inset = rim.map_or(0.0, |(width, _)| width * theme::PIXELS_PER_POINT / 2.0);
-                self.fill(&Outline { contours: vec![disc(centre, radius - inset)] }, clip, *fill, 1.0);
+                self.fill(&Outline { contours: vec![disc(centre, radius - inset)] }, clip, *fill, *opacity);
             }
             Shape::Text { at, anchor, size, colour, text, upright } => {
                 self.text(*at, *anchor, *size, *colour, text, *upright, clip);

@@ -2,7 +2,30 @@
 
 use super::caption::{Context, TheoryLine};
 use super::data::{Column, Table};
-use super::spec::{Band, Bars, Curve, FigureSpec, PhaseDiagram, Vectors};
+use super::sources::{Data, Weights};
+use super::spec::{FigureSpec, SideTable};
+use crate::spec::kind::{Kind, Reader};
+use crate::spec::node;
+use crate::store::Tensor;
+
+/// A figure as an experiment file has it.
+pub fn written(yaml: &str) -> FigureSpec {
+    let node = node::parse("figure.yaml", yaml).expect("YAML");
+    let mut reader = Reader::default();
+    let figure = FigureSpec::read(&node, &mut reader);
+    assert!(reader.diagnostics.is_empty(), "{yaml}: {:?}", reader.diagnostics);
+    figure.expect("a figure")
+}
+
+/// Rows alone.
+pub fn of_rows(rows: Table) -> Data<'static> {
+    Data { rows, ..Data::default() }
+}
+
+/// Rows and the table of features.
+pub fn with_features((rows, features): (Table, Table)) -> Data<'static> {
+    Data { rows, sides: vec![(SideTable::Features, features)], weights: None }
+}
 
 /// A table built row by row; a cell is a number or a word, NaN and "" are undefined.
 #[derive(Default)]
@@ -114,24 +137,12 @@ pub fn quickstart() -> Table {
 }
 
 pub fn facets() -> FigureSpec {
-    FigureSpec::PhaseDiagram(PhaseDiagram {
-        name: Some("recovery".into()),
-        x: "data.firing_probability".into(),
-        y: "toy.d_hidden".into(),
-        colour: "mcc".into(),
-        facet: Some("method".into()),
-        ..PhaseDiagram::default()
-    })
+    written("phase_diagram: {name: recovery, x: data.firing_probability, y: toy.d_hidden, colour: mcc, facet: method}")
 }
 
 /// One panel of the quickstart rows with another colour.
 pub fn single(colour: &str) -> FigureSpec {
-    FigureSpec::PhaseDiagram(PhaseDiagram {
-        x: "data.firing_probability".into(),
-        y: "toy.d_hidden".into(),
-        colour: colour.into(),
-        ..PhaseDiagram::default()
-    })
+    written(&format!("phase_diagram: {{x: data.firing_probability, y: toy.d_hidden, colour: {colour}}}"))
 }
 
 /// The phase of the second of two features by the closed forms of the antipodal model, 9 by 9.
@@ -157,15 +168,11 @@ pub fn phases() -> Table {
     rows.table()
 }
 
-pub fn phase_spec(contours: &[&str]) -> FigureSpec {
-    FigureSpec::PhaseDiagram(PhaseDiagram {
-        name: Some("trained".into()),
-        x: "toy.importance.last".into(),
-        y: "data.firing_probability".into(),
-        colour: "phase_last".into(),
-        contours: contours.iter().map(|name| (*name).to_owned()).collect(),
-        ..PhaseDiagram::default()
-    })
+pub fn phase_spec(contours: &str) -> FigureSpec {
+    written(&format!(
+        "phase_diagram: {{name: trained, x: toy.importance.last, y: data.firing_probability, colour: phase_last, \
+         contours: [{contours}]}}"
+    ))
 }
 
 /// p = 4r/(2 + 5r) below r = 1 and 4/(2r + 5) above.
@@ -213,11 +220,7 @@ pub fn pentagon() -> (Table, Table) {
 }
 
 pub fn vectors(colour: &str) -> FigureSpec {
-    FigureSpec::Vectors(Vectors {
-        panels: Some("data.firing_probability".into()),
-        colour: Some(colour.into()),
-        ..Vectors::default()
-    })
+    written(&format!("vectors: {{panels: data.firing_probability, colour: {colour}}}"))
 }
 
 /// Six SAE kinds at six sparsities, three seeds: l0, fvu and scores.
@@ -251,24 +254,12 @@ pub fn zoo() -> Table {
     rows.table()
 }
 
-pub fn curve(x: &str, y: &[&str], group: &str, band: Band) -> FigureSpec {
-    FigureSpec::Curve(Curve {
-        x: x.into(),
-        y: y.iter().map(|column| (*column).to_owned()).collect(),
-        group: Some(group.into()),
-        band,
-        ..Curve::default()
-    })
+pub fn curve(x: &str, y: &str, group: &str, band: &str) -> FigureSpec {
+    written(&format!("curve: {{x: {x}, y: [{y}], group: {group}, band: {band}}}"))
 }
 
-pub fn bars(y: &[&str], x: Option<&str>) -> FigureSpec {
-    FigureSpec::Bars(Bars {
-        y: y.iter().map(|column| (*column).to_owned()).collect(),
-        x: x.map(str::to_owned),
-        group: Some("method".into()),
-        band: Band::MinMax,
-        ..Bars::default()
-    })
+pub fn bars(y: &str, x: &str) -> FigureSpec {
+    written(&format!("bars: {{y: [{y}], x: {x}, group: method}}"))
 }
 
 /// Fifty by fifty cells of a quantity that spans decades, with one corner missing.
@@ -288,24 +279,14 @@ pub fn dense() -> Table {
 }
 
 pub fn dense_spec() -> FigureSpec {
-    FigureSpec::PhaseDiagram(PhaseDiagram {
-        x: "data.firing_probability".into(),
-        y: "toy.importance.last".into(),
-        colour: "loss".into(),
-        contours: vec!["loss = 1e-5, 1e-4".into()],
-        ..PhaseDiagram::default()
-    })
+    written(
+        "phase_diagram: {x: data.firing_probability, y: toy.importance.last, colour: loss, contours: ['loss = 1e-5, 1e-4']}",
+    )
 }
 
 /// Numbered panels, kinds on an axis.
 pub fn by_width() -> FigureSpec {
-    FigureSpec::PhaseDiagram(PhaseDiagram {
-        x: "method".into(),
-        y: "data.firing_probability".into(),
-        colour: "mcc".into(),
-        facet: Some("toy.d_hidden".into()),
-        ..PhaseDiagram::default()
-    })
+    written("phase_diagram: {x: method, y: data.firing_probability, colour: mcc, facet: toy.d_hidden}")
 }
 
 /// Which method is best, over two axes.
@@ -322,10 +303,124 @@ pub fn best() -> Table {
 
 /// Kinds as colour that are no phases.
 pub fn best_spec() -> FigureSpec {
-    FigureSpec::PhaseDiagram(PhaseDiagram {
-        x: "data.firing_probability".into(),
-        y: "sae.topk.k".into(),
-        colour: "best".into(),
-        ..PhaseDiagram::default()
-    })
+    written("phase_diagram: {x: data.firing_probability, y: sae.topk.k, colour: best}")
+}
+
+/// Kept weights by cell, for tests.
+#[derive(Default)]
+pub struct Kept(pub Vec<(String, Vec<Tensor>)>);
+
+impl Weights for Kept {
+    fn has(&self, cell: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == cell)
+    }
+
+    fn tensors(&self, cell: &str) -> Result<Vec<Tensor>, String> {
+        let found = self.0.iter().find(|(known, _)| known == cell);
+        found.map(|(_, tensors)| tensors.clone()).ok_or_else(|| format!("no weights of {cell}"))
+    }
+}
+
+/// A tensor of an f64 formula.
+pub fn tensor(name: &str, shape: [usize; 2], f: impl Fn(usize, usize) -> f64) -> Tensor {
+    let values = (0..shape[0] * shape[1]).map(|at| f(at / shape[1], at % shape[1]) as f32).collect();
+    Tensor { name: name.to_owned(), shape: shape.to_vec(), values }
+}
+
+/// Seven densities of 20 features in 5 dimensions, more of them stored as antipodal pairs the sparser they are: rows, the
+/// table of features, and weights. With `untied`, each second feature's output weights are halved.
+pub fn crowded(untied: bool) -> (Table, Table, Kept) {
+    let (n, d) = (20, 5);
+    let (mut rows, mut features) = (Rows::default(), Rows::default());
+    let mut kept = Kept::default();
+    for (panel, p) in [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001].into_iter().enumerate() {
+        let cell = format!("{panel:032x}");
+        let stored = d + panel.min(d);
+        let entry = |i: usize, k: usize| match i {
+            i if i < d => f64::from(u8::from(i == k)) * (0.9 + 0.2 * noise(i)),
+            i if i < stored => -f64::from(u8::from(i - d == k)) * 0.8 + 0.05 * (noise(7 * i + k) - 0.5),
+            i => 0.02 * (noise(31 * i + k) - 0.5),
+        };
+        let bias = |i: usize| if i < stored { -0.1 * panel as f64 } else { p / 2.0 };
+        let mut tensors = vec![tensor("toy.w", [n, d], entry), tensor("toy.b", [n, 1], |i, _| bias(i))];
+        tensors[1].shape = vec![n];
+        if untied {
+            tensors.push(tensor("toy.v", [n, d], |i, k| entry(i, k) * if i % 2 == 0 { 1.0 } else { 0.5 }));
+        }
+        tensors.push(tensor("sae.W_dec", [6, d], |j, k| entry((j + 2) % 6, k) + 0.1 * noise(j * d + k)));
+        tensors.push(tensor("sae.W_enc", [6, d], |j, k| entry((j + 2) % 6, k) - 0.1 * noise(j * d + k)));
+        kept.0.push((cell.clone(), tensors));
+        let words =
+            [("cell", &cell[..]), ("status", "ok"), ("toy.model", if panel % 2 == 0 { "linear" } else { "relu" })];
+        rows.push(
+            &[("data.firing_probability", p), ("seed", 0.0), ("loss", 0.1 * p), ("d_star", 1.0 / (1.0 + panel as f64))],
+            &words,
+        );
+        for i in 0..n {
+            let share = if i < stored { 0.5 + 0.02 * noise(i + panel) } else { 0.0 };
+            let numbers = [("feature", i as f64), ("importance", libm::pow(0.7, i as f64)), ("dimensionality", share)];
+            features.push(&numbers, &[("cell", &cell)]);
+        }
+    }
+    (rows.table(), features.table(), kept)
+}
+
+/// A finite training set: rows of three sizes, features and hidden vectors of samples in two dimensions.
+pub fn memorised() -> Data<'static> {
+    let (mut rows, mut features, mut samples) = (Rows::default(), Rows::default(), Rows::default());
+    for t in [5usize, 8, 50] {
+        let cell = format!("{t:032x}");
+        let numbers = [("data.samples", t as f64), ("seed", 0.0), ("loss", 0.2 * t as f64)];
+        rows.push(&numbers, &[("cell", &cell), ("status", "ok")]);
+        for i in 0..40 {
+            let (angle, length) = (std::f64::consts::TAU * noise(i + t), 0.1 + 0.5 * noise(3 * i + t));
+            let place = [length * libm::cos(angle), length * libm::sin(angle)];
+            let numbers = [
+                ("feature", i as f64),
+                ("importance", 1.0),
+                ("w_0", place[0]),
+                ("w_1", place[1]),
+                ("dimensionality", length * 0.1),
+            ];
+            features.push(&numbers, &[("cell", &cell)]);
+        }
+        for i in 0..t {
+            let angle = std::f64::consts::TAU * i as f64 / t as f64;
+            let numbers = [
+                ("sample", i as f64),
+                ("h_0", 2.0 * libm::cos(angle)),
+                ("h_1", 2.0 * libm::sin(angle)),
+                ("data_dimensionality", 2.0 / t as f64),
+            ];
+            samples.push(&numbers, &[("cell", &cell)]);
+        }
+    }
+    let sides = vec![(SideTable::Features, features.table()), (SideTable::Samples, samples.table())];
+    Data { rows: rows.table(), sides, weights: None }
+}
+
+/// Two densities by two seeds along training: loss, and dimensionality of `n` features.
+pub fn learning(n: usize) -> Data<'static> {
+    let (mut rows, mut trace, mut snapshots) = (Rows::default(), Rows::default(), Rows::default());
+    for (panel, p) in [0.35, 0.1].into_iter().enumerate() {
+        for seed in 0..2 {
+            let cell = format!("{:032x}", 10 * panel + seed);
+            let numbers = [("data.firing_probability", p), ("seed", seed as f64), ("loss", 0.01 * (2 - seed) as f64)];
+            rows.push(&numbers, &[("cell", &cell), ("status", "ok")]);
+            for log in 0..60 {
+                let step = f64::from(log) * 100.0;
+                let loss = 0.01 * p + 0.2 * libm::exp(-step / 900.0) * (1.0 + 0.2 * noise(log as usize + seed));
+                trace.push(&[("step", step), ("loss", loss)], &[("cell", &cell), ("model", "toy")]);
+                trace.push(&[("step", step), ("loss", 9.0)], &[("cell", &cell), ("model", "sae")]);
+                for i in 0..n {
+                    let late = step > 6000.0 * noise(i + 50 * seed);
+                    let share = if late { 0.5 } else { 0.05 + 0.1 * noise(i) };
+                    snapshots
+                        .push(&[("step", step), ("feature", i as f64), ("dimensionality", share)], &[("cell", &cell)]);
+                }
+            }
+        }
+    }
+    let sides = vec![(SideTable::Trace, trace.table()), (SideTable::Snapshots, snapshots.table())];
+    Data { rows: rows.table(), sides, weights: None }
 }

@@ -81,8 +81,8 @@ pub enum Shape {
     Area { points: Vec<Point>, fill: Rgb, opacity: f64 },
     /// Lines of one width; `dash` is (on, off) lengths. Upright lines without a dash are moved to whole pixels.
     Lines { lines: Vec<Vec<Point>>, width: f64, colour: Rgb, dash: Option<(f64, f64)> },
-    /// A filled disc, with a rim where `rim` is given: (width, colour).
-    Disc { centre: Point, radius: f64, fill: Rgb, rim: Option<(f64, Rgb)> },
+    /// A filled disc, with a rim where `rim` is given: (width, colour); `opacity` 1 hides what is under it.
+    Disc { centre: Point, radius: f64, fill: Rgb, rim: Option<(f64, Rgb)>, opacity: f64 },
     /// A line of text; `upright` false turns it a quarter to the left, to be read from below.
     Text { at: Point, anchor: Anchor, size: f64, colour: Rgb, text: Rich, upright: bool },
 }

@@ -88,7 +88,7 @@ impl Writer {
                 self.body.push_str("/>");
             }
             Shape::Lines { lines, width, colour, dash } => self.lines(lines, *width, *colour, *dash),
-            Shape::Disc { centre, radius, fill, rim } => self.disc(*centre, *radius, *fill, *rim),
+            Shape::Disc { centre, radius, fill, rim, opacity } => self.disc(*centre, *radius, *fill, *rim, *opacity),
             Shape::Text { at, anchor, size, colour, text, upright } => {
                 self.text(*at, *anchor, *size, *colour, text, *upright);
             }
@@ -112,7 +112,7 @@ impl Writer {
         self.body.push_str("/>");
     }
 
-    fn disc(&mut self, [x, y]: Point, radius: f64, fill: Rgb, rim: Option<(f64, Rgb)>) {
+    fn disc(&mut self, [x, y]: Point, radius: f64, fill: Rgb, rim: Option<(f64, Rgb)>, opacity: f64) {
         push(
             &mut self.body,
             format_args!(
@@ -123,6 +123,9 @@ impl Writer {
                 hex(fill)
             ),
         );
+        if opacity < 1.0 {
+            push(&mut self.body, format_args!(" fill-opacity=\"{}\"", coordinate(opacity)));
+        }
         if let Some((width, colour)) = rim {
             push(&mut self.body, format_args!(" stroke=\"{}\" stroke-width=\"{}\"", hex(colour), coordinate(width)));
         }
@@ -307,7 +310,13 @@ pub mod tests {
         scene.text_upwards([20.0, 40.0], Anchor::Middle, 8.0, theme::INK, Rich::plain("width"));
         scene.add_inside(
             Rect::new(0.0, 0.0, 50.0, 50.0),
-            Shape::Disc { centre: [10.0, 10.0], radius: 3.0, fill: theme::INK, rim: Some((0.5, theme::PAPER)) },
+            Shape::Disc {
+                centre: [10.0, 10.0],
+                radius: 3.0,
+                fill: theme::INK,
+                rim: Some((0.5, theme::PAPER)),
+                opacity: 1.0,
+            },
         );
         scene.add(Shape::Gradient { rect: Rect::new(80.0, 5.0, 90.0, 50.0), colours: vec![theme::INK; 256] });
         scene

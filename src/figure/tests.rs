@@ -3,52 +3,117 @@
 use super::data::{Column, Levels, Table};
 use super::samples::*;
 use super::scene::{Rect, Shape};
+use super::spec::WidthSection;
 use super::*;
 
+/// The sample of many features in few dimensions with its weights.
+pub fn crowded_data(untied: bool) -> Data<'static> {
+    let (rows, features, kept) = crowded(untied);
+    // Weights are borrowed by what a figure reads; a test may keep them for good.
+    let kept: &'static Kept = Box::leak(Box::new(kept));
+    Data { weights: Some(kept), ..with_features((rows, features)) }
+}
+
 /// Every sample figure with its name.
-pub fn all() -> Vec<(&'static str, FigureSpec, Table, Option<Table>, Context)> {
+pub fn all() -> Vec<(&'static str, FigureSpec, Data<'static>, Context)> {
     let swept = ["data.firing_probability", "toy.d_hidden"];
-    let single_panel = |colour: &str| (single(colour), quickstart(), None, context(&swept));
-    let named = |name, (spec, table, features, context)| (name, spec, table, features, context);
-    let (rows, features) = pentagon();
-    let mut faceted = facets();
-    if let FigureSpec::PhaseDiagram(spec) = &mut faceted {
-        spec.contours = vec!["mcc = 0.6".into()];
-    }
+    let p = ["data.firing_probability"];
+    let single_panel = |colour: &str| (single(colour), of_rows(quickstart()), context(&swept));
+    let named = |name, (spec, data, context)| (name, spec, data, context);
+    let levels = "phase_diagram: {x: data.firing_probability, y: toy.d_hidden, colour: mcc, facet: method, contours: ['mcc = 0.5, 0.6, 0.8']}";
+    let beside = "phase_diagram: {x: toy.importance.last, y: data.firing_probability, colour: phase_last, \
+                  beside: theory_phase_last, contours: [theory_boundary]}";
+    let lines = "curve: {x: data.firing_probability, y: loss, group: toy.d_hidden, theory: [theory_boundary], \
+                 lines: [{at: 1e-4, label: target}, 2e-3], x_lines: [{at: 0.1, label: kink}], y_label: 'loss L^{2}'}";
+    let polytopes = "scatter: {x: data.firing_probability, y: features.dimensionality, lines: [{at: 0.75, label: 3/4}, \
+                     {at: 0.6667, label: 2/3}, {at: 0.5, label: 1/2}, {at: 0.4, label: 2/5}, {at: 0.375, label: 3/8}, {at: 0, label: '0'}]}";
+    let both = "scatter: {x: data.samples, y: [features.dimensionality, samples.data_dimensionality]}";
     vec![
-        ("recovery", facets(), quickstart(), None, context(&swept)),
-        ("contours", faceted, quickstart(), None, context(&swept)),
+        ("recovery", facets(), of_rows(quickstart()), context(&swept)),
+        ("contours", written(levels), of_rows(quickstart()), context(&swept)),
         named("mcc", single_panel("mcc")),
         named("loss", single_panel("loss")),
         named("represented", single_panel("n_represented")),
         named("leakage", single_panel("leakage")),
-        ("trained", phase_spec(&["theory_boundary"]), phases(), None, phase_context()),
-        ("theory", phase_spec(&["theory_phase_last"]), phases(), None, phase_context()),
-        ("pentagon", vectors("importance"), rows.clone(), Some(features.clone()), context(&swept)),
-        ("pentagon_features", vectors("feature"), rows, Some(features), context(&swept)),
-        ("fvu", curve("l0", &["fvu"], "method", Band::MinMax), zoo(), None, context(&["sae.k"])),
-        ("fvu_sd", curve("sae.k", &["fvu", "mcc"], "method", Band::Sd), zoo(), None, context(&["sae.k"])),
+        ("trained", phase_spec("theory_boundary"), of_rows(phases()), phase_context()),
+        ("theory", phase_spec("theory_phase_last"), of_rows(phases()), phase_context()),
+        ("beside", written(beside), of_rows(phases()), phase_context()),
+        ("pentagon", vectors("importance"), with_features(pentagon()), context(&swept)),
+        ("pentagon_features", vectors("feature"), with_features(pentagon()), context(&swept)),
         (
-            "loss_by_width",
-            curve("data.firing_probability", &["loss"], "toy.d_hidden", Band::MinMax),
-            quickstart(),
-            None,
+            "overlay",
+            written("vectors: {overlay: true, colour: data.firing_probability}"),
+            with_features(pentagon()),
             context(&swept),
         ),
-        ("scores", bars(&["f1", "mcc", "uniqueness", "absorption_any"], None), zoo(), None, context(&["sae.k"])),
-        ("by_k", bars(&["mcc", "absorption_gap"], Some("sae.k")), zoo(), None, context(&["sae.k"])),
-        ("one_score", bars(&["mcc"], None), zoo(), None, context(&["sae.k"])),
-        ("dense", dense_spec(), dense(), None, context(&["x", "y"])),
-        ("by_width", by_width(), quickstart(), None, context(&swept)),
-        ("best", best_spec(), best(), None, context(&["data.firing_probability", "sae.topk.k"])),
+        (
+            "memorised",
+            written("vectors: {panels: data.samples, samples: true}"),
+            memorised(),
+            context(&["data.samples"]),
+        ),
+        ("fvu", curve("l0", "fvu", "method", "seeds"), of_rows(zoo()), context(&["sae.k"])),
+        ("fvu_sd", curve("sae.k", "fvu, mcc", "method", "sd"), of_rows(zoo()), context(&["sae.k"])),
+        (
+            "loss_by_width",
+            curve("data.firing_probability", "loss", "toy.d_hidden", "seeds"),
+            of_rows(quickstart()),
+            context(&swept),
+        ),
+        ("lines", written(lines), of_rows(quickstart()), Context { lines: phase_context().lines, ..context(&swept) }),
+        ("scores", bars("f1, mcc, uniqueness, absorption_any", "none"), of_rows(zoo()), context(&["sae.k"])),
+        ("by_k", bars("mcc, absorption_gap", "sae.k"), of_rows(zoo()), context(&["sae.k"])),
+        ("one_score", bars("mcc", "none"), of_rows(zoo()), context(&["sae.k"])),
+        ("dense", dense_spec(), of_rows(dense()), context(&["x", "y"])),
+        ("by_width", by_width(), of_rows(quickstart()), context(&swept)),
+        ("best", best_spec(), of_rows(best()), context(&["data.firing_probability", "sae.topk.k"])),
+        ("polytopes", written(polytopes), crowded_data(false), context(&p)),
+        ("both_dimensionalities", written(both), memorised(), context(&["data.samples"])),
+        (
+            "scatter_kinds",
+            written("scatter: {x: l0, y: fvu, colour: method, y_scale: log}"),
+            of_rows(zoo()),
+            context(&["sae.k"]),
+        ),
+        (
+            "scatter_ramp",
+            written("scatter: {x: l0, y: fvu, colour: sae.k, panels: method}"),
+            of_rows(zoo()),
+            context(&["sae.k"]),
+        ),
+        (
+            "overlaps",
+            written("matrix: {panels: data.firing_probability, bars: true, width: two}"),
+            crowded_data(false),
+            context(&p),
+        ),
+        ("overlaps_few", written("matrix: {panels: data.firing_probability}"), crowded_data(false), context(&p)),
+        ("overlaps_one", written("matrix: {bars: true}"), crowded_data(false), context(&p)),
+        ("weights", written("matrix: {what: w, panels: toy.model}"), crowded_data(false), context(&p)),
+        ("decoder", written("matrix: {what: decoder}"), crowded_data(false), context(&p)),
+        ("encoder", written("matrix: {what: encoder}"), crowded_data(false), context(&p)),
+        ("graph", written("graph: {panels: data.firing_probability}"), crowded_data(false), context(&p)),
+        ("graph_one", written("graph: {colour: dimensionality}"), crowded_data(false), context(&p)),
+        ("neurons", written("neurons: {panels: data.firing_probability}"), crowded_data(false), context(&p)),
+        ("neurons_untied", written("neurons: {colour: feature}"), crowded_data(true), context(&p)),
+        (
+            "trace",
+            written(
+                "trace: {y: [snapshots.dimensionality, loss], panels: data.firing_probability, lines: [{at: 0.5, label: 1/2}]}",
+            ),
+            learning(30),
+            context(&p),
+        ),
+        ("trace_one", written("trace: {y: [snapshots.dimensionality, loss]}"), learning(5), context(&p)),
+        ("trace_group", written("trace: {y: loss, group: data.firing_probability}"), learning(1), context(&p)),
     ]
 }
 
-fn scene_of(spec: &FigureSpec, table: &Table, features: Option<&Table>, context: &Context) -> Scene {
-    compose(spec, table, features, &HouseLabels, context).expect("the sample can be drawn").0
+pub fn scene_of(spec: &FigureSpec, data: &Data, context: &Context) -> Scene {
+    compose(spec, data, &HouseLabels, context).expect("the sample can be drawn").0
 }
 
-fn texts(scene: &Scene) -> Vec<String> {
+pub fn texts(scene: &Scene) -> Vec<String> {
     let text = |shape: &Shape| match shape {
         Shape::Text { text, .. } => Some(text.read()),
         _ => None,
@@ -56,8 +121,8 @@ fn texts(scene: &Scene) -> Vec<String> {
     scene.items.iter().filter_map(|item| text(&item.shape)).collect()
 }
 
-fn fault(spec: &FigureSpec, table: &Table) -> String {
-    match compose(spec, table, None, &HouseLabels, &context(&[])) {
+pub fn fault(spec: &FigureSpec, data: &Data) -> String {
+    match compose(spec, data, &HouseLabels, &context(&[])) {
         Ok(_) => "no fault".to_owned(),
         Err(error) => error.to_string(),
     }
@@ -65,16 +130,11 @@ fn fault(spec: &FigureSpec, table: &Table) -> String {
 
 #[test]
 fn no_figure_clips_a_shape_or_lets_texts_overlap() {
-    for (name, spec, table, features, context) in all() {
-        for width in [Width::OneColumn, Width::TwoColumns] {
+    for (name, spec, data, context) in all() {
+        for width in [WidthSection::One, WidthSection::Two] {
             let mut spec = spec.clone();
-            match &mut spec {
-                FigureSpec::PhaseDiagram(spec) => spec.width = Some(width),
-                FigureSpec::Curve(spec) => spec.width = Some(width),
-                FigureSpec::Vectors(spec) => spec.width = Some(width),
-                FigureSpec::Bars(spec) => spec.width = Some(width),
-            }
-            let scene = scene_of(&spec, &table, features.as_ref(), &context);
+            spec.set_width(width);
+            let scene = scene_of(&spec, &data, &context);
             assert_eq!(scene.faults(), Vec::<String>::new(), "{name}, {width:?}");
         }
     }
@@ -82,8 +142,8 @@ fn no_figure_clips_a_shape_or_lets_texts_overlap() {
 
 #[test]
 fn every_figure_is_as_wide_as_a_column_and_its_svg_is_well_formed() {
-    for (name, spec, table, features, context) in all() {
-        let scene = scene_of(&spec, &table, features.as_ref(), &context);
+    for (name, spec, data, context) in all() {
+        let scene = scene_of(&spec, &data, &context);
         let (width, _) = raster::pixel_size(&scene);
         assert!(width == 1004 || width == 2102, "{name}: {width}");
         let document = svg::write(&scene);
@@ -99,7 +159,7 @@ fn equal_rows_give_equal_bytes_in_both_formats() {
     let write = |sub: &str| -> Vec<Vec<u8>> {
         let folder = folder.path().join(sub);
         let (scene, caption) =
-            compose(&facets(), &quickstart(), None, &HouseLabels, &context(&[])).expect("the sample can be drawn");
+            compose(&facets(), &of_rows(quickstart()), &HouseLabels, &context(&[])).expect("the sample can be drawn");
         let files = output::write(&scene, &caption, &context(&[]), "recovery", &folder, &[Format::Png, Format::Svg]);
         let files = files.expect("the folder can be written");
         let names: Vec<_> = files.iter().filter_map(|file| file.file_name()).collect();
@@ -112,7 +172,7 @@ fn equal_rows_give_equal_bytes_in_both_formats() {
 
 #[test]
 fn a_phase_diagram_has_one_block_for_each_cell_and_together_they_fill_the_panel() {
-    let scene = scene_of(&phase_spec(&[]), &phases(), None, &phase_context());
+    let scene = scene_of(&phase_spec(""), &of_rows(phases()), &phase_context());
     // The legend's samples are squares of 7 points; cells are wider.
     let cells: Vec<Rect> = scene
         .items
@@ -136,14 +196,10 @@ fn cells_take_the_mean_over_seeds_and_diverged_runs_do_not_count() {
     {
         rows.push(&[("x", x), ("y", 1.0), ("mcc", value)], &[("status", status)]);
     }
-    let spec = FigureSpec::PhaseDiagram(PhaseDiagram {
-        x: "x".into(),
-        y: "y".into(),
-        colour: "mcc".into(),
-        ..PhaseDiagram::default()
-    });
+    let spec = written("phase_diagram: {x: x, y: y, colour: mcc}");
     let table = rows.table();
-    let (scene, caption) = compose(&spec, &table, None, &HouseLabels, &context(&[])).expect("it can be drawn");
+    let (scene, caption) =
+        compose(&spec, &of_rows(table.clone()), &HouseLabels, &context(&[])).expect("it can be drawn");
     let fills: Vec<colour::Rgb> = scene
         .items
         .iter()
@@ -161,9 +217,9 @@ fn cells_take_the_mean_over_seeds_and_diverged_runs_do_not_count() {
 
 #[test]
 fn missing_and_diverged_cells_are_in_the_legend_only_where_there_are_any() {
-    let with = texts(&scene_of(&facets(), &quickstart(), None, &context(&[])));
+    let with = texts(&scene_of(&facets(), &of_rows(quickstart()), &context(&[])));
     assert!(with.contains(&"no value".to_owned()) && with.contains(&"diverged".to_owned()));
-    let without = texts(&scene_of(&phase_spec(&[]), &phases(), None, &context(&[])));
+    let without = texts(&scene_of(&phase_spec(""), &of_rows(phases()), &context(&[])));
     assert!(!without.contains(&"no value".to_owned()) && !without.contains(&"diverged".to_owned()));
 }
 
@@ -175,7 +231,7 @@ fn phases_keep_their_colours_and_their_legend_whatever_the_rows_hold() {
             words.iter_mut().for_each(|word| *word = Some("dedicated".to_owned()));
         }
     }
-    let scene = scene_of(&phase_spec(&[]), &table, None, &phase_context());
+    let scene = scene_of(&phase_spec(""), &of_rows(table.clone()), &phase_context());
     for name in ["dropped", "superposed", "dedicated"] {
         assert!(texts(&scene).contains(&name.to_owned()));
     }
@@ -186,26 +242,26 @@ fn phases_keep_their_colours_and_their_legend_whatever_the_rows_hold() {
 
 #[test]
 fn panel_titles_are_values() {
-    let scene = scene_of(&facets(), &quickstart(), None, &context(&[]));
+    let scene = scene_of(&facets(), &of_rows(quickstart()), &context(&[]));
     for method in ["relu", "topk", "random", "pca"] {
         assert!(texts(&scene).contains(&method.to_owned()));
     }
     let (rows, features) = pentagon();
-    let scene = scene_of(&vectors("importance"), &rows, Some(&features), &context(&[]));
+    let scene = scene_of(&vectors("importance"), &with_features((rows, features)), &context(&[]));
     let titles: Vec<String> = texts(&scene).into_iter().filter(|text| text.starts_with("p = ")).collect();
     assert_eq!(titles, ["p = 1", "p = 0.2", "p = 0.1", "p = 0.05", "p = 0.01"]);
 }
 
 #[test]
 fn an_axis_label_says_name_and_symbol() {
-    let texts = texts(&scene_of(&single("mcc"), &quickstart(), None, &context(&[])));
+    let texts = texts(&scene_of(&single("mcc"), &of_rows(quickstart()), &context(&[])));
     assert!(texts.contains(&"firing probability p".to_owned()) && texts.contains(&"hidden width d".to_owned()));
 }
 
 #[test]
 fn measured_x_values_of_one_setting_become_one_point() {
-    let spec = curve("l0", &["fvu"], "method", Band::None);
-    let scene = scene_of(&spec, &zoo(), None, &context(&["sae.k"]));
+    let spec = curve("l0", "fvu", "method", "none");
+    let scene = scene_of(&spec, &of_rows(zoo()), &context(&["sae.k"]));
     let lines: Vec<usize> = scene
         .items
         .iter()
@@ -240,22 +296,14 @@ fn small_and_extreme_tables_are_drawn_whole() {
                 rows.push(&[("x", *x), ("y", *y), ("value", *value)], &words);
             }
             let table = rows.table();
-            let name = || "value".to_owned();
             let specs = [
-                FigureSpec::PhaseDiagram(PhaseDiagram {
-                    x: "x".into(),
-                    y: "y".into(),
-                    colour: name(),
-                    facet: Some("name".into()),
-                    contours: vec![name()],
-                    ..PhaseDiagram::default()
-                }),
-                curve("x", &["value"], "name", Band::Sd),
+                written("phase_diagram: {x: x, y: y, colour: value, facet: name, contours: [value]}"),
+                curve("x", "value", "name", "sd"),
                 bars_of("value"),
             ];
             for spec in specs {
                 // What has no value at all is refused; everything else is drawn, and drawn whole.
-                match compose(&spec, &table, None, &HouseLabels, &context(&[])) {
+                match compose(&spec, &of_rows(table.clone()), &HouseLabels, &context(&[])) {
                     Ok((scene, _)) => {
                         assert_eq!(scene.faults(), Vec::<String>::new(), "table {number}, {status}, {spec:?}");
                         let bitmap = raster::draw(&scene);
@@ -269,20 +317,20 @@ fn small_and_extreme_tables_are_drawn_whole() {
 }
 
 fn bars_of(column: &str) -> FigureSpec {
-    FigureSpec::Bars(Bars { y: vec![column.to_owned()], group: Some("name".into()), ..Bars::default() })
+    written(&format!("bars: {{y: {column}, group: name}}"))
 }
 
 #[test]
 fn without_groups_methods_are_points_of_their_own_and_a_trace_keeps_its_steps() {
     let longest = |spec: &FigureSpec, table: &Table| {
-        let scene = scene_of(spec, table, None, &context(&["sae.k"]));
+        let scene = scene_of(spec, &of_rows(table.clone()), &context(&["sae.k"]));
         let lengths = scene.items.iter().filter_map(|item| match &item.shape {
             Shape::Lines { lines, width, .. } if *width == theme::LINE => lines.iter().map(Vec::len).max(),
             _ => None,
         });
         lengths.max()
     };
-    let bare = |x: &str, y: &str| FigureSpec::Curve(Curve { x: x.into(), y: vec![y.into()], ..Curve::default() });
+    let bare = |x: &str, y: &str| written(&format!("curve: {{x: {x}, y: {y}}}"));
     // Six methods of six settings, seeds together.
     assert_eq!(longest(&bare("l0", "fvu"), &zoo()), Some(36));
     let mut rows = Rows::default();
@@ -296,12 +344,12 @@ fn without_groups_methods_are_points_of_their_own_and_a_trace_keeps_its_steps() 
 
 #[test]
 fn wrong_columns_and_empty_tables_are_refused_with_advice() {
-    let table = quickstart();
+    let table = of_rows(quickstart());
     assert!(fault(&single("mc"), &table).contains("did you mean `mcc`"));
-    let words = curve("data.firing_probability", &["method"], "toy.d_hidden", Band::None);
+    let words = curve("data.firing_probability", "method", "toy.d_hidden", "none");
     assert!(fault(&words, &table).contains("column `method` holds words"));
-    assert!(fault(&single("mcc"), &Rows::default().table()).contains("there are no rows"));
-    assert!(fault(&vectors("importance"), &pentagon().0).contains("save: {features: true}"));
+    assert!(fault(&single("mcc"), &of_rows(Rows::default().table())).contains("there are no rows"));
+    assert!(fault(&vectors("importance"), &of_rows(pentagon().0)).contains("save: {features: true}"));
     let mut contoured = single("mcc");
     if let FigureSpec::PhaseDiagram(spec) = &mut contoured {
         spec.contours = vec!["mcc = high".into()];
@@ -321,34 +369,29 @@ fn more_kinds_than_colours_are_refused() {
     for (i, name) in names.iter().enumerate() {
         rows.push(&[("x", i as f64), ("y", 0.0)], &[("kind", name)]);
     }
-    let table = rows.table();
-    let spec = FigureSpec::PhaseDiagram(PhaseDiagram {
-        x: "x".into(),
-        y: "y".into(),
-        colour: "kind".into(),
-        ..PhaseDiagram::default()
-    });
+    let table = of_rows(rows.table());
+    let spec = written("phase_diagram: {x: x, y: y, colour: kind}");
     assert!(fault(&spec, &table).contains("40 different values"));
-    assert!(fault(&curve("x", &["y"], "kind", Band::None), &table).contains("40 different values"));
+    assert!(fault(&curve("x", "y", "kind", "none"), &table).contains("40 different values"));
 }
 
 #[test]
 fn vectors_refuse_models_of_another_width() {
     let (rows, mut features) = pentagon();
     features.columns.push(("w_2".into(), Column::Number(vec![Some(0.1); features.height])));
-    let error = compose(&vectors("importance"), &rows, Some(&features), &HouseLabels, &context(&[]));
+    let error = compose(&vectors("importance"), &with_features((rows, features)), &HouseLabels, &context(&[]));
     assert!(matches!(error, Err(FigureError::NotTwoDimensional { .. })));
     let (rows, mut features) = pentagon();
     features.columns.retain(|(name, _)| name != "w_1");
-    let error = compose(&vectors("importance"), &rows, Some(&features), &HouseLabels, &context(&[]));
+    let error = compose(&vectors("importance"), &with_features((rows, features)), &HouseLabels, &context(&[]));
     assert!(matches!(error, Err(FigureError::NotTwoDimensional { .. })));
 }
 
 #[test]
 fn of_several_runs_of_a_panel_the_one_of_lowest_loss_is_drawn() {
     let (rows, features) = pentagon();
-    let (_, caption) =
-        compose(&vectors("importance"), &rows, Some(&features), &HouseLabels, &context(&[])).expect("it can be drawn");
+    let (_, caption) = compose(&vectors("importance"), &with_features((rows, features)), &HouseLabels, &context(&[]))
+        .expect("it can be drawn");
     assert!(caption.description().contains("Of up to 2 rows a panel, the one of lowest loss is shown"));
 }
 
@@ -356,7 +399,7 @@ fn of_several_runs_of_a_panel_the_one_of_lowest_loss_is_drawn() {
 fn a_mean_over_methods_is_owned_up_to_in_the_caption() {
     let caption = |spec: &FigureSpec| {
         let swept = ["data.firing_probability", "toy.d_hidden"];
-        let drawn = compose(spec, &quickstart(), None, &HouseLabels, &context(&swept));
+        let drawn = compose(spec, &of_rows(quickstart()), &HouseLabels, &context(&swept));
         drawn.expect("the sample can be drawn").1.description()
     };
     assert!(caption(&single("mcc")).contains("the mean over seeds and method"));
@@ -365,16 +408,11 @@ fn a_mean_over_methods_is_owned_up_to_in_the_caption() {
 
 #[test]
 fn a_kind_on_an_axis_gets_equal_cells_in_the_order_of_the_rows() {
-    let spec = FigureSpec::PhaseDiagram(PhaseDiagram {
-        x: "method".into(),
-        y: "toy.d_hidden".into(),
-        colour: "mcc".into(),
-        ..PhaseDiagram::default()
-    });
+    let spec = written("phase_diagram: {x: method, y: toy.d_hidden, colour: mcc}");
     let table = quickstart();
     let keyed = table.keyed("x", "method", data::Order::Rising).expect("a column");
     assert_eq!(keyed.levels, Levels::Names(["relu", "topk", "random", "pca"].map(str::to_owned).to_vec()));
-    let scene = scene_of(&spec, &table, None, &context(&[]));
+    let scene = scene_of(&spec, &of_rows(table.clone()), &context(&[]));
     let widths: Vec<f64> = scene
         .items
         .iter()
@@ -384,4 +422,15 @@ fn a_kind_on_an_axis_gets_equal_cells_in_the_order_of_the_rows() {
         })
         .collect();
     assert!(widths.iter().all(|width| (width - widths[0]).abs() < 1e-9));
+}
+
+#[test]
+#[ignore = "writes every sample figure into the folder for temporary files, to be looked at"]
+fn samples_are_written_for_a_look() {
+    let folder = std::env::temp_dir().join("tegum-figures");
+    for (name, spec, data, context) in all() {
+        let (scene, caption) = compose(&spec, &data, &HouseLabels, &context).expect("the sample can be drawn");
+        let files = output::write(&scene, &caption, &context, name, &folder, &[Format::Png, Format::Svg]);
+        files.expect("the folder can be written");
+    }
 }

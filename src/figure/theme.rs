@@ -62,6 +62,8 @@ pub const PAPER: Rgb = Rgb(0xff, 0xff, 0xff);
 pub const FAINT: Rgb = Rgb(0xdc, 0xdc, 0xdc);
 /// Ground of a cell without a value.
 pub const MISSING: Rgb = Rgb(0xf3, 0xf3, 0xf3);
+/// Reference lines.
+pub const REFERENCE: Rgb = Rgb(0x80, 0x80, 0x80);
 /// Hatching of a cell without a value.
 pub const HATCH: Rgb = Rgb(0xb4, 0xb4, 0xb4);
 /// Distance between hatch lines, measured along an axis.

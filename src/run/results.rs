@@ -1,17 +1,19 @@
 //! A run directory read back: rows and side tables, for tables, figures and expectations.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use polars::prelude::DataFrame;
 
 use super::columns::{ScoreColumn, algorithms, score_columns};
 use super::{RunError, axis_values, plan_record};
-use crate::figure::{self, ColumnLook, Context, FigureSpec, Format, HouseLabels, Labels};
+use crate::figure::{self, ColumnLook, Context, FigureSpec, Format, HouseLabels, Labels, SideTable, Sources};
 use crate::plan::{MOST_CELLS, Plan, Versions};
 use crate::score;
 use crate::spec::Document;
-use crate::spec::output::{self, FigureSection, ReduceRule};
-use crate::store::{PlanRecord, PlannedCell, Side, Store};
+use crate::spec::figure::SeedsSection;
+use crate::spec::output::{self, ReduceRule};
+use crate::store::{PlanRecord, PlannedCell, Side, Store, Tensor};
 use crate::table::{self, Bound, Expectation, Reduce, Tables};
 
 /// A run and what its experiment says of it.
@@ -93,11 +95,7 @@ impl Results {
     }
 
     fn reduce(&self) -> Reduce {
-        match self.document.experiment.reduce.seeds {
-            ReduceRule::None => Reduce::None,
-            ReduceRule::Mean => Reduce::Mean,
-            ReduceRule::LowestLoss => Reduce::LowestLoss,
-        }
+        reduce_rule(&self.document.experiment.reduce.seeds)
     }
 
     /// Evaluates the gates: a table of them with PASS or FAIL, and whether all pass.
@@ -119,46 +117,55 @@ impl Results {
     /// Draws the figures of the experiment (or of another document over the same rows) into `out`: PNG and SVG, or one
     /// format; all, or the one called `only`.
     pub fn draw(&self, only: Option<&str>, format: Option<Format>, out: &Path) -> Result<Vec<PathBuf>, RunError> {
-        let figures = &self.document.experiment.figures;
-        if figures.is_empty() {
-            return Ok(vec![]);
+        let figures: Vec<(&FigureSpec, String)> =
+            (self.document.experiment.figures.iter()).map(|figure| (figure, figure.file_name())).collect();
+        let names = || figures.iter().map(|(_, name)| &name[..]).collect::<Vec<&str>>().join(", ");
+        if let Some(only) = only.filter(|only| figures.iter().all(|(_, name)| name != only)) {
+            return Err(RunError::Input(format!("no figure is called `{only}`; there are: {}", names())));
         }
-        let reduced = table::reduce(&self.rows, self.reduce()).map_err(|e| RunError::Input(e.to_string()))?;
-        // Rows averaged over seeds are no cells, so nothing stands beside them.
-        let features = match self.reduce() {
-            Reduce::Mean => None,
-            Reduce::None | Reduce::LowestLoss => Some(self.store.side(Side::Features, &reduced)?),
-        };
+        let wanted = || figures.iter().filter(|(_, name)| only.is_none_or(|only| only == name));
+        let sides = self.sides_of(wanted().map(|(figure, _)| *figure))?;
+        let weights = KeptWeights::of(&self.store, wanted().any(|(figure, _)| figure.needs_weights()))?;
         let formats = format.map_or(vec![Format::Png, Format::Svg], |f| vec![f]);
-        let specs: Vec<FigureSpec> = figures.iter().map(figure_spec).collect();
         let mut drawn = Vec::new();
-        let mut found = false;
-        for spec in &specs {
-            let name = spec.file_name();
-            if only.is_some_and(|only| only != name) {
-                continue;
-            }
-            found = true;
-            let context = self.context(&name);
-            let paths = figure::draw(spec, &reduced, features.as_ref(), &RowLabels, &context, out, &formats);
-            drawn.extend(paths.map_err(|e| RunError::Input(e.to_string()))?);
+        for (figure, name) in wanted() {
+            let rule = figure_seeds(figure, self.reduce());
+            let rows = table::reduce(&self.rows, rule).map_err(|e| RunError::Input(e.to_string()))?;
+            let side = |table: SideTable| sides.iter().find(|(known, _)| *known == table).map(|(_, frame)| frame);
+            let sources = Sources {
+                rows: &rows,
+                features: side(SideTable::Features),
+                trace: side(SideTable::Trace),
+                snapshots: side(SideTable::Snapshots),
+                samples: side(SideTable::Samples),
+                weights: Some(&weights),
+            };
+            let paths = figure::draw(figure, &sources, &RowLabels, &self.context(name, rule), out, &formats);
+            drawn.extend(paths.map_err(|e| RunError::Input(format!("figure {name}: {e}")))?);
         }
-        match only {
-            Some(only) if !found => {
-                let names: Vec<String> = specs.iter().map(FigureSpec::file_name).collect();
-                Err(RunError::Input(format!("no figure is called `{only}`; there are: {}", names.join(", "))))
-            }
-            _ => Ok(drawn),
-        }
+        Ok(drawn)
     }
 
-    fn context(&self, figure: &str) -> Context {
+    /// The side tables that figures read, of all cells.
+    fn sides_of<'a>(
+        &self,
+        figures: impl Iterator<Item = &'a FigureSpec>,
+    ) -> Result<Vec<(SideTable, DataFrame)>, RunError> {
+        let mut tables: Vec<SideTable> = figures.flat_map(|figure| figure.sides()).map(|(side, _)| side).collect();
+        tables.sort();
+        tables.dedup();
+        let of_store = |table: SideTable| Side::ALL.into_iter().find(|side| side.name() == table.name());
+        let kept = tables.into_iter().filter_map(|table| Some((table, of_store(table)?)));
+        kept.map(|(table, side)| Ok((table, self.store.side(side, &self.rows)?))).collect()
+    }
+
+    fn context(&self, figure: &str, rule: Reduce) -> Context {
         let dir = self.store.dir().display();
         Context {
             experiment: self.document.experiment.name.clone(),
             plan_hash: self.plan.as_ref().map_or_else(|| self.record.hash(), Plan::hash),
             seeds: self.document.experiment.seeds.clone(),
-            reduction: match self.reduce() {
+            reduction: match rule {
                 Reduce::None => "none",
                 Reduce::Mean => "mean",
                 Reduce::LowestLoss => "lowest loss",
@@ -171,8 +178,9 @@ impl Results {
     }
 }
 
-/// Theory lines that `contours` may name: the boundary between dropped and superposed of T1.
-fn theory_lines() -> Vec<figure::TheoryLine> {
+/// Curves in closed form that figures may name: the boundary between dropped and superposed of two features in one
+/// dimension, over (importance, firing probability).
+pub fn theory_lines() -> Vec<figure::TheoryLine> {
     let points: Vec<[f64; 2]> = (0..=200)
         .map(|i| {
             let r = libm::pow(10.0, -2.0 + 4.0 * i as f64 / 200.0);
@@ -183,7 +191,7 @@ fn theory_lines() -> Vec<figure::TheoryLine> {
     vec![figure::TheoryLine {
         name: "theory_boundary".into(),
         label: "closed form".into(),
-        pieces: vec![points, vec![[1.0, triple], [1.0, 1.0]]],
+        pieces: vec![points, vec![[1.0, triple], [1.0, 10.0]]],
     }]
 }
 
@@ -203,69 +211,47 @@ impl Labels for RowLabels {
     }
 }
 
-/// A figure as the figure module has it.
-pub fn figure_spec(section: &FigureSection) -> FigureSpec {
-    let scale = |s: &output::ScaleSection| match s {
-        output::ScaleSection::Auto => figure::AxisScale::Auto,
-        output::ScaleSection::Log => figure::AxisScale::Log,
-        output::ScaleSection::Linear => figure::AxisScale::Linear,
-    };
-    let width = |w: &output::WidthSection| match w {
-        output::WidthSection::Auto => None,
-        output::WidthSection::One => Some(figure::Width::OneColumn),
-        output::WidthSection::Two => Some(figure::Width::TwoColumns),
-    };
-    let band = |b: &output::BandSection| match b {
-        output::BandSection::None => figure::Band::None,
-        output::BandSection::Seeds => figure::Band::MinMax,
-        output::BandSection::Sd => figure::Band::Sd,
-    };
-    match section {
-        FigureSection::PhaseDiagram(s) => FigureSpec::PhaseDiagram(figure::PhaseDiagram {
-            name: s.name.clone(),
-            x: s.x.clone(),
-            y: s.y.clone(),
-            colour: s.colour.clone(),
-            facet: s.facet.clone(),
-            contours: s.contours.clone(),
-            x_scale: scale(&s.x_scale),
-            y_scale: scale(&s.y_scale),
-            colour_scale: scale(&s.colour_scale),
-            range: s.range,
-            filter: s.filter.clone(),
-            width: width(&s.width),
-        }),
-        FigureSection::Curve(s) => FigureSpec::Curve(figure::Curve {
-            name: s.name.clone(),
-            x: s.x.clone(),
-            y: s.y.clone(),
-            group: s.group.clone(),
-            facet: s.facet.clone(),
-            band: band(&s.band),
-            x_scale: scale(&s.x_scale),
-            y_scale: scale(&s.y_scale),
-            range: s.range,
-            filter: s.filter.clone(),
-            width: width(&s.width),
-        }),
-        FigureSection::Vectors(s) => FigureSpec::Vectors(figure::Vectors {
-            name: s.name.clone(),
-            panels: s.panels.clone(),
-            colour: Some(s.colour.clone()),
-            range: s.range,
-            filter: s.filter.clone(),
-            width: width(&s.width),
-        }),
-        FigureSection::Bars(s) => FigureSpec::Bars(figure::Bars {
-            name: s.name.clone(),
-            y: s.y.clone(),
-            x: s.x.clone(),
-            group: s.group.clone(),
-            band: band(&s.band),
-            range: s.range,
-            filter: s.filter.clone(),
-            width: width(&s.width),
-        }),
+/// The rule of `reduce`.
+pub fn reduce_rule(rule: &ReduceRule) -> Reduce {
+    match rule {
+        ReduceRule::None => Reduce::None,
+        ReduceRule::Mean => Reduce::Mean,
+        ReduceRule::LowestLoss => Reduce::LowestLoss,
+    }
+}
+
+/// What a figure does with seeds, where the experiment's rule is `otherwise`.
+pub fn figure_seeds(figure: &FigureSpec, otherwise: Reduce) -> Reduce {
+    match figure.seeds() {
+        SeedsSection::Auto => otherwise,
+        SeedsSection::All => Reduce::None,
+        SeedsSection::Mean => Reduce::Mean,
+        SeedsSection::LowestLoss => Reduce::LowestLoss,
+    }
+}
+
+/// Weights as figures look them up.
+struct KeptWeights<'a> {
+    store: &'a Store,
+    cells: BTreeSet<String>,
+}
+
+impl KeptWeights<'_> {
+    /// Files are only looked through where a figure needs weights.
+    fn of(store: &Store, needed: bool) -> Result<KeptWeights<'_>, RunError> {
+        let cells = if needed { store.cells_with_weights()? } else { Vec::new() };
+        Ok(KeptWeights { store, cells: cells.iter().map(ToString::to_string).collect() })
+    }
+}
+
+impl figure::Weights for KeptWeights<'_> {
+    fn has(&self, cell: &str) -> bool {
+        self.cells.contains(cell)
+    }
+
+    fn tensors(&self, cell: &str) -> Result<Vec<Tensor>, String> {
+        let id = cell.parse().map_err(|_| format!("`{cell}` is no cell"))?;
+        self.store.weights(id).map_err(|e| e.to_string())
     }
 }
 

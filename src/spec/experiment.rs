@@ -3,9 +3,10 @@
 use serde_json::{Value as Json, json};
 
 use super::data::DataSection;
+use super::figure::FigureSection;
 use super::kind::{Count, Kind, ListOf, Maybe, Name, Reader, Shape, Text, record};
 use super::node::{Node, Value};
-use super::output::{EvaluateSection, ExpectSection, FigureSection, ReduceSection, SaveSection};
+use super::output::{EvaluateSection, ExpectSection, ReduceSection, SaveSection};
 use super::sae::{BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
 use super::toy::ToySection;
 

@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod document;
 pub mod experiment;
 pub mod explain;
+pub mod figure;
 pub mod kind;
 pub mod node;
 pub mod output;

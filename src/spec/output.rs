@@ -1,9 +1,10 @@
-//! What is measured, kept, drawn and expected: `evaluate`, `save`, `reduce`, `figures`, `expect`.
+//! What is measured, kept and expected: `evaluate`, `save`, `reduce`, `expect`.
 
 use serde_json::{Value as Json, json};
 
-use super::kind::{Flag, Interval, Kind, ListOf, Maybe, Name, NonNegative, Number, OneOrMore, Reader, Samples, Shape};
-use super::kind::{Text, Whole, choice, record};
+use super::kind::{
+    Flag, Interval, Kind, Maybe, NonNegative, Number, Reader, Samples, Shape, Text, Whole, choice, record,
+};
 use super::node::Node;
 
 record! {
@@ -69,158 +70,6 @@ choice! {
         mean => Mean,
         /// The seed of lowest toy loss speaks.
         lowest_loss => LowestLoss,
-    }
-}
-
-choice! {
-    /// A figure.
-    pub enum FigureSection as "figure" {
-        /// Cells of two axes, coloured by a column.
-        phase_diagram => PhaseDiagram(PhaseDiagramSection as PhaseDiagramSection),
-        /// Lines over one column.
-        curve => Curve(CurveSection as CurveSection),
-        /// Directions of two-dimensional models.
-        vectors => Vectors(VectorsSection as VectorsFigureSection),
-        /// Bars of several columns.
-        bars => Bars(BarsSection as BarsSection),
-    }
-    later ["scatter", "matrix", "graph", "trace"]
-}
-
-/// [`VectorsSection`], under a name of its own.
-pub type VectorsFigureSection = VectorsSection;
-
-record! {
-    /// A phase diagram.
-    pub struct PhaseDiagramSection as "phase_diagram" {
-        /// Name of its files; none: made from its columns.
-        name: Option<String> as Maybe<Name> = "none",
-        /// Column along x.
-        x: String as Text = required "data.firing_probability",
-        /// Column along y.
-        y: String as Text = required "toy.d_hidden",
-        /// Column that colours the cells.
-        colour: String as Text = required "mcc",
-        /// Column with one panel for each value.
-        facet: Option<String> as Maybe<Text> = "none",
-        /// Columns whose level lines are drawn over the cells.
-        contours: Vec<String> as ListOf<Text> = "[]",
-        /// Rows to draw, a polars SQL condition.
-        filter("where"): Option<String> as Maybe<Text> = "none",
-        /// Scale of x.
-        x_scale: ScaleSection as ScaleSection = "auto",
-        /// Scale of y.
-        y_scale: ScaleSection as ScaleSection = "auto",
-        /// Scale of the colours.
-        colour_scale: ScaleSection as ScaleSection = "auto",
-        /// Range of the colours.
-        range: Option<[f64; 2]> as Maybe<Interval> = "none",
-        /// Width on the page.
-        width: WidthSection as WidthSection = "auto",
-    }
-}
-
-record! {
-    /// Lines with bands.
-    pub struct CurveSection as "curve" {
-        /// Name of its files; none: made from its columns.
-        name: Option<String> as Maybe<Name> = "none",
-        /// Column along x.
-        x: String as Text = required "l0",
-        /// Column along y; several give one panel each.
-        y: Vec<String> as OneOrMore<Text> = required "fvu",
-        /// Column with one line for each value.
-        group: Option<String> as Maybe<Text> = "none",
-        /// Column with one panel for each value; for a single y.
-        facet: Option<String> as Maybe<Text> = "none",
-        /// What the band shows.
-        band: BandSection as BandSection = "none",
-        /// Rows to draw, a polars SQL condition.
-        filter("where"): Option<String> as Maybe<Text> = "none",
-        /// Scale of x.
-        x_scale: ScaleSection as ScaleSection = "auto",
-        /// Scale of y.
-        y_scale: ScaleSection as ScaleSection = "auto",
-        /// Range of y.
-        range: Option<[f64; 2]> as Maybe<Interval> = "none",
-        /// Width on the page.
-        width: WidthSection as WidthSection = "auto",
-    }
-}
-
-record! {
-    /// Directions W_i of models with d_hidden = 2.
-    pub struct VectorsSection as "vectors" {
-        /// Name of its files; none: made from its columns.
-        name: Option<String> as Maybe<Name> = "none",
-        /// Column with one panel for each value.
-        panels: Option<String> as Maybe<Text> = "none",
-        /// Column of the table `features` that colours the directions; `feature`: a colour each.
-        colour: String as Text = "importance",
-        /// Range of the colours.
-        range: Option<[f64; 2]> as Maybe<Interval> = "none",
-        /// Rows to draw, a polars SQL condition.
-        filter("where"): Option<String> as Maybe<Text> = "none",
-        /// Width on the page.
-        width: WidthSection as WidthSection = "auto",
-    }
-}
-
-record! {
-    /// Bars of several columns.
-    pub struct BarsSection as "bars" {
-        /// Name of its files; none: made from its columns.
-        name: Option<String> as Maybe<Name> = "none",
-        /// Columns, one cluster of bars each, or one panel each where there is an x.
-        y: Vec<String> as OneOrMore<Text> = required "[mcc, f1]",
-        /// Column whose values stand below the bars.
-        x: Option<String> as Maybe<Text> = "none",
-        /// Column with one bar for each value.
-        group: Option<String> as Maybe<Text> = "none",
-        /// What the whiskers show.
-        band: BandSection as BandSection = "seeds",
-        /// Rows to draw, a polars SQL condition.
-        filter("where"): Option<String> as Maybe<Text> = "none",
-        /// Range of y.
-        range: Option<[f64; 2]> as Maybe<Interval> = "none",
-        /// Width on the page.
-        width: WidthSection as WidthSection = "auto",
-    }
-}
-
-choice! {
-    /// Scale of an axis.
-    pub enum ScaleSection as "scale" {
-        /// Logarithmic where the values are closer to a geometric row than to an arithmetic one.
-        auto => Auto,
-        /// Logarithmic.
-        log => Log,
-        /// Linear.
-        linear => Linear,
-    }
-}
-
-choice! {
-    /// Width of a figure.
-    pub enum WidthSection as "width" {
-        /// As many columns as its panels need.
-        auto => Auto,
-        /// One column of a page, 85 mm.
-        one => One,
-        /// Two columns, 178 mm.
-        two => Two,
-    }
-}
-
-choice! {
-    /// What a band shows.
-    pub enum BandSection as "band" {
-        /// No band.
-        none => None,
-        /// From the least to the greatest seed.
-        seeds => Seeds,
-        /// One standard deviation over seeds to each side.
-        sd => Sd,
     }
 }
 
