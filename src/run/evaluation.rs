@@ -23,6 +23,8 @@ const PIECE: usize = 16 * 1024;
 pub struct Evaluation {
     pub world: Arc<World>,
     pub maker: HiddenMaker,
+    /// True directions, `[n_features, d_hidden]`.
+    truth: Array2<f32>,
     /// `[samples, n_features]`
     x: Array2<f32>,
     /// `[samples, d_hidden]`
@@ -67,13 +69,14 @@ impl Evaluation {
         }
         let theory = toy.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
         let losses = loss.map(ToyLoss::finish);
-        Evaluation { world: source.world.clone(), maker: source.maker.clone(), x, h, losses, theory }
+        let truth = Array2::from_shape_vec((n, d), source.maker.directions().into_owned());
+        let truth = truth.expect("one direction of d_hidden numbers per feature");
+        Evaluation { world: source.world.clone(), maker: source.maker.clone(), truth, x, h, losses, theory }
     }
 
     /// True directions, `[n_features, d_hidden]`.
     pub fn truth(&self) -> ArrayView2<'_, f32> {
-        let shape = (self.world.n_features, self.maker.d_hidden());
-        ArrayView2::from_shape(shape, self.maker.directions()).expect("one direction of d_hidden numbers per feature")
+        self.truth.view()
     }
 
     /// Importance-weighted loss of the toy model: what decides between seeds.
@@ -172,7 +175,7 @@ impl Evaluation {
                 _ => {}
             }
         }
-        if let Some(model) = self.toy() {
+        if let Some(model) = self.toy().filter(|model| model.b.len() == n) {
             columns.push(("bias".into(), numbers(model.b.iter().map(|v| *v as f64).collect())));
         }
         if let Some(matching) = &cell.scores.matching {
@@ -182,7 +185,7 @@ impl Evaluation {
         let d = self.maker.d_hidden();
         if d <= 3 {
             for k in 0..d {
-                let w = self.maker.directions().iter().skip(k).step_by(d).map(|v| *v as f64).collect();
+                let w = self.truth.column(k).iter().map(|v| *v as f64).collect();
                 columns.push((format!("w_{k}"), numbers(w)));
             }
         }

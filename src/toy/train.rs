@@ -1,7 +1,9 @@
 //! What every backend shares in training a toy model: where it starts, what its loss weighs, when it has diverged, and
 //! which restart stays.
 
-use super::model::{LossScale, ToyInit, ToyJob, ToyModel, ToyOutcome, TrainingEnd};
+use std::ops::Range;
+
+use super::model::{LossScale, ToyInit, ToyJob, ToyKind, ToyModel, ToyOutcome, TrainingEnd};
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::ops::toy_step::Shape;
 use crate::backend::simd::Isa;
@@ -15,17 +17,32 @@ impl ToyJob {
     }
 
     /// The model before the first step. Weights are the words of [`Stream::ToyInit`] whose part is the restart's
-    /// number, in the order of `w`; so restart r starts the same in every job of one seed and shape, whatever else they
-    /// differ in.
+    /// number, in the order of `w`, then `v`; so restart r starts the same in every job of one seed and shape, whatever
+    /// else they differ in.
     pub fn initial_model(&self, restart: usize) -> ToyModel {
         let Shape { kind, n_features, d_hidden } = self.shape();
-        let std = match self.init {
-            ToyInit::Xavier => (2.0 / (n_features + d_hidden) as f64).sqrt(),
-            ToyInit::Normal(std) => std,
-        };
+        let [w, c, v, b] = self.shape().parts().map(|(_, length)| length);
         let mut draws = Draws::new(self.seed, Stream::ToyInit, restart as u64);
-        let w = (0..n_features * d_hidden).map(|_| (std * draws.normal()) as f32).collect();
-        ToyModel { kind, n_features, d_hidden, w, b: vec![0.0; n_features] }
+        let mut weights = |length: usize| {
+            let std = match self.init {
+                ToyInit::Xavier => (2.0 / (length / d_hidden + d_hidden) as f64).sqrt(),
+                ToyInit::Normal(std) => std,
+            };
+            (0..length).map(|_| (std * draws.normal()) as f32).collect::<Vec<_>>()
+        };
+        let (w, v) = (weights(w), weights(v));
+        let bias = if let ToyKind::Mlp(mlp) = kind { mlp.bias } else { 0.0 };
+        ToyModel { kind, n_features, d_hidden, w, c: vec![bias; c], v, b: vec![0.0; b] }
+    }
+
+    /// The part of the flat parameters that shrinks after `step`, and by which factor: the hidden bias of an `mlp` with bias
+    /// decay, in the first half of the steps.
+    pub fn bias_decay(&self, step: usize) -> Option<(Range<usize>, f64)> {
+        let ToyKind::Mlp(mlp) = self.kind else { return None };
+        let [w, c, ..] = self.shape().parts().map(|(_, length)| length);
+        let lr = self.train.lr * self.train.schedule.factor(step, self.train.steps);
+        let decays = mlp.bias_decay != 0.0 && step < self.train.steps / 2;
+        decays.then(|| (w..w + c, 1.0 - mlp.bias_decay as f64 * lr))
     }
 
     /// What the loss is multiplied by before it is differentiated: 1, or 1 over the mean firing probability (1 again where
@@ -41,14 +58,25 @@ impl ToyJob {
         }
     }
 
-    /// c_i = 2 I_i `loss_factor` / (batch_size n_features), so that dL/dx'_i = c_i (x'_i - x_i), `[n_features]`.
+    /// c_i = 2 I_i `loss_factor` / (batch_size n_features), so that dL/dx'_i = c_i (x'_i - x_i), `[n_features]`. Of a
+    /// `quadratic` model the weights I_i of its target and then c = 2 `loss_factor` / batch_size for its one output,
+    /// `[n_features + 1]`.
     ///
-    /// Below 1e-20 it is 0: a curve of importance that falls so far would fill the gradient with denormal numbers, which
-    /// make the same step ten times slower and move no weight.
+    /// Slopes below 1e-20 are 0: a curve of importance that falls so far would fill the gradient with denormal numbers,
+    /// which make the same step ten times slower and move no weight.
     pub fn slopes(&self) -> Vec<f32> {
-        let factor = 2.0 * self.loss_factor() / (self.train.batch_size * self.world.n_features) as f64;
-        let slope = |importance: &f32| (*importance as f64 * factor) as f32;
-        self.importance.iter().map(slope).map(|c| if c.abs() < 1e-20 { 0.0 } else { c }).collect()
+        let slopes = self.wide_slopes().into_iter().map(|c| c as f32);
+        slopes.map(|c| if c.abs() < 1e-20 { 0.0 } else { c }).collect()
+    }
+
+    /// [`ToyJob::slopes`] in f64, none of them rounded.
+    pub fn wide_slopes(&self) -> Vec<f64> {
+        let factor = 2.0 * self.loss_factor() / self.train.batch_size as f64;
+        let importance = self.importance.iter().map(|i| *i as f64);
+        match self.kind {
+            ToyKind::Quadratic => importance.chain([factor]).collect(),
+            _ => importance.map(|i| i * (factor / self.world.n_features as f64)).collect(),
+        }
     }
 
     /// Whether the loss of `step` belongs in the trace: the first step, every `trace_every`-th and the last.

@@ -5,13 +5,19 @@
 //! loss_weighted = mean over samples of Σ_i I_i (x_i - x'_i)²
 //! ```
 //!
+//! with |x_i| for x_i where the model computes that. A `quadratic` model has one output, and both losses are the mean of
+//! its squared error.
+//!
 //! In f64 from f32 weights and samples, sixteen samples side by side. Each lane is one chain over its samples in order,
 //! lanes are added at the end, so batches may be cut anywhere between tiles without changing a bit. Products and
 //! sums are rounded apart, which every instruction set does alike.
 
+use std::borrow::Cow;
+
+use crate::backend::ops::activation;
 use crate::backend::simd::{Isa, Kernel, Simd, run};
 use crate::data::Batch;
-use crate::toy::{ToyKind, ToyModel};
+use crate::toy::{Activation, ToyKind, ToyModel};
 
 /// Squared errors so far of one model.
 pub struct ToyLoss<'a> {
@@ -22,15 +28,20 @@ pub struct ToyLoss<'a> {
     sums: [[f64; 16]; 2],
     x: Vec<[f64; 16]>,
     h: Vec<[f64; 16]>,
+    /// `[n_features, d_hidden]`
+    directions: Cow<'a, [f32]>,
 }
 
 impl<'a> ToyLoss<'a> {
     /// `importance` is `[n_features]`.
     pub fn new(model: &'a ToyModel, importance: &'a [f32]) -> ToyLoss<'a> {
         let (n, m) = (model.n_features, model.d_hidden);
-        assert!(importance.len() == n && model.w.len() == n * m && model.b.len() == n);
-        let zero = [0.0; 16];
-        ToyLoss { model, importance, samples: 0, sums: [zero; 2], x: vec![zero; n], h: vec![zero; m] }
+        assert_eq!(importance.len(), n);
+        for ((_, expected), part) in model.shape().parts().into_iter().zip([&model.w, &model.c, &model.v, &model.b]) {
+            assert_eq!(part.len(), expected);
+        }
+        let (zero, directions) = ([0.0; 16], model.directions());
+        ToyLoss { model, importance, samples: 0, sums: [zero; 2], x: vec![zero; n], h: vec![zero; m], directions }
     }
 
     /// Counts a batch. Only the last one may hold samples that are not a multiple of sixteen if the bits are not to depend
@@ -44,7 +55,8 @@ impl<'a> ToyLoss<'a> {
     /// (loss, loss_weighted) of all samples counted.
     pub fn finish(self) -> (f64, f64) {
         let [plain, weighted] = self.sums.map(|lanes| lanes.iter().sum::<f64>() / self.samples as f64);
-        (plain / self.model.n_features as f64, weighted)
+        let outputs = if self.model.kind == ToyKind::Quadratic { 1 } else { self.model.n_features };
+        (plain / outputs as f64, weighted)
     }
 }
 
@@ -72,23 +84,36 @@ impl Kernel for Add<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Add { loss, batch } = self;
-        let ToyLoss { model, importance, sums, x, h, .. } = loss;
+        let ToyLoss { model, importance, sums, x, h, directions, .. } = loss;
         let (n, m) = (model.n_features, model.d_hidden);
+        let (neurons, relu, absolute) =
+            (model.kind.activation(), model.kind.relu_output(), model.kind == ToyKind::AbsoluteValue);
+        let outputs = if model.v.is_empty() { &model.w } else { &model.v };
         let mut left = batch.samples;
         for tile in batch.lanes.chunks_exact(n) {
             for (to, from) in x.iter_mut().zip(tile) {
                 *to = from.0.map(f64::from);
             }
             for (k, h) in h.iter_mut().enumerate() {
-                *h = dot([0.0; 16], model.w[k..].iter().step_by(m), x);
+                let c = model.c.get(k).map_or(0.0, |c| *c as f64);
+                *h = dot([c; 16], directions[k..].iter().step_by(m), x);
+                if neurons != Activation::Identity {
+                    *h = h.map(|pre| activation::reference(neurons, pre).0);
+                }
             }
             let real = left.min(16);
             left -= real;
+            if model.kind == ToyKind::Quadratic {
+                add_quadratic(model.b[0], importance, x, h, real, sums);
+                continue;
+            }
             for j in 0..n {
-                let z = dot([model.b[j] as f64; 16], &model.w[j * m..(j + 1) * m], h);
+                let b = model.b.get(j).map_or(0.0, |b| *b as f64);
+                let z = dot([b; 16], &outputs[j * m..(j + 1) * m], h);
                 let squares: [f64; 16] = std::array::from_fn(|lane| {
-                    let out = if model.kind == ToyKind::ReluOutput && z[lane] <= 0.0 { 0.0 } else { z[lane] };
-                    let r = out - x[j][lane];
+                    let out = if relu && z[lane] <= 0.0 { 0.0 } else { z[lane] };
+                    let target = if absolute { x[j][lane].abs() } else { x[j][lane] };
+                    let r = out - target;
                     if lane < real { r * r } else { 0.0 }
                 });
                 let importance = importance[j] as f64;
@@ -98,6 +123,17 @@ impl Kernel for Add<'_, '_> {
                 }
             }
         }
+    }
+}
+
+/// Adds the squared error of the one output of a `quadratic` model.
+#[inline(always)]
+fn add_quadratic(b: f32, importance: &[f32], x: &[[f64; 16]], h: &[[f64; 16]], real: usize, sums: &mut [[f64; 16]; 2]) {
+    for lane in 0..real {
+        let out = h.iter().fold(b as f64, |sum, h| sum + h[lane] * h[lane]);
+        let target = x.iter().zip(importance).fold(0.0, |sum, (x, i)| sum + *i as f64 * x[lane] * x[lane]);
+        let square = (out - target) * (out - target);
+        sums.iter_mut().for_each(|sum| sum[lane] += square);
     }
 }
 

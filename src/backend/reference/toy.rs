@@ -28,8 +28,7 @@ fn train_one(job: &ToyJob, restart: usize, watch: &dyn Watch) -> Option<ToyOutco
     let mut parameters: Vec<f64> = start.parameters().into_iter().map(f64::from).collect();
     let mut moments = ReferenceMoments::new(parameters.len());
     let factor = job.loss_factor();
-    let slope = |i: &f32| 2.0 * factor * *i as f64 / (batch_size * shape.n_features) as f64;
-    let slopes: Vec<f64> = job.importance.iter().map(slope).collect();
+    let slopes = job.wide_slopes();
     let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Train);
     let (mut batch, mut guard, mut trace, mut end) = (Batch::default(), Guard::default(), vec![], None);
     for step in 0..steps {
@@ -52,6 +51,9 @@ fn train_one(job: &ToyJob, restart: usize, watch: &dyn Watch) -> Option<ToyOutco
         }
         let lr = lr * schedule.factor(step, steps);
         reference_step(optimizer, lr, weight_decay, step, &mut parameters, &gradient, &mut moments);
+        if let Some((biases, factor)) = job.bias_decay(step) {
+            parameters[biases].iter_mut().for_each(|c| *c *= factor);
+        }
     }
     let parameters = rounded(&parameters);
     let end = end.or_else(|| guard.look(steps, None, shape, &parameters)).unwrap_or(TrainingEnd::Finished);
