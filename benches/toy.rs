@@ -16,7 +16,7 @@ use tegum::backend::cpu::toy::train_on;
 use tegum::backend::ops::optimizer::{Moments, Step, Update};
 use tegum::backend::ops::toy_loss::toy_losses;
 use tegum::backend::ops::toy_step::reference::ReferenceStep;
-use tegum::backend::ops::toy_step::{Scratch, ToyStep, gradient};
+use tegum::backend::ops::toy_step::{Form, Forms, Inputs, Scratch, ToyStep, gradient};
 use tegum::backend::simd::{Isa, Kernel, Simd, run};
 use tegum::data::{Batch, Magnitude, MagnitudeSharing, Sampler, World};
 use tegum::random::Stream;
@@ -74,21 +74,24 @@ fn row(isa: Isa, peak: f64, job: &ToyJob) {
     let shape = job.shape();
     let (n, m) = (shape.n_features, shape.d_hidden);
     let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Train);
-    let mut batch = Batch::default();
+    let form = Form::of(shape, &job.world);
+    let (forms, mut inputs) = ([form].into_iter().collect::<Forms>(), Inputs::default());
     let mut step = 0;
     let data = time(40, || {
-        sampler.draw(step, BATCH, &mut batch);
+        inputs.draw(&sampler, step, BATCH, forms);
         step += 1;
     });
     // Weights as they are after some training: what fires and what is open is then as in most steps.
     let trained = train_one(isa, job);
+    let mut batch = Batch::default();
+    sampler.draw(0, BATCH, &mut batch);
     let score = time(40, || {
         black_box(toy_losses(isa, &trained, &job.importance, [&batch]));
     });
     let mut parameters = [trained.w, trained.b].concat();
     let (slopes, mut scratch, mut to) = (job.slopes(), Scratch::new(shape), vec![0.0; shape.n_parameters()]);
     let slopes = &slopes;
-    let work = |parameters| ToyStep { shape, parameters, slopes, batch: &batch, with_loss: false };
+    let work = |parameters| ToyStep { shape, parameters, slopes, inputs: &inputs, form, with_loss: false };
     let grad = time(40, || {
         black_box(gradient(isa, work(&parameters), &mut scratch, &mut to));
     });

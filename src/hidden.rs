@@ -275,7 +275,15 @@ mod tests {
     fn a_toy_model_gives_h_without_bias() {
         let mut source = source(7, 3, 0.5, 0.0);
         let w = Dictionary::random(7, 3, 9).vectors;
-        let model = ToyModel { kind: ToyKind::ReluOutput, n_features: 7, d_hidden: 3, w, c: vec![], v: vec![], b: vec![1.0; 7] };
+        let model = ToyModel {
+            kind: ToyKind::ReluOutput,
+            n_features: 7,
+            d_hidden: 3,
+            w,
+            c: vec![],
+            v: vec![],
+            b: vec![1.0; 7],
+        };
         source.maker = HiddenMaker::Toy(Arc::new(model));
         let mut out = HiddenBatch::default();
         source.draw(Stream::Evaluate, 0, 100, &mut out);

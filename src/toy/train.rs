@@ -243,7 +243,15 @@ mod tests {
 
     fn outcome(restart: usize, scale: f32, end: TrainingEnd) -> ToyOutcome {
         let w = vec![scale, 0.0, 0.0, scale];
-        let model = ToyModel { kind: ToyKind::ReluOutput, n_features: 2, d_hidden: 2, w, b: vec![0.0; 2] };
+        let model = ToyModel {
+            kind: ToyKind::ReluOutput,
+            n_features: 2,
+            d_hidden: 2,
+            w,
+            c: vec![],
+            v: vec![],
+            b: vec![0.0; 2],
+        };
         ToyOutcome { model, restart, end, trace: vec![] }
     }
 

@@ -12,9 +12,9 @@ use rayon::prelude::*;
 
 use crate::backend::Watch;
 use crate::backend::ops::optimizer::{Moments, Step, Update};
-use crate::backend::ops::toy_step::{Scratch, Shape, ToyStep, gradient};
+use crate::backend::ops::toy_step::{Form, Inputs, Scratch, Shape, ToyStep, gradient};
 use crate::backend::simd::{Isa, run};
-use crate::data::{Batch, Sampler, World};
+use crate::data::{Sampler, World};
 use crate::random::Stream;
 use crate::toy::train::{Guard, choose_restart};
 use crate::toy::{ToyJob, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
@@ -96,6 +96,7 @@ struct Trainer<'a> {
     run: Run,
     job: &'a ToyJob,
     shape: Shape,
+    form: Form,
     slopes: Vec<f32>,
     /// 1 / (what the loss is multiplied by).
     unscale: f64,
@@ -120,6 +121,7 @@ impl<'a> Trainer<'a> {
             run,
             job,
             shape: job.shape(),
+            form: Form::of(job.shape(), &job.world),
             slopes: job.slopes(),
             unscale: 1.0 / job.loss_factor(),
             scratch,
@@ -137,14 +139,15 @@ impl<'a> Trainer<'a> {
         step < self.job.train.steps && self.end.is_none()
     }
 
-    fn step(&mut self, isa: Isa, step: usize, batch: &Batch, numbers: &Step, scratch: &mut Scratch) {
+    fn step(&mut self, isa: Isa, step: usize, inputs: &Inputs, numbers: &Step, scratch: &mut Scratch) {
         let (looked_at, logged) = (Guard::looks(step, self.job.train.steps), self.job.logs(step));
         let used = self.shape.n_parameters();
         let work = ToyStep {
             shape: self.shape,
             parameters: &self.parameters[..used],
             slopes: &self.slopes,
-            batch,
+            inputs,
+            form: self.form,
             with_loss: looked_at || logged,
         };
         let loss = gradient(isa, work, scratch, &mut self.gradient[..used]).map(|loss| loss * self.unscale);
@@ -195,14 +198,15 @@ fn train_item(isa: Isa, jobs: &[ToyJob], runs: &[Run], watch: &dyn Watch) -> Vec
     let mut scratch: Vec<Scratch> = shapes.into_iter().map(Scratch::new).collect();
     let first = &jobs[runs[0].job];
     let sampler = Sampler::new(first.world.clone(), first.seed, Stream::Train);
-    let (mut batch, mut progress, mut numbers) = (Batch::default(), Progress::new(watch), vec![]);
+    let forms = trainers.iter().map(|trainer| trainer.form).collect();
+    let (mut inputs, mut progress, mut numbers) = (Inputs::default(), Progress::new(watch), vec![]);
     let mut step = 0;
     while trainers.iter().any(|t| t.trains(step)) && !watch.stop() {
-        sampler.draw(step as u32, first.train.batch_size, &mut batch);
+        inputs.draw(&sampler, step as u32, first.train.batch_size, forms);
         numbers.clear();
         numbers.extend(settings.iter().map(|train| step_numbers(train, step)));
         for trainer in trainers.iter_mut().filter(|t| t.trains(step)) {
-            trainer.step(isa, step, &batch, &numbers[trainer.settings], &mut scratch[trainer.scratch]);
+            trainer.step(isa, step, &inputs, &numbers[trainer.settings], &mut scratch[trainer.scratch]);
             let left = trainer.job.train.steps - step;
             progress.add(if trainer.end.is_some() { left } else { 1 });
         }
@@ -256,7 +260,7 @@ mod tests {
     use super::*;
     use crate::backend::ops::toy_loss::toy_losses;
     use crate::backend::reference;
-    use crate::data::{Magnitude, MagnitudeSharing};
+    use crate::data::{Batch, Magnitude, MagnitudeSharing};
     use crate::toy::{LossScale, ToyInit, ToyKind, ToyModel};
     use crate::training::{Optimizer, Schedule};
 

@@ -84,7 +84,8 @@ pub fn reference(activation: Activation, z: f64) -> (f64, f64) {
         Activation::Relu => (if z > 0.0 { z } else { 0.0 }, if z > 0.0 { 1.0 } else { 0.0 }),
         Activation::Gelu => {
             let below = 0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2);
-            let density = libm::exp(-0.5 * z * z) * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
+            let density =
+                libm::exp(-0.5 * z * z) * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
             (z * below, below + z * density)
         }
     }
@@ -148,7 +149,9 @@ mod tests {
     /// -12 to 12 in steps of 1/1024 with awkward values among them.
     fn arguments() -> Vec<Lanes> {
         let mut z: Vec<f32> = (0..24 * 1024).map(|i| i as f32 / 1024.0 - 12.0).collect();
-        z.extend([0.0, -0.0, 1e-30, -1e-30, 1e-40, 1e4, -1e4, 3e38, -3e38, 9.0, -9.0, 8.999_999, -8.999_999, 0.5, -0.5, 1.0]);
+        z.extend([
+            0.0, -0.0, 1e-30, -1e-30, 1e-40, 1e4, -1e4, 3e38, -3e38, 9.0, -9.0, 8.999_999, -8.999_999, 0.5, -0.5, 1.0,
+        ]);
         z.as_chunks::<16>().0.iter().map(|z| Lanes(*z)).collect()
     }
 

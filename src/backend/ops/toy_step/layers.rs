@@ -114,8 +114,8 @@ impl Kernel for Layers<'_, '_> {
         let first = Weights { n: *n_inputs, m, w, w_t: &[], b: &[] };
         let second = Weights { n, m, w: v, w_t: v_t, b };
         let embed = Weights { n, m: *n_inputs, w: embedding, w_t: &[], b: &[] };
-        let (mut loss, mut left) = (0.0, step.batch.samples);
-        for x in step.batch.lanes.chunks(*tiles * n) {
+        let (mut loss, mut left) = (0.0, step.inputs.dense.samples);
+        for x in step.inputs.dense.lanes.chunks(*tiles * n) {
             let tiles = x.len() / n;
             let samples = left.min(16 * tiles);
             left -= samples;
@@ -246,7 +246,8 @@ fn rectangle<S: Simd, const J: usize, const K: usize>(
     }
     for tile in 0..tiles {
         // SAFETY: tile < tiles, and as above.
-        let (a, b): (&[Lanes; J], &[Lanes; K]) = unsafe { (window(a, tile * rows + j0), window(b, tile * columns + k0)) };
+        let (a, b): (&[Lanes; J], &[Lanes; K]) =
+            unsafe { (window(a, tile * rows + j0), window(b, tile * columns + k0)) };
         for j in 0..J {
             for k in 0..K {
                 sum[j][k] = S::fma(S::load(&a[j]), S::load(&b[k]), sum[j][k]);

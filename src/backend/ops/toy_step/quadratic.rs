@@ -53,8 +53,8 @@ impl Kernel for Quadratic<'_, '_> {
         let (w, b) = step.parameters.split_at(n * m);
         let weights = Weights { n, m, w, w_t: &[], b: &[] };
         scratch.dw.fill(Lanes::default());
-        let (mut db, mut loss, mut left) = (S::splat(0.0), 0.0, step.batch.samples);
-        for x in step.batch.lanes.chunks(TILES * n) {
+        let (mut db, mut loss, mut left) = (S::splat(0.0), 0.0, step.inputs.dense.samples);
+        for x in step.inputs.dense.lanes.chunks(TILES * n) {
             let tiles = x.len() / n;
             let h = &mut scratch.h[..tiles * m];
             project::<S>(weights, x, h);

@@ -1,8 +1,10 @@
 //! Plain loops in f64: what every kernel is held to.
 
-use super::{Shape, reference_layers};
+#[cfg(test)]
+use super::Form;
 #[cfg(test)]
 use super::reference_layers::Bounded;
+use super::{Shape, reference_layers};
 use crate::data::Batch;
 use crate::toy::ToyKind;
 
@@ -31,11 +33,8 @@ impl ReferenceStep<'_> {
             let mut dh = vec![0.0; d_hidden];
             for j in 0..n_features {
                 let z = b[j] + (0..d_hidden).map(|k| w[j * d_hidden + k] * h[k]).sum::<f64>();
-                let (out, derivative) = if kind == ToyKind::Linear {
-                    (z, 1.0)
-                } else {
-                    (z.max(0.0), if z > 0.0 { 1.0 } else { 0.0 })
-                };
+                let (out, derivative) =
+                    if kind == ToyKind::Linear { (z, 1.0) } else { (z.max(0.0), if z > 0.0 { 1.0 } else { 0.0 }) };
                 let r = out - x(j);
                 loss += 0.5 * self.slopes[j] * r * r;
                 let g = self.slopes[j] * r * derivative;
@@ -59,10 +58,10 @@ impl ReferenceStep<'_> {
 ///
 /// A quantity computed through a chain of q roundings, from terms of either sign, is off by at most q u / (1 - q u) times
 /// the same chain over absolute values, u = 2^-24 (Higham 2002, section 3.1). The chains: h has n_features
-/// multiply-adds, z d_hidden more, r and g three more, dh n_features more; dW takes two a tile and
-/// four folds, and so does db at most. A ReLU whose z lies within its error of 0 may fall on either side; its whole term is added.
+/// multiply-adds, z d_hidden more, r and g three more, dh n_features more; dW takes two a tile, four folds and two for silent
+/// samples, and so does db at most; where events are added one by one it takes two a sample instead. A ReLU whose z lies within its error of 0 may fall on either side; its whole term is added.
 #[cfg(test)]
-pub fn error_bound(step: &ReferenceStep) -> (Vec<f64>, f64) {
+pub fn error_bound(step: &ReferenceStep, form: Form) -> (Vec<f64>, f64) {
     let Shape { kind, n_features, d_hidden } = step.shape;
     if !matches!(kind, ToyKind::Linear | ToyKind::ReluOutput) {
         let ReferenceStep { parameters, slopes, batch, .. } = step;
@@ -74,23 +73,22 @@ pub fn error_bound(step: &ReferenceStep) -> (Vec<f64>, f64) {
         let u = roundings as f64 * 2f64.powi(-24);
         u / (1.0 - u)
     };
-    let sums = 2 * step.batch.samples.div_ceil(16) + 4;
+    let samples = step.batch.samples;
+    let sums = if form == Form::Events { 2 * samples } else { 2 * samples.div_ceil(16) } + 6;
     let chain = gamma(2 * n_features + d_hidden + 3 + sums + 4);
     let (mut bound, mut loss_bound) = (vec![0.0; step.parameters.len()], 0.0);
     let (dw, db) = bound.split_at_mut(n_features * d_hidden);
     for sample in 0..step.batch.samples {
         let x = |i| (step.batch.value(sample, i) as f64).abs();
-        let signed = |i| step.batch.value(sample, i) as f64;
+        let through = |i, k| step.batch.value(sample, i) as f64 * w[i * d_hidden + k];
+        let signed: Vec<f64> = (0..d_hidden).map(|k| (0..n_features).map(|i| through(i, k)).sum()).collect();
         let h: Vec<f64> =
             (0..d_hidden).map(|k| (0..n_features).map(|i| x(i) * w[i * d_hidden + k].abs()).sum()).collect();
         let mut dh = vec![0.0; d_hidden];
         for j in 0..n_features {
             let row = &w[j * d_hidden..][..d_hidden];
             let size = b[j].abs() + (0..d_hidden).map(|k| row[k].abs() * h[k]).sum::<f64>();
-            let z = b[j]
-                + (0..d_hidden)
-                    .map(|k| row[k] * (0..n_features).map(|i| signed(i) * w[i * d_hidden + k]).sum::<f64>())
-                    .sum::<f64>();
+            let z = b[j] + (0..d_hidden).map(|k| row[k] * signed[k]).sum::<f64>();
             let open = z.abs() <= gamma(n_features + d_hidden) * size;
             let share = if kind == ToyKind::ReluOutput && open { 1.0 } else { chain };
             let r = size + x(j);

@@ -50,6 +50,9 @@ pub fn gradient<T: Number>(shape: Shape, parameters: &[f64], slopes: &[f64], bat
     let x: Rows<T> = (0..batch.samples)
         .map(|s| (0..shape.n_features).map(|i| T::exact(batch.value(s, i) as f64)).collect())
         .collect();
+    if x.is_empty() {
+        return (vec![T::exact(0.0); shape.n_parameters()], T::exact(0.0));
+    }
     match shape.kind {
         ToyKind::Quadratic => quadratic(shape, parameters, slopes, &x),
         _ => layers(shape, parameters, slopes, &x),

@@ -17,7 +17,8 @@
 //! other loop over a rectangle that is not unrolled makes the compiler keep all of it in memory. And operands
 //! are read through [`window`], because a bounds check for each costs a quarter of the speed.
 
-use super::small::{self, mask, output_slope};
+use super::silent::add_silent;
+use super::small::{mask, output_slope};
 use super::{Shape, ToyStep, layers, quadratic};
 use crate::backend::simd::{Isa, Kernel, Lanes, Simd, run};
 use crate::toy::ToyKind;
@@ -74,29 +75,17 @@ fn block(shape: Shape) -> usize {
     (256 / (shape.n_features + shape.d_hidden) / 4 * 4).clamp(8, 32)
 }
 
-/// Writes the gradient of `step` into `to` and returns the loss if the step asks for it. `scratch` must be of the
-/// step's shape.
-pub fn gradient(isa: Isa, step: ToyStep, scratch: &mut Scratch, to: &mut [f32]) -> Option<f64> {
-    step.check(to);
+/// Writes the gradient and returns the loss, if the kind has a kernel of its own.
+pub(super) fn own_gradient(isa: Isa, step: &ToyStep, scratch: &mut Scratch, to: &mut [f32]) -> Option<f64> {
     match &mut scratch.own {
-        Own::Nothing => {}
-        Own::Layers(scratch) => {
-            let loss = layers::gradient(isa, &step, scratch, to);
-            return step.with_loss.then_some(loss);
-        }
-        Own::Quadratic(scratch) => {
-            let loss = quadratic::gradient(isa, &step, scratch, to);
-            return step.with_loss.then_some(loss);
-        }
-    }
-    match small::gradient(isa, &step, to) {
-        Some(loss) => step.with_loss.then_some(loss),
-        None => blocked_gradient(isa, step, scratch, to),
+        Own::Nothing => None,
+        Own::Layers(scratch) => Some(layers::gradient(isa, step, scratch, to)),
+        Own::Quadratic(scratch) => Some(quadratic::gradient(isa, step, scratch, to)),
     }
 }
 
-/// [`gradient`] by the blocked kernel, whatever the shape.
-pub fn blocked_gradient(isa: Isa, step: ToyStep, scratch: &mut Scratch, to: &mut [f32]) -> Option<f64> {
+/// [`gradient`](super::gradient) by the blocked kernel, whatever the shape.
+pub(super) fn blocked_gradient(isa: Isa, step: ToyStep, scratch: &mut Scratch, to: &mut [f32]) -> Option<f64> {
     step.check(to);
     assert_eq!(scratch.shape, step.shape);
     let with_loss = step.with_loss;
@@ -173,8 +162,9 @@ impl Kernel for Blocked<'_, '_> {
         }
         let weights = Weights { n, m, w, w_t, b };
         let mut loss = 0.0;
-        let mut left = step.batch.samples;
-        for x in step.batch.lanes.chunks(block(step.shape) * n) {
+        let (batch, silent) = step.tiles();
+        let mut left = batch.samples;
+        for x in batch.lanes.chunks(block(step.shape) * n) {
             let tiles = x.len() / n;
             let samples = left.min(16 * tiles);
             left -= samples;
@@ -194,7 +184,7 @@ impl Kernel for Blocked<'_, '_> {
         for (to, sum) in to.iter_mut().zip(dw.iter().chain(&*db)) {
             *to = S::fold(S::load(sum));
         }
-        0.5 * loss
+        0.5 * loss + add_silent(&step, silent, to)
     }
 }
 

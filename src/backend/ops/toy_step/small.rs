@@ -4,6 +4,7 @@
 //! speed alone.
 
 use super::ToyStep;
+use super::silent::add_silent;
 use crate::backend::simd::{Isa, Kernel, Lanes, Simd, run};
 
 /// (n_features, d_hidden) that have a kernel here: beyond about eight features the sums live in memory anyway.
@@ -53,7 +54,8 @@ impl<const N: usize, const M: usize, const RELU: bool, const LOSS: bool> Kernel 
         let zero = S::splat(0.0);
         let (w, b) = step.parameters.split_at(N * M);
         let (w, b, c): (&[f32], &[f32], &[f32]) = (&w[..N * M], &b[..N], &step.slopes[..N]);
-        let (tiles, full) = (step.batch.lanes.as_chunks::<N>().0, step.batch.samples / 16);
+        let (batch, silent) = step.tiles();
+        let (tiles, full) = (batch.lanes.as_chunks::<N>().0, batch.samples / 16);
         let (mut sums, mut loss) = (Sums { dw: [[zero; M]; N], db: [zero; N] }, 0.0);
         for x in &tiles[..full] {
             let tile = add_tile::<S, N, M, RELU>(w, b, x, |j| S::splat(c[j]), LOSS, &mut sums);
@@ -62,7 +64,7 @@ impl<const N: usize, const M: usize, const RELU: bool, const LOSS: bool> Kernel 
             }
         }
         for x in &tiles[full..] {
-            let mask = mask::<S>(step.batch.samples % 16);
+            let mask = mask::<S>(batch.samples % 16);
             let tile = add_tile::<S, N, M, RELU>(w, b, x, |j| S::mul(S::splat(c[j]), mask), LOSS, &mut sums);
             if LOSS {
                 loss += S::fold(tile) as f64;
@@ -74,7 +76,7 @@ impl<const N: usize, const M: usize, const RELU: bool, const LOSS: bool> Kernel 
             }
             to[N * M + i] = S::fold(sums.db[i]);
         }
-        0.5 * loss
+        0.5 * loss + add_silent(step, silent, to)
     }
 }
 
