@@ -290,6 +290,11 @@ impl Plan {
                 let message = format!("importance has {} entries for {} features", toy.importance, data.n_features);
                 reader.error(place, message, Some("give one entry per feature, a number, or a curve".to_owned()));
             }
+            if toy.is_some_and(|toy| toy.signed) && !data.signed {
+                let place = parts::place_in(&self.document, Part::Toy, &["model"], &choice);
+                let message = "absolute_value computes |x|, and in this world x is never negative";
+                reader.error(place, message, Some("add `magnitude: {symmetric: 1}` to `data`".to_owned()));
+            }
             let d_hidden = toy.map_or(data.d_hidden, |t| t.d_hidden);
             for (axes, method) in self.variant_axes.iter().zip(&self.methods) {
                 let Method::Baseline(i) = method else { continue };

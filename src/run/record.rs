@@ -69,7 +69,7 @@ impl CellRecord {
         let mut tensors = Vec::new();
         if let Some(toy) = toy {
             for (name, shape, values) in toy.model.tensors() {
-                let tensor = ArrayD::from_shape_vec(shape, values.to_vec()).expect("a tensor fills its shape");
+                let tensor = ArrayD::from_shape_vec(shape, values).expect("a tensor fills its shape");
                 tensors.push((format!("toy.{name}"), tensor));
             }
         }

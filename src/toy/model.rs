@@ -130,8 +130,9 @@ impl ToyModel {
         Cow::Owned(directions)
     }
 
-    /// Every tensor there is with its shape, by the name it is exported under.
-    pub fn tensors(&self) -> Vec<(&'static str, Vec<usize>, &[f32])> {
+    /// Every tensor there is with its shape, by the name it is exported under; of an `mlp` the fixed `embedding`
+    /// `[n_features, d_embedding]` too.
+    pub fn tensors(&self) -> Vec<(&'static str, Vec<usize>, Vec<f32>)> {
         let d = self.d_hidden;
         let all = [
             ("w", vec![self.w.len() / d, d], &self.w),
@@ -139,7 +140,13 @@ impl ToyModel {
             ("v", vec![self.v.len() / d, d], &self.v),
             ("b", vec![self.b.len()], &self.b),
         ];
-        all.into_iter().filter(|(_, _, values)| !values.is_empty()).map(|(n, s, v)| (n, s, &v[..])).collect()
+        let present = all.into_iter().filter(|(_, _, values)| !values.is_empty());
+        let mut tensors: Vec<_> = present.map(|(name, shape, values)| (name, shape, values.clone())).collect();
+        if let ToyKind::Mlp(Mlp { d_embedding, seed, .. }) = self.kind {
+            let shape = vec![self.n_features, d_embedding];
+            tensors.push(("embedding", shape, embedding(self.n_features, d_embedding, seed)));
+        }
+        tensors
     }
 }
 
