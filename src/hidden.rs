@@ -216,8 +216,10 @@ fn padded(rows: &[f32], d: usize) -> Vec<Lanes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::ops::activation;
+    use crate::backend::ops::toy_step::Shape;
     use crate::data::{Dictionary, Magnitude, MagnitudeSharing};
-    use crate::toy::ToyKind;
+    use crate::toy::{Mlp, ToyKind};
 
     fn source(n: usize, d: usize, p: f64, noise: f64) -> HiddenSource {
         let world = World {
@@ -289,6 +291,32 @@ mod tests {
         source.draw(Stream::Evaluate, 0, 100, &mut out);
         assert!(out.h.iter().any(|&h| h != 0.0));
         assert_eq!(bits(&out.h), bits(&plain(&source, &out.x)));
+    }
+
+    /// The sum of the module's text, activated by the exact function: bits for the ReLU, for the GELU its bound.
+    #[test]
+    fn h_of_a_model_with_neurons_is_what_they_put_out() {
+        let mlp = |activation| ToyKind::Mlp(Mlp { d_embedding: 2, activation, bias: 0.0, bias_decay: 0.0, seed: 3 });
+        let kinds = [ToyKind::ReluHidden, ToyKind::AbsoluteValue, mlp(Activation::Relu), mlp(Activation::Gelu)];
+        for kind in kinds {
+            let mut source = source(7, 5, 0.5, 0.0);
+            let shape = Shape { kind, n_features: 7, d_hidden: 5 };
+            let mut draws = crate::random::Draws::new(1, Stream::ToyInit, 0);
+            let parameters: Vec<f32> = (0..shape.n_parameters()).map(|_| draws.normal() as f32).collect();
+            source.maker = HiddenMaker::Toy(Arc::new(ToyModel::from_parameters(shape, &parameters)));
+            let mut out = HiddenBatch::default();
+            source.draw(Stream::Evaluate, 0, 100, &mut out);
+            for (h, pre) in out.h.iter().zip(plain(&source, &out.x)) {
+                let expected = activation::reference(kind.activation(), pre as f64).0;
+                let bound = if kind == mlp(Activation::Gelu) {
+                    activation::GELU_ERROR * pre.abs().max(1e-3) as f64
+                } else {
+                    0.0
+                };
+                assert!((*h as f64 - expected).abs() <= bound, "{kind:?} {pre}: {h} for {expected}");
+            }
+            assert!(out.h.iter().any(|h| *h > 0.0));
+        }
     }
 
     #[test]

@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::data::{Magnitude, MagnitudeSharing, World};
-    use crate::toy::{ToyKind, ToyTrain};
+    use crate::toy::{Activation, Mlp, ToyKind, ToyTrain};
     use crate::training::{Optimizer, Schedule};
 
     fn job(n_features: usize, d_hidden: usize) -> ToyJob {
@@ -198,6 +198,53 @@ mod tests {
             assert_ne!(job.initial_model(1).w, model.w);
             assert_eq!(job.initial_model(0).w, model.w);
         }
+    }
+
+    /// Sums of squares of 6000 and 20000 normals over their variance are 1 ± 0.018 and 0.01 (one sigma): five sigma.
+    #[test]
+    fn every_weight_tensor_starts_by_its_own_widths_and_biases_as_the_kind_says() {
+        let mut job = job(200, 100);
+        let mlp = Mlp { d_embedding: 60, activation: Activation::Relu, bias: -1.0, bias_decay: 0.03, seed: 1 };
+        job.kind = ToyKind::Mlp(mlp);
+        let model = job.initial_model(0);
+        let square =
+            |w: &[f32], widths: f64| w.iter().map(|w| (*w as f64).powi(2)).sum::<f64>() / w.len() as f64 * widths / 2.0;
+        assert_eq!([model.w.len(), model.v.len(), model.c.len(), model.b.len()], [6_000, 20_000, 100, 0]);
+        assert!((square(&model.w, 160.0) - 1.0).abs() < 0.09 && (square(&model.v, 300.0) - 1.0).abs() < 0.05);
+        assert!(model.c.iter().all(|c| *c == -1.0));
+        assert_eq!(ToyModel::from_parameters(job.shape(), &model.parameters()), model);
+        job.train.lr = 0.5;
+        let decay = job.bias_decay(49).unwrap();
+        assert_eq!(decay.0, 6_000..6_100);
+        assert!((decay.1 - (1.0 - 0.03 * 0.5)).abs() < 1e-8, "{decay:?}");
+        assert_eq!(job.bias_decay(50), None, "the second half");
+        job.kind = ToyKind::AbsoluteValue;
+        assert_eq!(job.bias_decay(0), None);
+        let model = job.initial_model(0);
+        assert_eq!(model.w, ToyJob { kind: ToyKind::ReluOutput, ..job.clone() }.initial_model(0).w);
+        assert!(model.v.len() == 20_000 && model.v != model.w && model.b == [0.0; 200]);
+        job.kind = ToyKind::Quadratic;
+        assert_eq!(job.initial_model(0).b, [0.0]);
+        // One output: a slope for it after the weights of its target.
+        job.train.batch_size = 8;
+        assert_eq!(job.slopes()[200], 0.25);
+        assert_eq!(job.slopes()[..200], job.importance[..]);
+    }
+
+    /// An embedding of as many dimensions as features is a rotation R, so directions are R W; their lengths are those of
+    /// the columns of W where that is a rotation too.
+    #[test]
+    fn directions_of_an_mlp_go_through_its_embedding() {
+        let mlp = Mlp { d_embedding: 4, activation: Activation::Gelu, bias: 0.0, bias_decay: 0.0, seed: 9 };
+        let shape = Shape { kind: ToyKind::Mlp(mlp), n_features: 4, d_hidden: 4 };
+        let mut parameters = vec![0.0; shape.n_parameters()];
+        (0..4).for_each(|k| parameters[k * 4 + k] = 2.0);
+        let model = ToyModel::from_parameters(shape, &parameters);
+        let embedding = crate::toy::embedding::embedding(4, 4, 9);
+        assert_eq!(&*model.directions(), embedding.iter().map(|e| 2.0 * e).collect::<Vec<f32>>());
+        let names: Vec<_> = model.tensors().into_iter().map(|(name, shape, _)| (name, shape)).collect();
+        let expected = [("w", vec![4, 4]), ("c", vec![4]), ("v", vec![4, 4]), ("embedding", vec![4, 4])];
+        assert_eq!(names, expected);
     }
 
     #[test]
