@@ -110,7 +110,7 @@ rows! {
     neurons_of_a_model_without_any: with("score: [n_monosemantic]\n"),
         ["x.yaml:4:9: `n_monosemantic` needs a toy model with neurons", "`relu_hidden`, `absolute_value` or `mlp`"];
     neurons_of_a_dictionary: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4}}\nbaselines: [pca]\nscore: [n_neurons_0]\n",
-        ["x.yaml:4:9: `n_neurons_0` needs a trained toy model with neurons"];
+        ["x.yaml:4:9: `n_neurons_0` needs a trained toy model"];
     theory_of_capacity_of_another_model: with("score: [theory_capacity_last]\n"), ["x.yaml:4:9: `theory_capacity_last` needs a toy model of kind `quadratic`"];
     theory_of_phases_of_another_model: with("score: [theory_phase_last]\n").replace("d_hidden: 2", "model: quadratic, d_hidden: 2"),
         ["x.yaml:4:9: `theory_phase_last` needs a toy model with a closed form: `relu_output` or `linear`"];

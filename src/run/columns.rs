@@ -75,7 +75,6 @@ impl Offer {
                 ("theory_capacity", _) | (_, None | Some("linear" | "relu_output")) => None,
                 _ => Some("a toy model with a closed form: `relu_output` or `linear`"),
             },
-            Need::Neurons if !self.toy => Some("a trained toy model with neurons"),
             Need::Neurons => match self.model {
                 None | Some("relu_hidden" | "absolute_value" | "mlp") => None,
                 Some(_) => Some("a toy model with neurons: `relu_hidden`, `absolute_value` or `mlp`"),

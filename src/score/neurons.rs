@@ -5,7 +5,8 @@
 //! ```text
 //! relu_hidden      W_ji > 0.3
 //! absolute_value   |W_ji V_ij| > 0.1 max over i' of |W_ji' V_i'j|, where that maximum is at least 0.001
-//! mlp              r_ji > 0.001 Σ_i' r_ji', r_ji the neuron's response to x_i = 1 alone, negative ones as 0
+//! mlp              r_ji > 0.001 Σ_i' r_ji', r_ji the neuron's response to x_i = 1 alone, negative ones as 0,
+//!                  where some response is at least 0.001
 //! ```
 //!
 //! A neuron is monosemantic where exactly one feature is in it; of an `mlp` where the greatest response is more than 0.999
@@ -56,7 +57,8 @@ impl Neurons {
                     let weights: Vec<f64> = column.iter().map(response).collect();
                     let sum: f64 = weights.iter().sum();
                     let most = weights.iter().copied().fold(0.0, f64::max);
-                    (weights, 1e-3 * sum, Some(sum > 0.0 && most > 0.999 * sum))
+                    let alive = most >= 1e-3;
+                    (weights, if alive { 1e-3 * sum } else { f64::INFINITY }, Some(alive && most > 0.999 * sum))
                 }
                 _ => (column, 0.3, None),
             };
@@ -143,7 +145,7 @@ macro_rules! neuron_scores {
             meaning: $meaning,
             formula: $formula,
             source: PRIVILEGED,
-            needs: &[Need::Neurons],
+            needs: &[Need::ToyModel, Need::Neurons],
             kind: Kind::Count,
             shape: Shape::Scalar,
             label: $label,
@@ -159,7 +161,7 @@ neuron_scores! {
         "monosemantic neurons";
     N_POLYSEMANTIC "n_polysemantic"
         "number of neurons that features are in and that are not monosemantic"
-        "#{j : features in j, j not monosemantic}; in: as n_monosemantic, of an mlp r_ji > 0.001 sum_i r_ji"
+        "#{j : features in j, j not monosemantic}; in: as n_monosemantic, of an mlp r_ji > 0.001 sum_i r_ji, max_i r_ji >= 0.001"
         "polysemantic neurons";
     FEATURES_PER_NEURON "features_per_neuron"
         "mean number of features in a neuron, over neurons with any"
@@ -189,7 +191,7 @@ pub const N_NEURONS: Definition = Definition {
     meaning: "number of neurons that feature i is in",
     formula: "#{j : i in j}; in: as n_polysemantic",
     source: PRIVILEGED,
-    needs: &[Need::Neurons],
+    needs: &[Need::ToyModel, Need::Neurons],
     kind: Kind::Count,
     shape: Shape::PerFeature,
     label: "neurons of feature i",
@@ -223,7 +225,7 @@ mod tests {
     #[test]
     fn neurons_of_the_privileged_basis_are_counted_by_their_rule() {
         let entries = [(0, 2, 1.0), (1, 3, 0.8), (1, 4, 0.31), (2, 0, 1.0), (3, 3, 0.6), (3, 5, 0.9), (4, 1, 1.0)];
-        let noise = [(0, 0, 0.3), (2, 4, -1.0)];
+        let noise = [(0, 0, 0.29), (2, 4, -1.0)];
         let w = weights(6, 5, &[&entries[..], &noise].concat());
         let model = model(ToyKind::ReluHidden, 6, 5, w, vec![]);
         let expected = [
