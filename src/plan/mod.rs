@@ -301,6 +301,11 @@ impl Plan {
                 reader.error(place, "a full batch needs a finite training set", Some(help));
             }
             self.refuse_many_snapshots(self.snapshot_rows(&data, &toy.unwrap_or_default()), &mut reader);
+            if toy.is_some_and(|toy| toy.signed) && !data.signed {
+                let place = parts::place_in(&self.document, Part::Toy, &["model"], &choice);
+                let message = "absolute_value computes |x|, and in this world x is never negative";
+                reader.error(place, message, Some("add `magnitude: {symmetric: 1}` to `data`".to_owned()));
+            }
             let d_hidden = toy.map_or(data.d_hidden, |t| t.d_hidden);
             for (axes, method) in self.variant_axes.iter().zip(&self.methods) {
                 let Method::Baseline(i) = method else { continue };

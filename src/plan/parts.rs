@@ -10,7 +10,7 @@ use crate::spec::document::{Document, Part};
 use crate::spec::kind::{Kind, Reader};
 use crate::spec::node::{Node, Value};
 use crate::spec::sae::{self, BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
-use crate::spec::toy::{BatchSizeSection, ToySection};
+use crate::spec::toy::{BatchSizeSection, ModelSection, ToySection};
 use crate::spec::{check, output::EvaluateSection};
 
 /// What stands behind a row's `method`.
@@ -44,6 +44,8 @@ pub struct Facts {
     pub n_latents: usize,
     /// Length of an importance list; 0 where there is none.
     pub importance: usize,
+    /// Of data: some x can be negative. Of a toy model: it makes sense only then.
+    pub signed: bool,
     /// Samples that the training of an autoencoder or the evaluation sees: work, apart from factors other parts know.
     pub work: f64,
     /// Model-steps of training, restarts included.
@@ -242,7 +244,8 @@ impl Tables {
             let section = read_data(document, choice, reader)?;
             let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
             let dataset = section.dataset.as_ref().map_or(0, |d| d.samples);
-            let facts = Facts { n_features: section.n_features, d_hidden, dataset, ..Facts::default() };
+            let signed = section.is_signed();
+            let facts = Facts { n_features: section.n_features, d_hidden, dataset, signed, ..Facts::default() };
             Some((part_hash(&with_contents(document, &section, choice, reader)?), facts))
         });
         let toy = document.experiment.toy.as_ref().map(|_| {
@@ -259,7 +262,8 @@ impl Tables {
                 };
                 let logged_steps = section.train.steps as u64;
                 let d_hidden = section.d_hidden;
-                let facts = Facts { d_hidden, importance, batch_size, steps, logged_steps, ..Facts::default() };
+                let signed = matches!(section.model, ModelSection::AbsoluteValue);
+                let facts = Facts { d_hidden, importance, batch_size, steps, logged_steps, signed, ..Facts::default() };
                 Some((part_hash(&ToySection::canonical(&section)), facts))
             })
         });

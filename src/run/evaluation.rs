@@ -16,10 +16,10 @@ use crate::data::{Batch, Sampler, World};
 use crate::hidden::{HiddenBatch, HiddenMaker, HiddenSource};
 use crate::random::Stream;
 use crate::sae::Coder;
-use crate::score::{self, Arrays, Entry, Index, Need, Scores, Vector};
+use crate::score::{self, Arrays, Entry, Index, Need, Neurons, Scores, Vector};
 use crate::store::Value;
 use crate::toy::ToyModel;
-use crate::toy::theory::{Theory, theory};
+use crate::toy::theory::{Theory, quadratic, theory};
 
 /// Samples drawn at once: whole row blocks of the data law.
 const PIECE: usize = 16 * 1024;
@@ -73,9 +73,15 @@ fn losses_together<'a>(models: &'a [Judged], piece: &'a [usize]) -> impl Iterato
 pub struct Evaluation {
     pub world: Arc<World>,
     pub maker: HiddenMaker,
+    /// True directions, `[n_features, d_hidden]`.
+    truth: Array2<f32>,
     samples: Option<Samples>,
     losses: Option<Losses>,
     theory: Option<Theory>,
+    /// Capacities of the closed form of the quadratic model.
+    capacities: Option<[f64; 2]>,
+    /// Which features sit in which neurons of the toy model.
+    neurons: Option<Neurons>,
     training: Option<TrainingSet>,
 }
 
@@ -144,8 +150,24 @@ impl Evaluation {
         losses: Option<Losses>,
     ) -> Evaluation {
         let theory = toy.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
-        let samples = samples.map(|samples| Samples::draw(source, samples));
-        Evaluation { world: source.world.clone(), maker: source.maker.clone(), samples, losses, theory, training: None }
+        let capacities = toy.and_then(|(model, importance)| {
+            quadratic::theory_capacities(&source.world, model.kind, model.d_hidden, importance)
+        });
+        let truth = Array2::from_shape_vec(
+            (source.world.n_features, source.d_hidden()),
+            source.maker.directions().into_owned(),
+        );
+        Evaluation {
+            world: source.world.clone(),
+            maker: source.maker.clone(),
+            truth: truth.expect("one direction of d_hidden numbers per feature"),
+            samples: samples.map(|samples| Samples::draw(source, samples)),
+            losses,
+            theory,
+            capacities,
+            neurons: toy.and_then(|(model, _)| Neurons::new(model)),
+            training: None,
+        }
     }
 
     /// The same with the finite set that the toy model was trained on.
@@ -160,8 +182,7 @@ impl Evaluation {
 
     /// True directions, `[n_features, d_hidden]`.
     pub fn truth(&self) -> ArrayView2<'_, f32> {
-        let shape = (self.world.n_features, self.maker.d_hidden());
-        ArrayView2::from_shape(shape, self.maker.directions()).expect("one direction of d_hidden numbers per feature")
+        self.truth.view()
     }
 
     /// Importance-weighted loss of the toy model: what decides between seeds.
@@ -230,6 +251,14 @@ impl Evaluation {
                 let margin = self.theory.as_ref().and_then(|t| t.margin);
                 return number(margin, "no closed form is known for this world and model");
             }
+            "theory_capacity" => {
+                let at = match column.index {
+                    Some(Index::At(i)) => i,
+                    _ => 1,
+                };
+                let capacity = self.capacities.and_then(|c| c.get(at).copied());
+                return number(capacity, "no closed form is known for this world and model");
+            }
             "theory_phase" => {
                 let phases = self.theory.as_ref().map(|t| &t.phases[..]).unwrap_or(&[]);
                 let at = match column.index {
@@ -242,6 +271,16 @@ impl Evaluation {
                 };
             }
             _ => {}
+        }
+        let feature = match column.index {
+            Some(Index::At(i)) => Some(i),
+            _ => self.world.n_features.checked_sub(1),
+        };
+        if let Some(score) = score::neuron_score(self.neurons.as_ref(), column.definition, feature) {
+            return match score {
+                Ok(v) => number(Some(v), "not finite"),
+                Err(undefined) => (Value::Null, Some(undefined.0)),
+            };
         }
         match scores.get(&column.name) {
             Some(Entry::Number(Ok(v))) => number(Some(v), "not finite"),
@@ -275,8 +314,15 @@ impl Evaluation {
                 _ => {}
             }
         }
-        if let Some(model) = self.toy() {
+        if let Some(model) = self.toy().filter(|model| model.b.len() == n) {
             columns.push(("bias".into(), numbers(model.b.iter().map(|v| *v as f64).collect())));
+        }
+        if let Some(neurons) = &self.neurons {
+            let whole = |v: usize| v as i64;
+            let counts = neurons.n_neurons().into_iter().map(|c| Some(whole(c))).collect();
+            let strongest = neurons.strongest().iter().map(|j| j.map(whole)).collect();
+            columns.push(("n_neurons".into(), FeatureColumn::Whole(counts)));
+            columns.push(("neuron".into(), FeatureColumn::Whole(strongest)));
         }
         if let Some(matching) = &cell.scores.matching {
             let latents = matching.iter().map(|m| m.map(|j| j as i64)).collect();
@@ -285,7 +331,7 @@ impl Evaluation {
         let d = self.maker.d_hidden();
         if d <= 3 {
             for k in 0..d {
-                let w = self.maker.directions().iter().skip(k).step_by(d).map(|v| *v as f64).collect();
+                let w = self.truth.column(k).iter().map(|v| *v as f64).collect();
                 columns.push((format!("w_{k}"), numbers(w)));
             }
         }

@@ -52,6 +52,7 @@ impl Form {
         let Shape { kind, n_features, d_hidden } = shape;
         match kind {
             ToyKind::Linear | ToyKind::ReluOutput => {}
+            ToyKind::ReluHidden | ToyKind::AbsoluteValue | ToyKind::Mlp(_) | ToyKind::Quadratic => return Form::Dense,
         }
         let plan = Plan::new(world);
         let firing = world.marginal_probability().iter().sum::<f64>();
