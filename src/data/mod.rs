@@ -4,11 +4,13 @@ pub mod curve;
 pub mod dictionary;
 pub mod events;
 pub mod law;
+pub mod moments;
 pub mod sampler;
 pub mod world;
 
 pub use curve::Curve;
 pub use dictionary::Dictionary;
 pub use events::Events;
+pub use moments::Moments;
 pub use sampler::{Batch, Sampler};
 pub use world::{Group, GroupRule, Magnitude, MagnitudeSharing, World};

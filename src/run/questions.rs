@@ -11,6 +11,7 @@ use crate::spec::diagnostic::{Diagnostic, Place};
 use crate::spec::node::Value;
 use crate::store;
 use crate::table;
+use crate::toy::theory::curves::NAMES;
 
 /// Places of the items of a list in the file.
 fn places(plan: &Plan, key: &str) -> Vec<Place> {
@@ -51,7 +52,7 @@ pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
 fn figure(spec: &FigureSpec, names: &[String], empty: &DataFrame) -> Option<(String, Option<String>)> {
     let name = spec.file_name();
     for column in spec.columns() {
-        if !names.contains(&column) && column != "theory_boundary" {
+        if !names.contains(&column) && !NAMES.contains(&column.as_str()) {
             let candidates: Vec<&str> = names.iter().map(String::as_str).collect();
             let near = table::near(&column, &candidates);
             let help = match &near[..] {
