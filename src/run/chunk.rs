@@ -179,7 +179,8 @@ impl Bench<'_> {
             let weights: Vec<f32> = importance.iter().map(|v| *v as f32).collect();
             Some(TrainingSet::new(&Dataset::draw(&source.world, source.seed)?, model, &weights))
         });
-        let evaluation = Evaluation::new(&source, samples, model.zip(importance), losses).with_training_set(set);
+        let evaluation = Evaluation::new(&source, samples, model.zip(importance), losses, self.columns);
+        let evaluation = evaluation.with_training_set(set);
         let cells: Vec<_> = stem.cells.iter().zip(&stem.sections).zip(trained.saes).collect();
         cells
             .into_par_iter()
@@ -223,9 +224,14 @@ fn stand_in(method: &CellMethod, source: &HiddenSource, seed: u64) -> Option<Box
             Box::new(baseline::pca(source, n_latents))
         }
         BaselineKind::Oracle(s) => {
-            let encoder = match s.encoder {
-                EncoderSection::TopK => baseline::OracleEncoder::TopK { k: s.k },
-                EncoderSection::Omp => baseline::OracleEncoder::Omp { k: s.k },
+            let encoder = match &s.encoder {
+                EncoderSection::TopK => baseline::OracleEncoder::TopK { k: s.k.expect("checked: topk has a k") },
+                EncoderSection::Omp => baseline::OracleEncoder::Omp { k: s.k.expect("checked: omp has a k") },
+                EncoderSection::Fista(f) => baseline::OracleEncoder::Fista(baseline::Fista {
+                    l1: f.l1,
+                    max_steps: f.max_steps,
+                    signed: source.world.is_signed(),
+                }),
             };
             let shape = (source.world.n_features, source.d_hidden());
             let directions = source.maker.directions();

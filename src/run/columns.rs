@@ -40,6 +40,8 @@ struct Offer {
     training_set: bool,
     /// The toy model, where all cells have one kind.
     model: Option<&'static str>,
+    /// Sets of features.
+    groups: bool,
 }
 
 impl Offer {
@@ -58,13 +60,14 @@ impl Offer {
             theory: experiment.toy.is_some(),
             training_set: document.root.at(["data", "dataset"]).is_some(),
             model: experiment.toy.as_ref().filter(|_| !swept("toy.model")).map(|toy| toy.model.key()),
+            groups: !experiment.data.groups.is_empty(),
         }
     }
 
     /// What a score needs and this experiment does not have.
     fn missing(&self, definition: &Definition) -> Option<&'static str> {
         definition.needs.iter().find_map(|need| match need {
-            Need::Truth | Need::Features | Need::Hidden => None,
+            Need::Truth | Need::Features | Need::Hidden | Need::World => None,
             Need::Dictionary | Need::Latents | Need::Reconstruction if self.method => None,
             Need::Dictionary | Need::Latents | Need::Reconstruction => {
                 Some("a dictionary: an entry of `sae` or `baselines`")
@@ -83,6 +86,8 @@ impl Offer {
                 None | Some("relu_hidden" | "absolute_value" | "mlp") => None,
                 Some(_) => Some("a toy model with neurons: `relu_hidden`, `absolute_value` or `mlp`"),
             },
+            Need::Groups if self.groups => None,
+            Need::Groups => Some("sets of features: `data.groups`"),
             Need::Parents => Some("`data.hierarchy`, which is not built yet"),
         })
     }
@@ -93,8 +98,8 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
     let offer = Offer::of(document);
     let Some(asked) = &document.experiment.score else {
         let applies = |d: &&'static Definition| {
-            // Theory is for worlds that have one, gaps for the plane: elsewhere the columns would be empty.
-            let special = d.needs.contains(&Need::Theory) || d.name.starts_with("gap_") && !offer.flat;
+            // Gaps are for the plane: elsewhere the columns would be empty.
+            let special = d.is_on_request() || d.name.starts_with("gap_") && !offer.flat;
             !d.is_vector() && !special && offer.missing(d).is_none()
         };
         let all = score::SCORES.iter().filter(applies);

@@ -16,7 +16,7 @@ use crate::data::{Batch, Sampler, World};
 use crate::hidden::{HiddenBatch, HiddenMaker, HiddenSource};
 use crate::random::Stream;
 use crate::sae::Coder;
-use crate::score::{self, Arrays, Entry, Index, Need, Neurons, Scores, Vector};
+use crate::score::{self, Arrays, Entry, Index, Need, Neurons, Scores, Vector, WorldArrays};
 use crate::store::Value;
 use crate::toy::ToyModel;
 use crate::toy::theory::{Theory, quadratic, theory};
@@ -83,6 +83,8 @@ pub struct Evaluation {
     /// Which features sit in which neurons of the toy model.
     neurons: Option<Neurons>,
     training: Option<TrainingSet>,
+    /// Scores of the world and its directions that are the same for all cells.
+    of_world: Vec<(&'static str, score::Value)>,
 }
 
 /// Samples as arrays: only where a score or a coder reads them.
@@ -117,7 +119,7 @@ impl Samples {
 pub fn reads_samples(columns: &[ScoreColumn]) -> bool {
     let reads = |column: &ScoreColumn| {
         let name = column.definition.name;
-        let needs = |need: &Need| !matches!(need, Need::Truth | Need::ToyModel | Need::Theory);
+        let needs = |need: &Need| matches!(need, Need::Features | Need::Latents | Need::Hidden | Need::Reconstruction);
         !LOSSES.contains(&name) && column.definition.needs.iter().any(needs)
     };
     columns.iter().any(reads)
@@ -142,22 +144,27 @@ pub struct CellScores {
 
 impl Evaluation {
     /// What is known of a stem: its toy model with its importance, if there is one, and that model's losses, if they are
-    /// asked for. Draws this many samples if there are any to be read.
+    /// asked for. Draws this many samples if there are any to be read, and takes what `columns` ask of the world itself.
     pub fn new(
         source: &HiddenSource,
         samples: Option<usize>,
         toy: Option<(&ToyModel, &[f64])>,
         losses: Option<Losses>,
+        columns: &[ScoreColumn],
     ) -> Evaluation {
-        let theory = toy.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
-        let capacities = toy.and_then(|(model, importance)| {
+        // Some theories are searched for numerically, so only where a column asks.
+        let asks = columns.iter().any(|c| c.definition.needs.contains(&Need::Theory));
+        let setting = toy.filter(|_| asks);
+        let theory =
+            setting.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
+        let capacities = setting.and_then(|(model, importance)| {
             quadratic::theory_capacities(&source.world, model.kind, model.d_hidden, importance)
         });
         let truth = Array2::from_shape_vec(
             (source.world.n_features, source.d_hidden()),
             source.maker.directions().into_owned(),
         );
-        Evaluation {
+        let mut evaluation = Evaluation {
             world: source.world.clone(),
             maker: source.maker.clone(),
             truth: truth.expect("one direction of d_hidden numbers per feature"),
@@ -167,7 +174,17 @@ impl Evaluation {
             capacities,
             neurons: toy.and_then(|(model, _)| Neurons::new(model)),
             training: None,
-        }
+            of_world: vec![],
+        };
+        let wanted: Vec<&'static str> = columns.iter().map(|c| c.definition.name).collect();
+        let arrays = WorldArrays {
+            world: &evaluation.world,
+            truth: evaluation.truth(),
+            features: evaluation.samples.as_ref().map(|samples| samples.x.view()),
+            toy: evaluation.toy(),
+        };
+        evaluation.of_world = score::of_world(&arrays, &wanted);
+        evaluation
     }
 
     /// The same with the finite set that the toy model was trained on.
@@ -259,6 +276,15 @@ impl Evaluation {
                 let capacity = self.capacities.and_then(|c| c.get(at).copied());
                 return number(capacity, "no closed form is known for this world and model");
             }
+            "theory_loss" => {
+                return number(self.theory.as_ref().map(Theory::loss), "no theory is known for this world and model");
+            }
+            "theory_best" => {
+                return match &self.theory {
+                    Some(theory) => (Value::Text(theory.best.to_owned()), None),
+                    None => (Value::Null, Some("no theory is known for this world and model")),
+                };
+            }
             "theory_phase" => {
                 let phases = self.theory.as_ref().map(|t| &t.phases[..]).unwrap_or(&[]);
                 let at = match column.index {
@@ -279,6 +305,12 @@ impl Evaluation {
         if let Some(score) = score::neuron_score(self.neurons.as_ref(), column.definition, feature) {
             return match score {
                 Ok(v) => number(Some(v), "not finite"),
+                Err(undefined) => (Value::Null, Some(undefined.0)),
+            };
+        }
+        if let Some((_, value)) = self.of_world.iter().find(|(name, _)| *name == column.definition.name) {
+            return match value {
+                Ok(v) => number(Some(*v), "not finite"),
                 Err(undefined) => (Value::Null, Some(undefined.0)),
             };
         }

@@ -79,7 +79,7 @@ fn made_up(plan: &Plan, columns: &[ScoreColumn], index: usize) -> Result<CellRec
         let weights: Vec<f32> = importance.iter().map(|v| *v as f32).collect();
         Some(TrainingSet::new(&Dataset::draw(&world, cell.seed)?, model, &weights))
     });
-    let evaluation = Evaluation::new(&source, Some(SAMPLES), model, model.map(|_| (0.0, 0.0)));
+    let evaluation = Evaluation::new(&source, Some(SAMPLES), model, model.map(|_| (0.0, 0.0)), columns);
     let evaluation = evaluation.with_training_set(set);
     let method = plan.method_name(plan.cells[index]).is_some();
     let coder: Option<Box<dyn Coder>> =

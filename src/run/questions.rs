@@ -2,7 +2,7 @@
 
 use polars::prelude::DataFrame;
 
-use super::results::{expectation, figure_seeds, reduce_rule, theory_lines};
+use super::results::{expectation, figure_seeds, reduce_rule};
 use super::{RunError, plan_record, probe};
 use crate::figure::{self, FigureSpec, SideTable, is_expression};
 use crate::plan::Plan;
@@ -12,6 +12,7 @@ use crate::spec::node::Value;
 use crate::spec::output::{Asked, WeightsSection};
 use crate::store;
 use crate::table::{self, Reduce};
+use crate::toy::theory::curves::NAMES;
 
 /// Places of the items of a list in the file.
 fn places(plan: &Plan, key: &str) -> Vec<Place> {
@@ -59,7 +60,7 @@ pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
 
 /// What is wrong with a figure's columns and names, and help.
 fn figure(spec: &FigureSpec, names: &[String], empty: &DataFrame) -> Option<(String, Option<String>)> {
-    let theory: Vec<String> = theory_lines().into_iter().map(|line| line.name).collect();
+    let theory: Vec<String> = NAMES.iter().map(|name| name.to_string()).collect();
     if let Some(unknown) = spec.theory().iter().find(|name| !theory.contains(name)) {
         return Some((format!("no curve in closed form is called `{unknown}`"), near(unknown, &theory, "curves")));
     }

@@ -178,21 +178,14 @@ impl Results {
     }
 }
 
-/// Curves in closed form that figures may name: the boundary between dropped and superposed of two features in one
-/// dimension, over (importance, firing probability).
-pub fn theory_lines() -> Vec<figure::TheoryLine> {
-    let points: Vec<[f64; 2]> = (0..=200)
-        .map(|i| {
-            let r = libm::pow(10.0, -2.0 + 4.0 * i as f64 / 200.0);
-            [r, crate::toy::theory::boundary(r)]
-        })
-        .collect();
-    let triple = 4.0 / 7.0;
-    vec![figure::TheoryLine {
-        name: "theory_boundary".into(),
-        label: "closed form".into(),
-        pieces: vec![points, vec![[1.0, triple], [1.0, 10.0]]],
-    }]
+/// Theory lines that figures may name: every curve of theory.
+fn theory_lines() -> Vec<figure::TheoryLine> {
+    let line = |curve: &crate::toy::theory::curves::Curve| figure::TheoryLine {
+        name: curve.name.into(),
+        label: curve.label.into(),
+        pieces: curve.pieces.clone(),
+    };
+    crate::toy::theory::curves::curves().iter().map(line).collect()
 }
 
 /// Looks of columns: the house's words, with the definition and version of scores for captions.

@@ -104,7 +104,8 @@ record! {
     pub struct WrittenExpect as "expect" {
         /// What is claimed, in words.
         claim: String as Text = required "TopK finds every feature",
-        /// An expression over rows, polars SQL; an expectation has this or `sql`.
+        /// An expression over rows, polars SQL; also spearman(x, y), largest_rise(x, y) and largest_fall(x, y). An
+        /// expectation has this or `sql`.
         value: Option<String> as Maybe<Text> = "none",
         /// A whole query that gives one number, polars SQL: SELECT ... from the tables `rows`, `features`, `trace`,
         /// `snapshots`, `samples`, the latter four of the cells that `reduce` leaves (of all under `mean`).

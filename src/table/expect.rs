@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use polars::prelude::{AnyValue, DataFrame};
 
 use super::format::{aligned, short};
+use super::pairs;
 use super::query::{Query, QueryError, Tables, expression, leaves, matching, select};
 use super::reduce::{Reduce, reduce};
 
@@ -126,6 +127,10 @@ pub fn readable(tables: &Tables, expectation: &Expectation) -> Result<(), QueryE
     match &expectation.asked {
         Asked::Value { value, where_ } => {
             let selected = matching(&tables.rows, where_.as_deref())?;
+            if let Some((_, x, y)) = pairs::parse(value) {
+                let query = Query { select: vec![x.to_string(), y.to_string()], ..Default::default() };
+                return select(&Tables::of_rows(selected), &query).map(|_| ());
+            }
             // Read by itself first, so that a message speaks of the value and not of a selection.
             let _ = expression(&selected, "value", value)?;
             let query = Query { select: vec![value.clone()], ..Default::default() };
@@ -159,6 +164,12 @@ fn measure(tables: &Tables, expectation: &Expectation) -> (usize, Result<f64, St
 
 fn value(selected: DataFrame, text: &str) -> Result<f64, String> {
     let words = |error: QueryError| error.to_string();
+    if let Some((aggregate, x, y)) = pairs::parse(text) {
+        let query = Query { select: vec![x.to_string(), y.to_string()], ..Default::default() };
+        let answer = select(&Tables::of_rows(selected), &query).map_err(words)?;
+        let [x, y] = answer.columns() else { return Err("needs two different expressions".into()) };
+        return pairs::value(aggregate, x, y);
+    }
     let expr = expression(&selected, "value", text).map_err(words)?;
     // A sum over no rows is 0 and proves nothing. `count(*)` reads no column, and there 0 is an answer.
     if selected.height() == 0 && !leaves(&expr).is_empty() {

@@ -1,4 +1,4 @@
-//! Closed forms: the loss of every candidate that two features in one dimension, or three in two, can settle on.
+//! T1 and T2: the loss of every candidate that two features in one dimension, or three in two, can settle on.
 //!
 //! Features fire independently with probability p and are U[0, 1] where they fire; outputs are ReLU; the last feature,
 //! the extra one, has importance r and the others 1. A dropped feature costs its variance v = p/3 - p²/4, because the bias
@@ -6,46 +6,8 @@
 //! 1/6. Elhage et al. 2022, "Demonstrating superposition", phase change; the formulas of its theory notebook
 //! (wattenberg/superposition), with two rows added that are never least.
 
-pub mod quadratic;
-
-use crate::data::{Magnitude, MagnitudeSharing, World};
-use crate::toy::ToyKind;
-
-/// What became of a feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// It has (almost) no direction.
-    Dropped,
-    /// It shares its direction with others.
-    Superposed,
-    /// It has a direction of its own.
-    Dedicated,
-}
-
-impl Phase {
-    /// The word in rows.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Phase::Dropped => "dropped",
-            Phase::Superposed => "superposed",
-            Phase::Dedicated => "dedicated",
-        }
-    }
-}
-
-/// What theory says of one setting.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Theory {
-    /// Expected Σ_i I_i (x_i - x'_i)² of each candidate, in the order of the table.
-    pub losses: Vec<(&'static str, f64)>,
-    /// The candidate of least loss; of equal ones the first by name.
-    pub best: &'static str,
-    /// Each feature's phase under `best`, `[n_features]`; none where the candidate does not say which of two like features
-    /// is meant.
-    pub phases: Vec<Option<Phase>>,
-    /// Second least loss over least, among the candidates that can be least; none where the least is 0.
-    pub margin: Option<f64>,
-}
+use super::uniform::variance;
+use super::{Phase, Theory};
 
 /// A candidate: its loss as a function of (p, r), and the phases it means. A candidate without phases is never least (it may be
 /// second, so the margin leaves it out).
@@ -58,11 +20,6 @@ struct Candidate {
 const DROPPED: Option<Phase> = Some(Phase::Dropped);
 const SUPERPOSED: Option<Phase> = Some(Phase::Superposed);
 const DEDICATED: Option<Phase> = Some(Phase::Dedicated);
-
-/// Variance of a feature: 0 with probability 1 - p, else U[0, 1].
-fn variance(p: f64) -> f64 {
-    p / 3.0 - p * p / 4.0
-}
 
 /// Two features in one dimension, importance (1, r).
 const TWO_IN_ONE: [Candidate; 4] = [
@@ -90,37 +47,19 @@ const THREE_IN_TWO: [Candidate; 5] = [
     Candidate { name: "111", loss: |p, r| (2.0 + r) * (p * p / 8.0 + p * p * p / 24.0), phases: None },
 ];
 
-/// The closed forms for a setting, where there are any: ReLU outputs, (2, 1) or (3, 2) features and dimensions, importance
-/// 1 but for the last, one p in (0, 1] for all, independent firing, independent magnitudes U[0, 1], fresh
-/// samples.
-pub fn theory(world: &World, kind: ToyKind, d_hidden: usize, importance: &[f64]) -> Option<Theory> {
-    // Named one by one, so that a world that learns something new has to be thought about here.
-    let World { n_features, firing_probability, magnitude, magnitude_sharing, groups, dataset } = world;
-    let candidates: &[Candidate] = match (n_features, d_hidden) {
-        (2, 1) => &TWO_IN_ONE,
-        (3, 2) => &THREE_IN_TWO,
+/// T1 for two features, T2 for three, at density p and importance r of the extra feature; none for other numbers.
+pub fn compare(n_features: usize, p: f64, r: f64) -> Option<Theory> {
+    let candidates: &[Candidate] = match n_features {
+        2 => &TWO_IN_ONE,
+        3 => &THREE_IN_TWO,
         _ => return None,
     };
-    let (&r, ordinary) = importance.split_last()?;
-    let p = firing_probability[0];
-    let covered = kind == ToyKind::ReluOutput
-        && importance.len() == *n_features
-        && ordinary.iter().all(|i| *i == 1.0)
-        && p > 0.0
-        && firing_probability.iter().all(|q| *q == p)
-        && *magnitude == Magnitude::Uniform { low: 0.0, high: 1.0 }
-        && *magnitude_sharing == MagnitudeSharing::Independent
-        && groups.is_empty()
-        && dataset.is_none();
-    covered.then(|| compare(candidates, p, r))
-}
-
-fn compare(candidates: &[Candidate], p: f64, r: f64) -> Theory {
     let losses: Vec<_> = candidates.iter().map(|c| (c.name, (c.loss)(p, r))).collect();
     let mut rivals: Vec<_> = candidates.iter().filter_map(|c| Some(((c.loss)(p, r), c.name, c.phases?))).collect();
     rivals.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)));
     let (least, best, phases) = rivals[0];
-    Theory { losses, best, phases: phases.to_vec(), margin: (least > 0.0).then(|| rivals[1].0 / least) }
+    let margin = (least > 0.0).then(|| rivals[1].0 / least);
+    Some(Theory { losses, best, phases: phases.to_vec(), margin })
 }
 
 /// The p at which antipodal pairs and a dropped feature cost the same, for an extra feature of importance r > 0:
@@ -134,21 +73,13 @@ mod tests {
     use super::*;
     use crate::testing::{golden, json};
 
-    fn world(n_features: usize, p: f64) -> World {
-        World {
-            n_features,
-            firing_probability: vec![p; n_features],
-            magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
-            magnitude_sharing: MagnitudeSharing::Independent,
-            groups: vec![],
-            dataset: None,
-        }
+    fn at(n_features: usize, p: f64, r: f64) -> Theory {
+        compare(n_features, p, r).expect("two features or three")
     }
 
-    fn at(n_features: usize, p: f64, r: f64) -> Theory {
-        let mut importance = vec![1.0; n_features];
-        importance[n_features - 1] = r;
-        theory(&world(n_features, p), ToyKind::ReluOutput, n_features - 1, &importance).unwrap()
+    #[test]
+    fn other_numbers_of_features_have_no_table() {
+        assert_eq!(compare(4, 0.1, 1.0), None);
     }
 
     /// Formulas of a few operations on both sides: 1e-12 relative.
@@ -205,22 +136,5 @@ mod tests {
     fn a_worthless_extra_feature_leaves_no_margin() {
         assert_eq!(at(2, 0.5, 0.0).margin, None);
         assert_eq!(at(2, 0.5, 0.0).best, "ignore_extra");
-    }
-
-    #[test]
-    fn other_settings_have_no_closed_form() {
-        let none = |world: &World, kind, d_hidden, importance: &[f64]| {
-            assert_eq!(theory(world, kind, d_hidden, importance), None);
-        };
-        let (relu, two) = (ToyKind::ReluOutput, world(2, 0.3));
-        none(&two, ToyKind::Linear, 1, &[1.0, 0.5]);
-        none(&two, relu, 2, &[1.0, 0.5]);
-        none(&two, relu, 1, &[0.9, 0.5]);
-        none(&world(3, 0.3), relu, 2, &[1.0, 0.9, 0.5]);
-        none(&world(4, 0.3), relu, 3, &[1.0, 1.0, 1.0, 0.5]);
-        none(&world(2, 0.0), relu, 1, &[1.0, 0.5]);
-        none(&World { firing_probability: vec![0.3, 0.4], ..two.clone() }, relu, 1, &[1.0, 0.5]);
-        none(&World { magnitude: Magnitude::Symmetric(1.0), ..two.clone() }, relu, 1, &[1.0, 0.5]);
-        none(&World { magnitude_sharing: MagnitudeSharing::Sample, ..two }, relu, 1, &[1.0, 0.5]);
     }
 }
