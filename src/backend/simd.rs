@@ -162,8 +162,12 @@ pub trait Simd: Copy {
 
     /// x in every lane.
     fn splat_u(x: u32) -> Self::U;
+    /// Sixteen words anywhere in memory.
+    fn load_u(x: &[u32; 16]) -> Self::U;
     /// To memory.
     fn store_u(x: Self::U, to: &mut [u32; 16]);
+    /// The lanes whose bit is set, moved to the front in their order; what is written behind them is not promised.
+    fn compress(bits: u32, x: Self::U, to: &mut [u32; 16]);
     /// Bitwise and.
     fn and(a: Self::U, b: Self::U) -> Self::U;
     /// Bitwise or.
@@ -270,6 +274,13 @@ mod tests {
                 ("select_positive", float(S::select_positive(a, b, c))),
                 ("positive_bits", [S::positive_bits(a); 16]),
                 ("fold", bits([S::fold(a); 16])),
+                ("load_u", int(S::load_u(&self.u))),
+                ("compress", {
+                    let (mut to, bits) = ([0; 16], self.v[0] & 0xFFFF);
+                    S::compress(bits, u, &mut to);
+                    to[bits.count_ones() as usize..].fill(0);
+                    to
+                }),
                 ("splat_u", int(S::splat_u(self.u[5]))),
                 ("and", int(S::and(u, v))),
                 ("or", int(S::or(u, v))),
@@ -324,6 +335,11 @@ mod tests {
             ("select_positive", f(&|l| if a[l] > 0.0 { b[l] } else { c[l] })),
             ("positive_bits", [positive; 16]),
             ("fold", bits([fold; 16])),
+            ("load_u", *u),
+            ("compress", {
+                let kept: Vec<u32> = (0..16).filter(|l| v[0] >> l & 1 == 1).map(|l| u[l]).collect();
+                i(&|l| kept.get(l).copied().unwrap_or(0))
+            }),
             ("splat_u", [u[5]; 16]),
             ("and", i(&|l| u[l] & v[l])),
             ("or", i(&|l| u[l] | v[l])),

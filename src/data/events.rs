@@ -32,6 +32,13 @@ impl Events {
         &self.position[..self.len]
     }
 
+    /// Positions, with as many words behind them as fill the last sixteen.
+    pub(crate) fn padded_positions(&mut self) -> &[[u32; 16]] {
+        let len = self.len.next_multiple_of(16);
+        let _ = self.room_for(len - self.len);
+        self.position[..len].as_chunks().0
+    }
+
     /// The entries there.
     pub fn values(&self) -> &[f32] {
         &self.value[..self.len]

@@ -53,6 +53,11 @@ impl Sampler {
         self
     }
 
+    /// The instruction set it draws with.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// The world.
     pub fn world(&self) -> &World {
         &self.world

@@ -79,8 +79,19 @@ impl Simd for Portable {
     fn splat_u(x: u32) -> Self::U {
         [x; 16]
     }
+    fn load_u(x: &[u32; 16]) -> Self::U {
+        *x
+    }
     fn store_u(x: Self::U, to: &mut [u32; 16]) {
         *to = x;
+    }
+    fn compress(bits: u32, x: Self::U, to: &mut [u32; 16]) {
+        let mut kept = 0;
+        for (i, x) in x.into_iter().enumerate() {
+            to[kept] = x;
+            // The last lane has nothing behind it.
+            kept = (kept + (bits >> i & 1) as usize).min(15);
+        }
     }
     fn and(a: Self::U, b: Self::U) -> Self::U {
         lanes!(|i| a[i] & b[i])

@@ -49,6 +49,10 @@ impl Simd for Avx512 {
             fold8(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)));
 
         fn splat_u(x: u32) -> __m512i = _mm512_set1_epi32(x as i32);
+        fn load_u(x: &[u32; 16]) -> __m512i = _mm512_loadu_si512(x.as_ptr().cast());
+        // Compressed in a register: to memory it takes a hundred times longer on some machines.
+        fn compress(bits: u32, x: __m512i, to: &mut [u32; 16]) =
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(bits as u16, x));
         fn store_u(x: __m512i, to: &mut [u32; 16]) = _mm512_storeu_si512(to.as_mut_ptr().cast(), x);
         fn and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
         fn or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
@@ -105,6 +109,20 @@ unsafe fn fold8(x: __m256) -> f32 {
         let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
         let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
         _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+    }
+}
+
+/// The lanes whose bit is set, in front: their numbers, three bits in each nibble, are gathered and spread over the lanes.
+///
+/// # Safety
+/// The CPU must have AVX2 and BMI2.
+#[inline(always)]
+unsafe fn compress8(bits: u32, x: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let lanes = _pext_u32(0x7654_3210, 0xF * _pdep_u32(bits, 0x1111_1111));
+        let nibbles = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+        _mm256_permutevar8x32_epi32(x, _mm256_srlv_epi32(_mm256_set1_epi32(lanes as i32), nibbles))
     }
 }
 
@@ -187,6 +205,20 @@ impl Simd for Avx2 {
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
             _mm256_storeu_ps(to[8..].as_mut_ptr(), x[1]);
+        }
+    }
+    #[inline(always)]
+    fn load_u(x: &[u32; 16]) -> PairU {
+        // SAFETY: as above; both halves lie inside `x`.
+        unsafe { [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[8..].as_ptr().cast())] }
+    }
+    #[inline(always)]
+    fn compress(bits: u32, x: PairU, to: &mut [u32; 16]) {
+        let (low, high) = (bits & 0xFF, bits >> 8);
+        // SAFETY: as above; the second half starts at lane 8 at the latest.
+        unsafe {
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), compress8(low, x[0]));
+            _mm256_storeu_si256(to[low.count_ones() as usize..][..8].as_mut_ptr().cast(), compress8(high, x[1]));
         }
     }
     #[inline(always)]

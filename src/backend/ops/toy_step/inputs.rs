@@ -1,7 +1,9 @@
 //! A batch of x in the forms that kernels read, made once for all models that see it.
 
 use super::Shape;
-use crate::backend::simd::Lanes;
+use super::active::ACTIVE_HIDDEN;
+use super::runs::{FindRuns, Runs};
+use crate::backend::simd::{Isa, Lanes, run};
 use crate::data::events::Divide;
 use crate::data::world::GroupRule;
 use crate::data::{Batch, Events, Sampler, World};
@@ -29,7 +31,7 @@ impl Form {
     /// The form for a model in a world. A fixed rule of the shape and of the law by which features fire, never of the
     /// machine, because forms differ in the order of sums: part of [`VERSION`](crate::toy::VERSION).
     pub fn of(shape: Shape, world: &World) -> Form {
-        let Shape { kind, n_features, .. } = shape;
+        let Shape { kind, n_features, d_hidden } = shape;
         match kind {
             ToyKind::Linear | ToyKind::ReluOutput => {}
         }
@@ -37,6 +39,9 @@ impl Form {
         let firing = p.iter().sum::<f64>();
         if n_features < PACKED_FEATURES {
             return if 1.0 - silence(world) <= 0.4 { Form::Packed } else { Form::Dense };
+        }
+        if n_features > GRAM_FEATURES && d_hidden > ACTIVE_HIDDEN {
+            return Form::Dense;
         }
         let most = if n_features <= GRAM_FEATURES { 0.14 } else { 0.15 };
         if firing <= most * n_features as f64 { Form::Events } else { Form::Dense }
@@ -98,6 +103,8 @@ pub struct Inputs {
     pub silent: usize,
     /// What fires, for [`Form::Events`].
     pub events: Events,
+    /// The same by sample.
+    pub(super) runs: Runs,
 }
 
 impl Inputs {
@@ -111,7 +118,7 @@ impl Inputs {
         if forms.dense {
             self.events.to_dense(&mut self.dense);
         }
-        self.arrange();
+        self.arrange(sampler.isa(), forms);
     }
 
     /// A given batch in every form.
@@ -126,13 +133,18 @@ impl Inputs {
             }
         }
         inputs.dense = batch;
-        inputs.arrange();
+        inputs.arrange(Isa::best(), Forms::ALL);
         inputs
     }
 
     /// What follows from the events.
-    fn arrange(&mut self) {
-        self.pack();
+    fn arrange(&mut self, isa: Isa, forms: Forms) {
+        if forms.packed {
+            self.pack();
+        }
+        if forms.events {
+            run(isa, FindRuns { events: &mut self.events, runs: &mut self.runs });
+        }
     }
 
     fn pack(&mut self) {

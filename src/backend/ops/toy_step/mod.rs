@@ -23,8 +23,11 @@
     reason = "indices name the entries of a rectangle of sums; an iterator over one of its sides hides which"
 )]
 
+mod active;
+mod gram;
 pub mod inputs;
 pub mod reference;
+mod runs;
 mod silent;
 mod simd;
 mod small;
@@ -80,9 +83,14 @@ impl ToyStep<'_> {
     fn check(&self, gradient: &[f32]) {
         let Shape { n_features, d_hidden, .. } = self.shape;
         assert!(n_features > 0 && d_hidden > 0);
-        let batch = self.tiles().0;
-        assert_eq!(batch.n_features, n_features);
-        assert_eq!(batch.lanes.len(), batch.samples.div_ceil(16) * n_features);
+        if self.form == Form::Events {
+            assert!(n_features <= inputs::GRAM_FEATURES || d_hidden <= active::ACTIVE_HIDDEN);
+            assert_eq!((self.inputs.events.n_features, self.inputs.events.samples), (n_features, self.inputs.samples));
+        } else {
+            let batch = self.tiles().0;
+            assert_eq!(batch.n_features, n_features);
+            assert_eq!(batch.lanes.len(), batch.samples.div_ceil(16) * n_features);
+        }
         assert_eq!(self.parameters.len(), self.shape.n_parameters());
         assert_eq!(self.slopes.len(), n_features);
         assert_eq!(gradient.len(), self.shape.n_parameters());
@@ -92,7 +100,8 @@ impl ToyStep<'_> {
     fn tiles(&self) -> (&Batch, usize) {
         match self.form {
             Form::Dense => (&self.inputs.dense, 0),
-            Form::Packed | Form::Events => (&self.inputs.packed, self.inputs.silent),
+            Form::Packed => (&self.inputs.packed, self.inputs.silent),
+            Form::Events => unreachable!("events have kernels of their own"),
         }
     }
 }
@@ -101,6 +110,14 @@ impl ToyStep<'_> {
 /// step's shape.
 pub fn gradient(isa: Isa, step: ToyStep, scratch: &mut Scratch, to: &mut [f32]) -> Option<f64> {
     step.check(to);
+    if step.form == Form::Events {
+        let loss = if step.shape.n_features <= inputs::GRAM_FEATURES {
+            gram::gradient(isa, &step, &mut scratch.gram, to)
+        } else {
+            active::gradient(isa, &step, &mut scratch.active, to)
+        };
+        return step.with_loss.then_some(loss);
+    }
     match small::gradient(isa, &step, to) {
         Some(loss) => step.with_loss.then_some(loss),
         None => simd::blocked_gradient(isa, step, scratch, to),

@@ -32,6 +32,8 @@ pub struct Scratch {
     dw: Vec<Lanes>,
     db: Vec<Lanes>,
     w_t: Vec<f32>,
+    pub(super) gram: super::gram::Memory,
+    pub(super) active: super::active::Memory,
 }
 
 impl Scratch {
@@ -48,6 +50,8 @@ impl Scratch {
             dw: lanes(n * m),
             db: lanes(n),
             w_t: vec![0.0; n * m],
+            gram: super::gram::Memory::default(),
+            active: super::active::Memory::default(),
         }
     }
 }
