@@ -10,10 +10,12 @@
 //! that call `mul_add`: without the FMA instruction it is a library call, right but slow.
 
 mod portable;
+mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use portable::Portable;
+pub use wide::Wide;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};
 
@@ -115,7 +117,7 @@ fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
 }
 
 /// Operations on sixteen lanes. `F` holds 16 f32; `U` holds 16 u32, or 8 u64 where a method says "wide".
-pub trait Simd: Copy {
+pub trait Simd: Wide {
     /// 16 f32.
     type F: Copy;
     /// 16 u32, or 8 u64 ("wide").

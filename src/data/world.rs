@@ -1,5 +1,8 @@
 //! The law of x: which features fire, how large they are, which fire together.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 /// A world with every number fixed. `x` is a sample of `n_features` activations, 0 where a feature does not fire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
@@ -79,5 +82,40 @@ impl World {
             }
         }
         p
+    }
+}
+/// Indices of what is given in groups that see the same samples: of one key (seed, and what else makes a batch) and of equal
+/// worlds. Groups in order of key, then of appearance; indices ascending.
+pub fn same_data<'a, K: Ord>(of: impl IntoIterator<Item = (K, &'a Arc<World>)>) -> Vec<Vec<usize>> {
+    /// The worlds of one key, each with what sees it.
+    type Worlds<'a> = Vec<(&'a Arc<World>, Vec<usize>)>;
+    let mut keys: BTreeMap<K, Worlds> = BTreeMap::new();
+    for (index, (key, world)) in of.into_iter().enumerate() {
+        let worlds = keys.entry(key).or_default();
+        match worlds.iter_mut().find(|(other, _)| Arc::ptr_eq(other, world) || **other == *world) {
+            Some((_, group)) => group.push(index),
+            None => worlds.push((world, vec![index])),
+        }
+    }
+    keys.into_values().flatten().map(|(_, group)| group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sees_the_same_data_is_grouped_by_value_not_by_address() {
+        let world = |p: f64| World {
+            n_features: 1,
+            firing_probability: vec![p],
+            magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
+            magnitude_sharing: MagnitudeSharing::Independent,
+            groups: vec![],
+        };
+        let worlds: Vec<Arc<World>> = [0.5, 0.1, 0.5, 0.5, 0.1].into_iter().map(world).map(Arc::new).collect();
+        let seeds = [2, 1, 2, 1, 1];
+        assert_eq!(same_data(seeds.into_iter().zip(&worlds)), [vec![1, 4], vec![3], vec![0, 2]]);
+        assert!(same_data(std::iter::empty::<(u64, &Arc<World>)>()).is_empty());
     }
 }

@@ -1,10 +1,13 @@
 //! What every backend shares in training a toy model: where it starts, what its loss weighs, when it has diverged, and
 //! which restart stays.
 
+use rayon::prelude::*;
+
 use super::model::{LossScale, ToyInit, ToyJob, ToyModel, ToyOutcome, TrainingEnd};
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::ops::toy_step::Shape;
 use crate::backend::simd::Isa;
+use crate::data::world::same_data;
 use crate::data::{Batch, Sampler};
 use crate::random::{Draws, Stream};
 
@@ -100,22 +103,57 @@ const SELECT_BATCH: usize = 1024;
 
 /// The restart of least importance-weighted loss on common fresh samples ([`Stream::Select`]); of equal ones the first.
 /// Restarts that diverged count only where all did: then the first stays.
-pub fn choose_restart(isa: Isa, job: &ToyJob, mut restarts: Vec<ToyOutcome>) -> ToyOutcome {
-    assert!(!restarts.is_empty());
-    let sound: Vec<usize> = (0..restarts.len()).filter(|&r| matches!(restarts[r].end, TrainingEnd::Finished)).collect();
-    if sound.len() < 2 {
-        return restarts.swap_remove(sound.first().copied().unwrap_or(0));
+pub fn choose_restart(isa: Isa, job: &ToyJob, restarts: Vec<ToyOutcome>) -> ToyOutcome {
+    let chosen = choose_restarts(isa, std::slice::from_ref(job), vec![Some(restarts)]);
+    chosen.into_iter().flatten().next().expect("there are restarts to choose from")
+}
+
+/// [`choose_restart`] for many jobs on the current rayon pool; nothing where a job has nothing. Jobs of one world and seed
+/// are compared on the same samples, drawn once.
+pub fn choose_restarts(isa: Isa, jobs: &[ToyJob], restarts: Vec<Option<Vec<ToyOutcome>>>) -> Vec<Option<ToyOutcome>> {
+    let sound = |restarts: &Option<Vec<ToyOutcome>>| -> Vec<usize> {
+        let restarts = restarts.iter().flatten().enumerate();
+        restarts.filter(|(_, outcome)| outcome.end == TrainingEnd::Finished).map(|(restart, _)| restart).collect()
+    };
+    let sound: Vec<Vec<usize>> = restarts.iter().map(sound).collect();
+    let mut kept: Vec<usize> = sound.iter().map(|sound| sound.first().copied().unwrap_or(0)).collect();
+    let contests: Vec<usize> = (0..jobs.len()).filter(|job| sound[*job].len() > 1).collect();
+    let groups = same_data(contests.iter().map(|job| (jobs[*job].seed, &jobs[*job].world)));
+    // Enough pieces for every thread; a piece draws its samples again.
+    let most = contests.len().div_ceil(2 * rayon::current_num_threads()).max(1);
+    let pieces: Vec<Vec<usize>> = groups.iter().flat_map(|group| group.chunks(most).map(<[usize]>::to_vec)).collect();
+    let best = pieces.into_par_iter().flat_map_iter(|piece| {
+        let piece: Vec<usize> = piece.into_iter().map(|contest| contests[contest]).collect();
+        let models = piece.iter().flat_map(|&job| {
+            let restarts = restarts[job].as_ref().expect("a contest has restarts");
+            sound[job].iter().map(move |&restart| (&restarts[restart].model, &jobs[job].importance[..]))
+        });
+        let losses = selection_losses(isa, &jobs[piece[0]], models);
+        let mut losses = losses.into_iter();
+        let best = |job: usize| {
+            let of_job = losses.by_ref().take(sound[job].len()).zip(&sound[job]);
+            let best = of_job.min_by(|a, b| a.0.total_cmp(&b.0)).expect("two or more are sound");
+            (job, *best.1)
+        };
+        piece.into_iter().map(best).collect::<Vec<_>>()
+    });
+    for (job, best) in best.collect::<Vec<_>>() {
+        kept[job] = best;
     }
-    let mut losses: Vec<ToyLoss> = sound.iter().map(|&r| ToyLoss::new(&restarts[r].model, &job.importance)).collect();
+    let keep = |(restarts, kept): (Option<Vec<ToyOutcome>>, usize)| Some(restarts?.swap_remove(kept));
+    restarts.into_iter().zip(kept).map(keep).collect()
+}
+
+/// Weighted loss of each model on the samples by which restarts of `job`, or of any of its world and seed, are compared.
+fn selection_losses<'a>(isa: Isa, job: &ToyJob, models: impl Iterator<Item = (&'a ToyModel, &'a [f32])>) -> Vec<f64> {
+    let mut losses: Vec<ToyLoss> = models.map(|(model, importance)| ToyLoss::new(model, importance)).collect();
     let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Select);
     let mut batch = Batch::default();
     for step in 0..SELECT_SAMPLES / SELECT_BATCH {
         sampler.draw(step as u32, SELECT_BATCH, &mut batch);
         losses.iter_mut().for_each(|loss| loss.add(isa, &batch));
     }
-    let weighted = losses.into_iter().map(|loss| loss.finish().1);
-    let best = weighted.zip(sound).min_by(|a, b| a.0.total_cmp(&b.0)).expect("two or more are sound").1;
-    restarts.swap_remove(best)
+    losses.into_iter().map(|loss| loss.finish().1).collect()
 }
 
 #[cfg(test)]

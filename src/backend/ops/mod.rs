@@ -12,5 +12,6 @@ pub mod product;
 pub mod rows;
 pub mod select;
 pub mod sparse;
+pub mod toy_lanes;
 pub mod toy_loss;
 pub mod toy_step;

@@ -9,7 +9,9 @@
 //! lanes are added at the end, so batches may be cut anywhere between tiles without changing a bit. Products and
 //! sums are rounded apart, which every instruction set does alike.
 
-use crate::backend::simd::{Isa, Kernel, Simd, run};
+mod plain;
+
+use crate::backend::simd::Isa;
 use crate::data::Batch;
 use crate::toy::{ToyKind, ToyModel};
 
@@ -20,8 +22,6 @@ pub struct ToyLoss<'a> {
     samples: usize,
     /// Σ r² and Σ I r², lane by lane.
     sums: [[f64; 16]; 2],
-    x: Vec<[f64; 16]>,
-    h: Vec<[f64; 16]>,
 }
 
 impl<'a> ToyLoss<'a> {
@@ -29,8 +29,7 @@ impl<'a> ToyLoss<'a> {
     pub fn new(model: &'a ToyModel, importance: &'a [f32]) -> ToyLoss<'a> {
         let (n, m) = (model.n_features, model.d_hidden);
         assert!(importance.len() == n && model.w.len() == n * m && model.b.len() == n);
-        let zero = [0.0; 16];
-        ToyLoss { model, importance, samples: 0, sums: [zero; 2], x: vec![zero; n], h: vec![zero; m] }
+        ToyLoss { model, importance, samples: 0, sums: [[0.0; 16]; 2] }
     }
 
     /// Counts a batch. Only the last one may hold samples that are not a multiple of sixteen if the bits are not to depend
@@ -38,7 +37,11 @@ impl<'a> ToyLoss<'a> {
     pub fn add(&mut self, isa: Isa, batch: &Batch) {
         assert_eq!(batch.n_features, self.model.n_features);
         self.samples += batch.samples;
-        run(isa, Add { loss: self, batch });
+        match self.model.kind {
+            ToyKind::Linear | ToyKind::ReluOutput => {
+                plain::add(isa, self.model, self.importance, batch, &mut self.sums)
+            }
+        }
     }
 
     /// (loss, loss_weighted) of all samples counted.
@@ -58,60 +61,6 @@ pub fn toy_losses<'b>(
     let mut loss = ToyLoss::new(model, importance);
     batches.into_iter().for_each(|batch| loss.add(isa, batch));
     loss.finish()
-}
-
-struct Add<'a, 'b> {
-    loss: &'a mut ToyLoss<'b>,
-    batch: &'a Batch,
-}
-
-impl Kernel for Add<'_, '_> {
-    type Out = ();
-
-    /// `S` only says which instruction set these loops are compiled for: it has no f64.
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Add { loss, batch } = self;
-        let ToyLoss { model, importance, sums, x, h, .. } = loss;
-        let (n, m) = (model.n_features, model.d_hidden);
-        let mut left = batch.samples;
-        for tile in batch.lanes.chunks_exact(n) {
-            for (to, from) in x.iter_mut().zip(tile) {
-                *to = from.0.map(f64::from);
-            }
-            for (k, h) in h.iter_mut().enumerate() {
-                *h = dot([0.0; 16], model.w[k..].iter().step_by(m), x);
-            }
-            let real = left.min(16);
-            left -= real;
-            for j in 0..n {
-                let z = dot([model.b[j] as f64; 16], &model.w[j * m..(j + 1) * m], h);
-                let squares: [f64; 16] = std::array::from_fn(|lane| {
-                    let out = if model.kind == ToyKind::ReluOutput && z[lane] <= 0.0 { 0.0 } else { z[lane] };
-                    let r = out - x[j][lane];
-                    if lane < real { r * r } else { 0.0 }
-                });
-                let importance = importance[j] as f64;
-                for lane in 0..16 {
-                    sums[0][lane] += squares[lane];
-                    sums[1][lane] += importance * squares[lane];
-                }
-            }
-        }
-    }
-}
-
-/// start + Σ w v, lane by lane.
-#[inline(always)]
-fn dot<'w>(start: [f64; 16], w: impl IntoIterator<Item = &'w f32>, v: &[[f64; 16]]) -> [f64; 16] {
-    let mut sum = start;
-    for (w, v) in w.into_iter().zip(v) {
-        let w = *w as f64;
-        for lane in 0..16 {
-            sum[lane] += w * v[lane];
-        }
-    }
-    sum
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub mod reference;
 mod runs;
 mod silent;
 mod simd;
-mod small;
+pub(crate) mod small;
 
 pub use inputs::{Form, Forms, Inputs};
 pub use simd::Scratch;

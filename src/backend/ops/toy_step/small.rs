@@ -40,10 +40,25 @@ struct Small<'a, 'b, const N: usize, const M: usize, const RELU: bool, const LOS
     to: &'a mut [f32],
 }
 
+/// A model in each lane: the same one in all where a lane is a sample.
+pub(crate) struct Model<F, const N: usize, const M: usize> {
+    pub w: [[F; M]; N],
+    pub b: [F; N],
+}
+
 /// Gradient sums, sixteen lanes each.
-struct Sums<F, const N: usize, const M: usize> {
-    dw: [[F; M]; N],
-    db: [F; N],
+pub(crate) struct Sums<F, const N: usize, const M: usize> {
+    pub dw: [[F; M]; N],
+    pub db: [F; N],
+}
+
+#[inline(always)]
+fn load<S: Simd, const N: usize>(x: &[Lanes; N]) -> [S::F; N] {
+    let mut to = [S::splat(0.0); N];
+    for i in 0..N {
+        to[i] = S::load(&x[i]);
+    }
+    to
 }
 
 impl<const N: usize, const M: usize, const RELU: bool, const LOSS: bool> Kernel for Small<'_, '_, N, M, RELU, LOSS> {
@@ -54,20 +69,29 @@ impl<const N: usize, const M: usize, const RELU: bool, const LOSS: bool> Kernel 
     fn run<S: Simd>(self) -> f64 {
         let Small { step, to } = self;
         let zero = S::splat(0.0);
-        let (w, b) = step.parameters.split_at(N * M);
-        let (w, b, c): (&[f32], &[f32], &[f32]) = (&w[..N * M], &b[..N], &step.slopes[..N]);
+        let (w, b, c) = (&step.parameters[..N * M], &step.parameters[N * M..][..N], &step.slopes[..N]);
+        let (mut model, mut slopes) = (Model { w: [[zero; M]; N], b: [zero; N] }, [zero; N]);
+        for i in 0..N {
+            for k in 0..M {
+                model.w[i][k] = S::splat(w[i * M + k]);
+            }
+            (model.b[i], slopes[i]) = (S::splat(b[i]), S::splat(c[i]));
+        }
         let (batch, silent) = step.tiles();
         let (tiles, full) = (batch.lanes.as_chunks::<N>().0, batch.samples / 16);
         let (mut sums, mut loss) = (Sums { dw: [[zero; M]; N], db: [zero; N] }, 0.0);
         for x in &tiles[..full] {
-            let tile = add_tile::<S, N, M, RELU>(w, b, x, |j| S::splat(c[j]), LOSS, &mut sums);
+            let tile = add_samples::<S, N, M, RELU>(&model, &load::<S, N>(x), &slopes, LOSS, &mut sums);
             if LOSS {
                 loss += S::fold(tile) as f64;
             }
         }
         for x in &tiles[full..] {
             let mask = mask::<S>(batch.samples % 16);
-            let tile = add_tile::<S, N, M, RELU>(w, b, x, |j| S::mul(S::splat(c[j]), mask), LOSS, &mut sums);
+            for slope in &mut slopes {
+                *slope = S::mul(*slope, mask);
+            }
+            let tile = add_samples::<S, N, M, RELU>(&model, &load::<S, N>(x), &slopes, LOSS, &mut sums);
             if LOSS {
                 loss += S::fold(tile) as f64;
             }
@@ -82,38 +106,38 @@ impl<const N: usize, const M: usize, const RELU: bool, const LOSS: bool> Kernel 
     }
 }
 
-/// Adds a tile's gradient; returns its Σ c r², lane by lane, if `with_loss`.
+/// Adds the gradient of one sample in each lane; returns Σ c r², lane by lane, if `with_loss`. The one place that says
+/// how a sum over samples goes on, whether a lane is a sample or a model (`toy_lanes`).
 #[inline(always)]
-fn add_tile<S: Simd, const N: usize, const M: usize, const RELU: bool>(
-    w: &[f32],
-    b: &[f32],
-    x: &[Lanes; N],
-    slope: impl Fn(usize) -> S::F,
+pub(crate) fn add_samples<S: Simd, const N: usize, const M: usize, const RELU: bool>(
+    Model { w, b }: &Model<S::F, N, M>,
+    x: &[S::F; N],
+    slopes: &[S::F; N],
     with_loss: bool,
     sums: &mut Sums<S::F, N, M>,
 ) -> S::F {
     let (mut h, mut dh, mut loss) = ([S::splat(0.0); M], [S::splat(0.0); M], S::splat(0.0));
     for i in 0..N {
         for k in 0..M {
-            h[k] = S::fma(S::splat(w[i * M + k]), S::load(&x[i]), h[k]);
+            h[k] = S::fma(w[i][k], x[i], h[k]);
         }
     }
     for j in 0..N {
-        let mut z = S::splat(b[j]);
+        let mut z = b[j];
         for k in 0..M {
-            z = S::fma(S::splat(w[j * M + k]), h[k], z);
+            z = S::fma(w[j][k], h[k], z);
         }
-        let (g, term) = output_slope::<S, RELU>(z, S::load(&x[j]), slope(j), with_loss, loss);
+        let (g, term) = output_slope::<S, RELU>(z, x[j], slopes[j], with_loss, loss);
         loss = term;
         sums.db[j] = S::add(sums.db[j], g);
         for k in 0..M {
-            dh[k] = S::fma(S::splat(w[j * M + k]), g, dh[k]);
+            dh[k] = S::fma(w[j][k], g, dh[k]);
             sums.dw[j][k] = S::fma(g, h[k], sums.dw[j][k]);
         }
     }
     for i in 0..N {
         for k in 0..M {
-            sums.dw[i][k] = S::fma(S::load(&x[i]), dh[k], sums.dw[i][k]);
+            sums.dw[i][k] = S::fma(x[i], dh[k], sums.dw[i][k]);
         }
     }
     loss
