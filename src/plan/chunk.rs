@@ -3,7 +3,7 @@
 use super::Plan;
 
 /// Estimated work of one chunk, in floating-point operations: about half a minute of one core.
-const WORK: f64 = 6e11;
+pub const WORK: f64 = 6e11;
 /// Cells of one chunk, at most.
 const MOST: usize = 5_000;
 
@@ -34,6 +34,14 @@ impl Plan {
         let weights = 16.0 * (n * d + 2.0 * m * d);
         let samples = 4.0 * evaluate.work * (n + 2.0 * d + m);
         weights + samples
+    }
+
+    /// Estimated bytes that a trained cell holds until its chunk is published: weights, moments and what its rows come from.
+    pub fn held(&self, index: usize) -> f64 {
+        let [data, toy, _, method] = self.facts(self.cells[index]);
+        let d = if toy.d_hidden > 0 { toy.d_hidden } else { data.d_hidden } as f64;
+        let (n, m) = (data.n_features as f64, method.n_latents as f64);
+        16.0 * (n * d + 2.0 * m * d) + 100.0 * n + 4096.0
     }
 
     /// The chunks. Cells of one stem stay together unless they alone are too many.

@@ -6,7 +6,7 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::columns::ScoreColumn;
-use super::evaluation::Evaluation;
+use super::evaluation::{Evaluation, Judged, Losses, asks_for_losses, losses, reads_samples};
 use super::record::CellRecord;
 use crate::backend::{Backend, SaeGroup, Watch};
 use crate::baseline;
@@ -14,6 +14,7 @@ use crate::data::World;
 use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::plan::{Cell, CellMethod, Plan, resolve};
 use crate::sae::{Coder, SaeOutcome};
+use crate::spec::output::WeightsSection;
 use crate::spec::sae::{BaselineKind, EncoderSection};
 use crate::toy::{ToyJob, ToyOutcome, TrainingEnd};
 
@@ -60,8 +61,10 @@ impl Bench<'_> {
         if !self.train_saes(&stems, &mut trained) {
             return Ok(None);
         }
+        let losses = self.losses(&stems, &trained);
+        let stems = stems.into_par_iter().zip(trained).zip(losses);
         let records: Vec<Vec<CellRecord>> =
-            stems.into_par_iter().zip(trained).map(|(stem, trained)| self.score_stem(&stem, trained)).collect();
+            stems.map(|((stem, trained), losses)| self.score_stem(&stem, trained, losses)).collect();
         Ok(Some(records.into_iter().flatten().collect()))
     }
 
@@ -132,7 +135,27 @@ impl Bench<'_> {
         true
     }
 
-    fn score_stem(&self, stem: &Stem, trained: Trained) -> Vec<CellRecord> {
+    /// `[stem]`: losses of toy models that did not diverge, where a column or the choice of weights to keep asks for them.
+    fn losses(&self, stems: &[Stem], trained: &[Trained]) -> Vec<Option<Losses>> {
+        let keeps_best = matches!(self.plan.document.experiment.save.weights, WeightsSection::Best);
+        if !keeps_best && !asks_for_losses(self.columns) {
+            return vec![None; stems.len()];
+        }
+        let (mut owners, mut models) = (Vec::new(), Vec::new());
+        for (at, (stem, trained)) in stems.iter().zip(trained).enumerate() {
+            if let (Some(_), Some(toy), Some(importance)) = (&trained.source, &trained.toy, &stem.importance) {
+                let (section, world) = (&stem.sections[0], &stem.world);
+                let samples = section.evaluate.samples;
+                models.push(Judged { model: &toy.model, importance, world, seed: section.seed, samples });
+                owners.push(at);
+            }
+        }
+        let mut of_stems = vec![None; stems.len()];
+        owners.into_iter().zip(losses(&models)).for_each(|(stem, losses)| of_stems[stem] = Some(losses));
+        of_stems
+    }
+
+    fn score_stem(&self, stem: &Stem, trained: Trained, losses: Option<Losses>) -> Vec<CellRecord> {
         let toy_end = trained.toy.as_ref().map(|t| &t.end);
         let steps = stem.sections[0].toy.as_ref().map(|t| t.train.steps);
         let Some(source) = trained.source else {
@@ -144,8 +167,9 @@ impl Bench<'_> {
         };
         let model = trained.toy.as_ref().map(|t| &t.model);
         let importance = stem.importance.as_deref();
-        let samples = stem.sections[0].evaluate.samples;
-        let evaluation = Evaluation::new(&source, samples, model.zip(importance));
+        let coded = stem.sections.iter().any(|section| !matches!(section.method, CellMethod::None));
+        let samples = (coded || reads_samples(self.columns)).then_some(stem.sections[0].evaluate.samples);
+        let evaluation = Evaluation::new(&source, samples, model.zip(importance), losses);
         let cells: Vec<_> = stem.cells.iter().zip(&stem.sections).zip(trained.saes).collect();
         cells
             .into_par_iter()

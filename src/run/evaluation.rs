@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2};
 
+use rayon::prelude::*;
+
 use super::columns::{SIDE_VECTORS, ScoreColumn};
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::simd::Isa;
-use crate::data::World;
+use crate::data::law::ROW_BLOCK;
+use crate::data::world::same_data;
+use crate::data::{Batch, Sampler, World};
 use crate::hidden::{HiddenBatch, HiddenMaker, HiddenSource};
 use crate::random::Stream;
 use crate::sae::Coder;
-use crate::score::{self, Arrays, Entry, Index, Scores, Vector};
+use crate::score::{self, Arrays, Entry, Index, Need, Scores, Vector};
 use crate::store::Value;
 use crate::toy::ToyModel;
 use crate::toy::theory::{Theory, theory};
@@ -19,18 +23,105 @@ use crate::toy::theory::{Theory, theory};
 /// Samples drawn at once: whole row blocks of the data law.
 const PIECE: usize = 16 * 1024;
 
+/// Losses of a toy model: (loss, loss_weighted).
+pub type Losses = (f64, f64);
+
+/// A toy model and what its losses are taken on.
+pub struct Judged<'a> {
+    pub model: &'a ToyModel,
+    /// `[n_features]`
+    pub importance: &'a [f64],
+    pub world: &'a Arc<World>,
+    pub seed: u64,
+    pub samples: usize,
+}
+
+/// Losses of each model on its evaluation samples. Models of one world, seed and number of samples are taken together, so
+/// that their samples are drawn once and never lie in memory at once.
+pub fn losses(models: &[Judged]) -> Vec<Losses> {
+    let groups = same_data(models.iter().map(|model| ((model.seed, model.samples), model.world)));
+    // Enough pieces for every thread; a piece draws its samples again.
+    let most = models.len().div_ceil(2 * rayon::current_num_threads()).max(1);
+    let pieces: Vec<&[usize]> = groups.iter().flat_map(|group| group.chunks(most)).collect();
+    let found: Vec<(usize, Losses)> =
+        pieces.into_par_iter().flat_map_iter(|piece| losses_together(models, piece)).collect();
+    let mut losses = vec![(0.0, 0.0); models.len()];
+    found.into_iter().for_each(|(model, of)| losses[model] = of);
+    losses
+}
+
+/// Losses of models that see the same samples.
+fn losses_together<'a>(models: &'a [Judged], piece: &'a [usize]) -> impl Iterator<Item = (usize, Losses)> + use<'a> {
+    let Judged { world, seed, samples, .. } = models[piece[0]];
+    let weights = |model: &usize| models[*model].importance.iter().map(|v| *v as f32).collect();
+    let weights: Vec<Vec<f32>> = piece.iter().map(weights).collect();
+    let mut losses: Vec<ToyLoss> =
+        piece.iter().zip(&weights).map(|(model, weights)| ToyLoss::new(models[*model].model, weights)).collect();
+    let (sampler, mut batch) = (Sampler::new(world.clone(), seed, Stream::Evaluate), Batch::default());
+    // Some sixteen thousand numbers: a batch stays near while every model reads it.
+    let at_once = (16 * ROW_BLOCK / world.n_features / ROW_BLOCK).max(1) * ROW_BLOCK;
+    for first in (0..samples).step_by(at_once) {
+        sampler.draw_range(0, first, at_once.min(samples - first), &mut batch);
+        losses.iter_mut().for_each(|loss| loss.add(Isa::best(), &batch));
+    }
+    let found: Vec<Losses> = losses.into_iter().map(ToyLoss::finish).collect();
+    piece.iter().copied().zip(found)
+}
+
 /// The evaluation samples of a stem, the same for all its cells, and what they say of the toy model.
 pub struct Evaluation {
     pub world: Arc<World>,
     pub maker: HiddenMaker,
+    samples: Option<Samples>,
+    losses: Option<Losses>,
+    theory: Option<Theory>,
+}
+
+/// Samples as arrays: only where a score or a coder reads them.
+struct Samples {
     /// `[samples, n_features]`
     x: Array2<f32>,
     /// `[samples, d_hidden]`
     h: Array2<f32>,
-    /// (loss, loss_weighted) of the toy model.
-    losses: Option<(f64, f64)>,
-    theory: Option<Theory>,
 }
+
+impl Samples {
+    fn draw(source: &HiddenSource, samples: usize) -> Samples {
+        let (n, d) = (source.world.n_features, source.d_hidden());
+        let (mut x, mut h) = (Array2::zeros((samples, n)), Array2::zeros((samples, d)));
+        let stream = source.open(Stream::Evaluate);
+        let mut batch = HiddenBatch::default();
+        for first in (0..samples).step_by(PIECE) {
+            let count = PIECE.min(samples - first);
+            stream.draw_range(0, first, count, &mut batch);
+            for s in 0..count {
+                let row = (0..n).map(|i| batch.x.value(s, i));
+                x.row_mut(first + s).iter_mut().zip(row).for_each(|(to, v)| *to = v);
+                let row = &batch.h[s * d..(s + 1) * d];
+                h.row_mut(first + s).iter_mut().zip(row).for_each(|(to, v)| *to = *v);
+            }
+        }
+        Samples { x, h }
+    }
+}
+
+/// Whether any of the columns is computed from arrays of samples.
+pub fn reads_samples(columns: &[ScoreColumn]) -> bool {
+    let reads = |column: &ScoreColumn| {
+        let name = column.definition.name;
+        let needs = |need: &Need| !matches!(need, Need::Truth | Need::ToyModel | Need::Theory);
+        !LOSSES.contains(&name) && column.definition.needs.iter().any(needs)
+    };
+    columns.iter().any(reads)
+}
+
+/// Whether any of the columns is a loss of the toy model.
+pub fn asks_for_losses(columns: &[ScoreColumn]) -> bool {
+    columns.iter().any(|column| LOSSES.contains(&column.definition.name))
+}
+
+/// Scores that [`losses`] gives.
+const LOSSES: [&str; 2] = ["loss", "loss_weighted"];
 
 /// What a cell came to.
 pub struct CellScores {
@@ -42,32 +133,17 @@ pub struct CellScores {
 }
 
 impl Evaluation {
-    /// Draws the samples. `importance` is that of the toy model, if there is one.
-    pub fn new(source: &HiddenSource, samples: usize, toy: Option<(&ToyModel, &[f64])>) -> Evaluation {
-        let (n, d) = (source.world.n_features, source.d_hidden());
-        let (mut x, mut h) = (Array2::zeros((samples, n)), Array2::zeros((samples, d)));
-        let stream = source.open(Stream::Evaluate);
-        let weights: Vec<f32> = toy.map_or(vec![], |(_, importance)| importance.iter().map(|v| *v as f32).collect());
-        let mut loss = toy.map(|(model, _)| ToyLoss::new(model, &weights));
-        let mut batch = HiddenBatch::default();
-        let mut first = 0;
-        while first < samples {
-            let count = PIECE.min(samples - first);
-            stream.draw_range(0, first, count, &mut batch);
-            if let Some(loss) = &mut loss {
-                loss.add(Isa::best(), &batch.x);
-            }
-            for s in 0..count {
-                let row = (0..n).map(|i| batch.x.value(s, i));
-                x.row_mut(first + s).iter_mut().zip(row).for_each(|(to, v)| *to = v);
-                let row = &batch.h[s * d..(s + 1) * d];
-                h.row_mut(first + s).iter_mut().zip(row).for_each(|(to, v)| *to = *v);
-            }
-            first += count;
-        }
+    /// What is known of a stem: its toy model with its importance, if there is one, and that model's losses, if they are
+    /// asked for. Draws this many samples if there are any to be read.
+    pub fn new(
+        source: &HiddenSource,
+        samples: Option<usize>,
+        toy: Option<(&ToyModel, &[f64])>,
+        losses: Option<Losses>,
+    ) -> Evaluation {
         let theory = toy.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
-        let losses = loss.map(ToyLoss::finish);
-        Evaluation { world: source.world.clone(), maker: source.maker.clone(), x, h, losses, theory }
+        let samples = samples.map(|samples| Samples::draw(source, samples));
+        Evaluation { world: source.world.clone(), maker: source.maker.clone(), samples, losses, theory }
     }
 
     /// True directions, `[n_features, d_hidden]`.
@@ -88,15 +164,16 @@ impl Evaluation {
         }
     }
 
-    /// Scores of the stem alone, or with what `coder` makes of its hidden states.
+    /// Scores of the stem alone, or with what `coder` makes of its hidden states; a coder reads samples.
     pub fn score(&self, coder: Option<&dyn Coder>, columns: &[ScoreColumn]) -> CellScores {
-        let latents = coder.map(|c| c.encode(self.h.view()));
+        let (features, hidden) = (self.samples.as_ref().map(|s| s.x.view()), self.samples.as_ref().map(|s| s.h.view()));
+        let latents = coder.map(|c| c.encode(hidden.expect("samples are drawn where there is a coder")));
         let reconstruction = coder.zip(latents.as_ref()).map(|(c, z)| c.decode(z.view()));
         let arrays = Arrays {
             dictionary: coder.map(|c| c.decoder()),
-            features: Some(self.x.view()),
+            features,
             latents: latents.as_ref().map(|z| z.view()),
-            hidden: Some(self.h.view()),
+            hidden,
             reconstruction: reconstruction.as_ref().map(|r| r.view()),
             ..Arrays::of_truth(self.truth())
         };
@@ -167,7 +244,8 @@ impl Evaluation {
                     columns.push((definition.name.into(), FeatureColumn::Numbers(v.clone())));
                 }
                 Vector::Words(v) if of_features => {
-                    columns.push((definition.name.into(), FeatureColumn::Words(v.clone())));
+                    let words = v.iter().copied().map(Some).collect();
+                    columns.push((definition.name.into(), FeatureColumn::Words(words)));
                 }
                 _ => {}
             }
@@ -195,5 +273,5 @@ impl Evaluation {
 pub enum FeatureColumn {
     Numbers(Vec<Option<f64>>),
     Whole(Vec<Option<i64>>),
-    Words(Vec<&'static str>),
+    Words(Vec<Option<&'static str>>),
 }

@@ -16,7 +16,7 @@ pub mod results;
 pub mod tables;
 
 use crate::backend::{Backend, Watch};
-use crate::plan::chunk::Chunk;
+use crate::plan::chunk::{Chunk, WORK};
 use crate::plan::{AxisKind, AxisValue, Plan};
 use crate::progress::Progress;
 use crate::spec::data::DictionarySection;
@@ -207,20 +207,30 @@ fn keep_inputs(plan: &Plan, out: &Path) -> Result<(), RunError> {
 /// A chunk's number and the plan indices of its cells that have to be computed.
 type Todo = (usize, Vec<usize>);
 
-/// Chunks to compute together: large models make chunks of one stem, which alone would keep one thread busy.
+/// Chunks to compute together: large models make chunks of one stem, which alone would keep one thread busy, and tiny
+/// models that could share their batches may stand in different chunks. So a wave goes on until it has work for every
+/// thread and [`WORK`] in all, or until what it holds in memory is too much.
 fn waves<'a>(plan: &Plan, todo: &'a [Todo]) -> Vec<&'a [Todo]> {
     let enough = 2 * rayon::current_num_threads();
-    let stems = |cells: &[usize]| cells.chunk_by(|a, b| plan.same_stem(*a, *b)).count();
-    let (mut waves, mut first, mut in_wave) = (Vec::new(), 0, 0);
+    let (mut waves, mut first) = (Vec::new(), 0);
+    let (mut stems, mut work, mut held) = (0, 0.0, 0.0);
     for (at, (_, cells)) in todo.iter().enumerate() {
-        in_wave += stems(cells);
-        if in_wave >= enough || at + 1 == todo.len() {
+        for together in cells.chunk_by(|a, b| plan.same_stem(*a, *b)) {
+            let (stem, own) = plan.work(together[0]);
+            work += stem + own * together.len() as f64;
+            held += plan.held(together[0]) * together.len() as f64;
+            stems += 1;
+        }
+        if stems >= enough && work >= WORK || held >= MOST_HELD || at + 1 == todo.len() {
             waves.push(&todo[first..=at]);
-            (first, in_wave) = (at + 1, 0);
+            (first, stems, work, held) = (at + 1, 0, 0.0, 0.0);
         }
     }
     waves
 }
+
+/// Bytes that the models of a wave may take before it is closed.
+const MOST_HELD: f64 = 256e6;
 
 fn keep(plan: &Plan) -> &WeightsSection {
     &plan.document.experiment.save.weights

@@ -49,27 +49,33 @@ fn wrong(error: impl std::fmt::Display) -> RunError {
     RunError::Store(StoreError::WrongShape { reason: error.to_string() })
 }
 
-/// One row per cell and feature; none where no cell has any.
+/// One row per cell and feature; none where no cell has any. A column that a cell lacks is null there.
 fn features(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
-    let mut frame: Option<DataFrame> = None;
+    let (mut cells, mut columns): (Vec<String>, Vec<(String, FeatureColumn)>) = (Vec::new(), Vec::new());
     for record in records.iter().filter(|r| !r.features.is_empty()) {
+        let before = cells.len();
         let n = record.features.iter().map(|(_, c)| c.len()).max().unwrap_or(0);
-        let mut columns = vec![Series::new("cell".into(), vec![plan.ids[record.index].to_string(); n])];
-        columns.extend(record.features.iter().map(|(name, column)| match column {
-            FeatureColumn::Numbers(v) => Series::new(name.as_str().into(), finite(v)),
-            FeatureColumn::Whole(v) => Series::new(name.as_str().into(), v.clone()),
-            FeatureColumn::Words(v) => Series::new(name.as_str().into(), v.clone()),
-        }));
-        let of_cell = DataFrame::new(n, columns).map_err(wrong)?;
-        frame = Some(match frame {
-            None => of_cell,
-            Some(all) => polars::functions::concat_df_diagonal(&[all, of_cell]).map_err(wrong)?,
-        });
+        cells.extend(std::iter::repeat_n(plan.ids[record.index].to_string(), n));
+        for (name, values) in &record.features {
+            let at = columns.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+                columns.push((name.clone(), values.nulls(before)));
+                columns.len() - 1
+            });
+            columns[at].1.extend(values).map_err(|()| wrong(format!("column {name} holds two types of values")))?;
+        }
+        columns.iter_mut().for_each(|(_, column)| column.fill_up(cells.len()));
     }
-    Ok(frame.map(|mut f| {
-        f.rechunk_mut();
-        f
-    }))
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let height = cells.len();
+    let mut series = vec![Series::new("cell".into(), cells)];
+    series.extend(columns.into_iter().map(|(name, column)| match column {
+        FeatureColumn::Numbers(v) => Series::new(name.into(), finite(&v)),
+        FeatureColumn::Whole(v) => Series::new(name.into(), v),
+        FeatureColumn::Words(v) => Series::new(name.into(), v),
+    }));
+    DataFrame::new(height, series).map(Some).map_err(wrong)
 }
 
 fn finite(values: &[Option<f64>]) -> Vec<Option<f64>> {
@@ -82,6 +88,35 @@ impl FeatureColumn {
             FeatureColumn::Numbers(v) => v.len(),
             FeatureColumn::Whole(v) => v.len(),
             FeatureColumn::Words(v) => v.len(),
+        }
+    }
+
+    /// So many nulls of this type.
+    fn nulls(&self, len: usize) -> FeatureColumn {
+        match self {
+            FeatureColumn::Numbers(_) => FeatureColumn::Numbers(vec![None; len]),
+            FeatureColumn::Whole(_) => FeatureColumn::Whole(vec![None; len]),
+            FeatureColumn::Words(_) => FeatureColumn::Words(vec![None; len]),
+        }
+    }
+
+    /// Adds values of the same type.
+    fn extend(&mut self, more: &FeatureColumn) -> Result<(), ()> {
+        match (self, more) {
+            (FeatureColumn::Numbers(v), FeatureColumn::Numbers(more)) => v.extend(more),
+            (FeatureColumn::Whole(v), FeatureColumn::Whole(more)) => v.extend(more),
+            (FeatureColumn::Words(v), FeatureColumn::Words(more)) => v.extend(more),
+            _ => return Err(()),
+        }
+        Ok(())
+    }
+
+    /// Nulls up to this length.
+    fn fill_up(&mut self, len: usize) {
+        match self {
+            FeatureColumn::Numbers(v) => v.resize(len, None),
+            FeatureColumn::Whole(v) => v.resize(len, None),
+            FeatureColumn::Words(v) => v.resize(len, None),
         }
     }
 }

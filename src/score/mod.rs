@@ -150,6 +150,9 @@ pub const TABLES: [&str; 3] = ["matching", "belongs_to", "sets"];
 pub fn evaluate<T: Real>(arrays: &Arrays<'_, T>, wanted: Option<&[&str]>) -> Scores {
     check(arrays);
     let shared = Shared::new(arrays);
+    // Names are read once: a plan of tiny models would spend most of its time on reading them for every score.
+    let wanted: Option<Vec<&str>> =
+        wanted.map(|names| names.iter().map(|name| parse_name(name).map_or(*name, |(found, _)| found.name)).collect());
     let mut asked = Asked { wanted, scores: Scores::default() };
     score_truth(&mut asked, &shared);
     score_directions(&mut asked, &shared);
@@ -179,14 +182,14 @@ fn check<T: Real>(arrays: &Arrays<'_, T>) {
 
 /// Collects the scores that were asked for.
 struct Asked<'a> {
-    wanted: Option<&'a [&'a str]>,
+    /// Names of scores, vectors by their base name, and of tables.
+    wanted: Option<Vec<&'a str>>,
     scores: Scores,
 }
 
 impl Asked<'_> {
     fn wants(&self, name: &str) -> bool {
-        let asks = |wanted: &&str| *wanted == name || parse_name(wanted).is_some_and(|(found, _)| found.name == name);
-        self.wanted.is_none_or(|names| names.iter().any(asks))
+        self.wanted.as_ref().is_none_or(|names| names.contains(&name))
     }
 
     /// `value` is None where arrays are missing.
