@@ -103,6 +103,7 @@ pub enum TrainData {
 }
 
 impl TrainData {
+    /// The data of a job: fresh, or the finite set of its world and seed.
     pub fn new(job: &ToyJob) -> TrainData {
         match Dataset::draw(&job.world, job.seed) {
             None => TrainData::Fresh(Sampler::new(job.world.clone(), job.seed, Stream::Train)),
