@@ -82,9 +82,12 @@ pub fn draw(
     Ok((layout.finish(), caption))
 }
 
+/// A column of numbers.
+type Numbers<'a> = &'a [Option<f64>];
+
 /// Importances of features by cell; where rows have none, features count in their order.
 struct Importance<'a> {
-    columns: Option<(&'a [Option<f64>], &'a [Option<f64>])>,
+    columns: Option<(Numbers<'a>, Numbers<'a>)>,
     owners: Vec<Option<usize>>,
 }
 
@@ -273,15 +276,11 @@ fn y_axis(spec: &Neurons, layers: &[Layer]) -> Axis {
 
 fn legend(spec: &Neurons, layers: &[Layer], n_features: usize) -> Legend {
     let mut legend = Legend::default();
-    let any =
-        |of: &dyn Fn(usize) -> bool| layers.iter().flat_map(|layer| &layer.stacks).any(|stack| of(stack.n_features));
-    let kinds: [(&dyn Fn(usize) -> bool, usize, &str); 3] = [
-        (&|n| n == 1, 1, "monosemantic neuron"),
-        (&|n| n > 1, 2, "polysemantic neuron"),
-        (&|n| n == 0, 0, "neuron without a feature"),
-    ];
-    for (of, n, words) in kinds {
-        if any(of) {
+    // How many features are in a neuron, two standing for more.
+    let kinds: Vec<usize> =
+        layers.iter().flat_map(|layer| &layer.stacks).map(|stack| stack.n_features.min(2)).collect();
+    for (n, words) in [(1, "monosemantic neuron"), (2, "polysemantic neuron"), (0, "neuron without a feature")] {
+        if kinds.contains(&n) {
             legend.push(Sample::Ringed(kind_colour(n)), Rich::plain(words));
         }
     }

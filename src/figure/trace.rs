@@ -116,14 +116,17 @@ fn shown_rows(data: &Data, facets: &Facets, of_features: bool) -> Vec<bool> {
     (0..data.rows.height).map(|row| !of_features || best.contains(&Some(row))).collect()
 }
 
+/// (step, value) pairs; `None` breaks the line.
+type Points = Vec<(f64, Option<f64>)>;
+
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
 struct Line {
     panel: usize,
     row: usize,
     feature: usize,
-    /// (step, value), rising; `None` breaks the line.
-    points: Vec<(f64, Option<f64>)>,
+    /// Rising in the step.
+    points: Points,
 }
 
 /// The panels of one y.
@@ -148,7 +151,7 @@ impl Strip {
         let of_features = side == SideTable::Snapshots;
         let features = if of_features { Some(table.numbers(at, "feature")?) } else { None };
         let model = model_of(spec, table, &owners);
-        let mut lines: BTreeMap<(usize, usize), Vec<(f64, Option<f64>)>> = BTreeMap::new();
+        let mut lines: BTreeMap<(usize, usize), Points> = BTreeMap::new();
         for (place, owner) in owners.iter().enumerate() {
             let Some(row) = owner.filter(|row| shown[*row]) else { continue };
             let feature = features.map_or(Some(0.0), |features| features[place]);
@@ -156,7 +159,7 @@ impl Strip {
                 lines.entry((row, feature.max(0.0) as usize)).or_default().push((step, values[place]));
             }
         }
-        let line = |((row, feature), mut points): ((usize, usize), Vec<(f64, Option<f64>)>)| {
+        let line = |((row, feature), mut points): ((usize, usize), Points)| {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             Some(Line { panel: facets.of_row[row]?, row, feature, points })
         };

@@ -295,8 +295,9 @@ fn reach(tips: impl Iterator<Item = [f64; 2]>) -> f64 {
 /// Numbers at 0 and at the greatest 1, 2 or 5 times a power of ten well inside an axis to both sides: at its ends they
 /// would meet in the corner.
 fn marks(reach: f64) -> Vec<(f64, Rich)> {
-    let round = (-9..=9).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| (digit * libm::exp10(f64::from(power)), power)));
-    let Some((most, power)) = round.filter(|(most, _)| *most <= 0.9 * reach).last() else { return Vec::new() };
+    let mut round =
+        (-9..=9).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| (digit * libm::exp10(f64::from(power)), power)));
+    let Some((most, power)) = round.rfind(|(most, _)| *most <= 0.9 * reach) else { return Vec::new() };
     let label = |at: f64| (at, Rich::plain(&fixed(at, (-power).max(0) as usize)));
     vec![label(-most), (0.0, Rich::plain("0")), label(most)]
 }
