@@ -244,7 +244,7 @@ record! {
     pub struct WrittenExpect as "expect" {
         /// What is claimed, in words.
         claim: String as Text = required "TopK finds every feature",
-        /// An expression over rows, polars SQL.
+        /// An expression over rows, polars SQL; also spearman(x, y), largest_rise(x, y) and largest_fall(x, y).
         value: String as Text = required "avg(mcc)",
         /// Rows it is taken over, a polars SQL condition.
         filter("where"): Option<String> as Maybe<Text> = "none",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use polars::prelude::{AnyValue, DataFrame};
 
 use super::format::{aligned, short};
+use super::pairs;
 use super::query::{Query, QueryError, Tables, expression, leaves, matching, select};
 use super::reduce::{Reduce, reduce};
 
@@ -49,7 +50,7 @@ impl Bound {
 pub struct Expectation {
     /// A sentence.
     pub claim: String,
-    /// An expression over the selected rows that comes to one number, such as `avg(mcc)`.
+    /// An expression over the selected rows that comes to one number, such as `avg(mcc)`, or an aggregate of [`pairs`].
     pub value: String,
     /// Which rows; all by default.
     pub where_: Option<String>,
@@ -107,6 +108,10 @@ pub fn evaluate(rows: &DataFrame, expectations: &[Expectation]) -> Vec<Outcome> 
 /// Unknown columns and SQL that cannot be read, in `where` or in the value.
 pub fn readable(rows: &DataFrame, expectation: &Expectation) -> Result<(), QueryError> {
     let selected = matching(rows, expectation.where_.as_deref())?;
+    if let Some((_, x, y)) = pairs::parse(&expectation.value) {
+        let query = Query { select: vec![x.to_string(), y.to_string()], ..Default::default() };
+        return select(&Tables::of_rows(selected), &query).map(|_| ());
+    }
     // Read by itself first, so that a message speaks of the value and not of a selection.
     let _ = expression(&selected, "value", &expectation.value)?;
     let query = Query { select: vec![expectation.value.clone()], ..Default::default() };
@@ -125,6 +130,12 @@ fn measure(rows: &DataFrame, expectation: &Expectation) -> (usize, Result<f64, S
 
 fn value(selected: DataFrame, text: &str) -> Result<f64, String> {
     let words = |error: QueryError| error.to_string();
+    if let Some((aggregate, x, y)) = pairs::parse(text) {
+        let query = Query { select: vec![x.to_string(), y.to_string()], ..Default::default() };
+        let answer = select(&Tables::of_rows(selected), &query).map_err(words)?;
+        let [x, y] = answer.columns() else { return Err("needs two different expressions".into()) };
+        return pairs::value(aggregate, x, y);
+    }
     let expr = expression(&selected, "value", text).map_err(words)?;
     // A sum over no rows is 0 and proves nothing. `count(*)` reads no column, and there 0 is an answer.
     if selected.height() == 0 && !leaves(&expr).is_empty() {

@@ -7,6 +7,7 @@ mod columns;
 mod expect;
 mod format;
 mod names;
+mod pairs;
 mod query;
 mod reduce;
 
