@@ -145,7 +145,7 @@ impl Bench<'_> {
         let model = trained.toy.as_ref().map(|t| &t.model);
         let importance = stem.importance.as_deref();
         let samples = stem.sections[0].evaluate.samples;
-        let evaluation = Evaluation::new(&source, samples, model.zip(importance));
+        let evaluation = Evaluation::new(&source, samples, model.zip(importance), self.columns);
         let cells: Vec<_> = stem.cells.iter().zip(&stem.sections).zip(trained.saes).collect();
         cells
             .into_par_iter()

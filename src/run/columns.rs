@@ -37,6 +37,8 @@ struct Offer {
     /// All hidden states are two-dimensional.
     flat: bool,
     theory: bool,
+    /// Sets of features.
+    groups: bool,
 }
 
 impl Offer {
@@ -53,13 +55,14 @@ impl Offer {
             method: !experiment.sae.is_empty() || !experiment.baselines.is_empty(),
             flat: d_hidden == 2,
             theory: experiment.toy.is_some(),
+            groups: !experiment.data.groups.is_empty(),
         }
     }
 
     /// What a score needs and this experiment does not have.
     fn missing(&self, definition: &Definition) -> Option<&'static str> {
         definition.needs.iter().find_map(|need| match need {
-            Need::Truth | Need::Features | Need::Hidden => None,
+            Need::Truth | Need::Features | Need::Hidden | Need::World => None,
             Need::Dictionary | Need::Latents | Need::Reconstruction if self.method => None,
             Need::Dictionary | Need::Latents | Need::Reconstruction => {
                 Some("a dictionary: an entry of `sae` or `baselines`")
@@ -68,6 +71,8 @@ impl Offer {
             Need::ToyModel => Some("a trained toy model"),
             Need::Theory if self.theory => None,
             Need::Theory => Some("a toy model with a closed form"),
+            Need::Groups if self.groups => None,
+            Need::Groups => Some("sets of features: `data.groups`"),
             Need::Parents => Some("`data.hierarchy`, which is not built yet"),
         })
     }
@@ -78,8 +83,8 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
     let offer = Offer::of(document);
     let Some(asked) = &document.experiment.score else {
         let applies = |d: &&'static Definition| {
-            // Theory is for worlds that have one, gaps for the plane: elsewhere the columns would be empty.
-            let special = d.needs.contains(&Need::Theory) || d.name.starts_with("gap_") && !offer.flat;
+            // Gaps are for the plane: elsewhere the columns would be empty.
+            let special = d.is_on_request() || d.name.starts_with("gap_") && !offer.flat;
             !d.is_vector() && !special && offer.missing(d).is_none()
         };
         let all = score::SCORES.iter().filter(applies);

@@ -11,7 +11,7 @@ use crate::data::World;
 use crate::hidden::{HiddenBatch, HiddenMaker, HiddenSource};
 use crate::random::Stream;
 use crate::sae::Coder;
-use crate::score::{self, Arrays, Entry, Index, Scores, Vector};
+use crate::score::{self, Arrays, Entry, Index, Need, Scores, Vector, WorldArrays};
 use crate::store::Value;
 use crate::toy::ToyModel;
 use crate::toy::theory::{Theory, theory};
@@ -30,6 +30,8 @@ pub struct Evaluation {
     /// (loss, loss_weighted) of the toy model.
     losses: Option<(f64, f64)>,
     theory: Option<Theory>,
+    /// Scores of the world and its directions that are the same for all cells.
+    of_world: Vec<(&'static str, score::Value)>,
 }
 
 /// What a cell came to.
@@ -42,8 +44,14 @@ pub struct CellScores {
 }
 
 impl Evaluation {
-    /// Draws the samples. `importance` is that of the toy model, if there is one.
-    pub fn new(source: &HiddenSource, samples: usize, toy: Option<(&ToyModel, &[f64])>) -> Evaluation {
+    /// Draws the samples and takes what `columns` ask of the world itself. `importance` is that of the toy model, if there is
+    /// one.
+    pub fn new(
+        source: &HiddenSource,
+        samples: usize,
+        toy: Option<(&ToyModel, &[f64])>,
+        columns: &[ScoreColumn],
+    ) -> Evaluation {
         let (n, d) = (source.world.n_features, source.d_hidden());
         let (mut x, mut h) = (Array2::zeros((samples, n)), Array2::zeros((samples, d)));
         let stream = source.open(Stream::Evaluate);
@@ -65,9 +73,23 @@ impl Evaluation {
             }
             first += count;
         }
-        let theory = toy.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
+        // Some theories are searched for numerically, so only where a column asks.
+        let asks = columns.iter().any(|c| c.definition.needs.contains(&Need::Theory));
+        let setting = toy.filter(|_| asks);
+        let theory =
+            setting.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
         let losses = loss.map(ToyLoss::finish);
-        Evaluation { world: source.world.clone(), maker: source.maker.clone(), x, h, losses, theory }
+        let (world, maker) = (source.world.clone(), source.maker.clone());
+        let mut evaluation = Evaluation { world, maker, x, h, losses, theory, of_world: vec![] };
+        let wanted: Vec<&'static str> = columns.iter().map(|c| c.definition.name).collect();
+        let arrays = WorldArrays {
+            world: &evaluation.world,
+            truth: evaluation.truth(),
+            features: Some(evaluation.x.view()),
+            toy: evaluation.toy(),
+        };
+        evaluation.of_world = score::of_world(&arrays, &wanted);
+        evaluation
     }
 
     /// True directions, `[n_features, d_hidden]`.
@@ -128,6 +150,15 @@ impl Evaluation {
                 let margin = self.theory.as_ref().and_then(|t| t.margin);
                 return number(margin, "no closed form is known for this world and model");
             }
+            "theory_loss" => {
+                return number(self.theory.as_ref().map(Theory::loss), "no theory is known for this world and model");
+            }
+            "theory_best" => {
+                return match &self.theory {
+                    Some(theory) => (Value::Text(theory.best.to_owned()), None),
+                    None => (Value::Null, Some("no theory is known for this world and model")),
+                };
+            }
             "theory_phase" => {
                 let phases = self.theory.as_ref().map(|t| &t.phases[..]).unwrap_or(&[]);
                 let at = match column.index {
@@ -140,6 +171,12 @@ impl Evaluation {
                 };
             }
             _ => {}
+        }
+        if let Some((_, value)) = self.of_world.iter().find(|(name, _)| *name == column.definition.name) {
+            return match value {
+                Ok(v) => number(Some(*v), "not finite"),
+                Err(undefined) => (Value::Null, Some(undefined.0)),
+            };
         }
         match scores.get(&column.name) {
             Some(Entry::Number(Ok(v))) => number(Some(v), "not finite"),

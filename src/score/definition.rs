@@ -46,6 +46,10 @@ pub enum Need {
     ToyModel,
     /// A world and toy model that have a closed-form theory.
     Theory,
+    /// The law of the world that features are drawn from.
+    World,
+    /// Sets of features that fire together or never together.
+    Groups,
 }
 
 /// What kind of number (or word) one entry is; figures choose ranges and colours by it.
@@ -91,8 +95,9 @@ pub enum Index {
 }
 
 use super::{
-    absorption, absorption_gap, classification, counts, cross, fisher, gaps, geometry, interference, leakage,
-    magnitude, mcc, merging, mixing, mmcs, reconstruction, simulation, splitting, toy_loss, uniqueness,
+    absorption, absorption_gap, census, classification, counts, cross, exact_recovery, fisher, gaps, geometry, graph,
+    interference, leakage, magnitude, mcc, merging, mixing, mmcs, readout, reconstruction, sets, simulation, sparsity,
+    splitting, toy_loss, uniqueness, vulnerability,
 };
 
 /// Every score, in the order of rows and of the JSON of the `score` command.
@@ -106,13 +111,46 @@ pub const SCORES: &[Definition] = &[
     interference::INTERFERENCE,
     interference::MUTUAL_COHERENCE,
     interference::WELCH_GAP,
+    interference::WELCH_BOUND,
+    interference::INTERFERENCE_BOUND,
+    readout::INTERFERENCE_EXPECTED,
+    readout::INTERFERENCE_MEASURED,
+    census::CENSUS_DEDICATED,
+    census::CENSUS_TETRAHEDRON,
+    census::CENSUS_TRIANGLE,
+    census::CENSUS_DIGON,
+    census::CENSUS_PENTAGON,
+    census::CENSUS_ANTIPRISM,
+    census::CENSUS_OTHER,
+    graph::N_COMPONENTS,
+    graph::LARGEST_COMPONENT,
+    graph::PAIR_SHARE,
+    vulnerability::VULNERABILITY,
+    sets::COSINE_WITHIN,
+    sets::COSINE_BETWEEN,
+    sets::COHERENCE_WITHIN,
+    sets::OVERLAP_BETWEEN,
+    sets::COSINE_OPPOSITE,
+    sets::WITHIN_MIN_DEGREES,
+    sets::WITHIN_MAX_DEGREES,
+    sets::BETWEEN_MIN_DEGREES,
+    sets::BETWEEN_MAX_DEGREES,
+    sets::OPPOSITE_MIN_DEGREES,
+    sets::COLLAPSED_GROUPS,
+    sets::COLLAPSED_NORM,
+    sparsity::UNDERSAMPLING,
+    sparsity::ACTIVE_PER_DIMENSION,
+    sparsity::DONOHO_TANNER,
     gaps::GAP_MIN_DEGREES,
     gaps::GAP_MAX_DEGREES,
     THEORY_MARGIN,
+    THEORY_LOSS,
+    THEORY_BEST,
     mmcs::MMCS,
     mmcs::RECOVERED,
     mcc::MCC,
     uniqueness::UNIQUENESS,
+    exact_recovery::EXACT_RECOVERY,
     counts::TRUE_L0,
     counts::L0,
     counts::DEAD,
@@ -162,6 +200,34 @@ pub const THEORY_PHASE: Definition = Definition {
 };
 
 /// As [`THEORY_PHASE`]: computed by the toy module.
+pub const THEORY_LOSS: Definition = Definition {
+    name: "theory_loss",
+    version: 1,
+    meaning: "expected loss of the best solution of the theory, on the scale of loss_weighted",
+    formula: "min over the candidates of E sum over i of I_i (x_i - x'_i)^2; null where no theory is known",
+    source: "Elhage et al. 2022, Toy Models of Superposition; linear models: the weighted variance of what is dropped",
+    needs: &[Need::Theory],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "theoretical loss",
+    better: None,
+};
+
+/// As [`THEORY_PHASE`]: computed by the toy module.
+pub const THEORY_BEST: Definition = Definition {
+    name: "theory_best",
+    version: 1,
+    meaning: "name of the solution of least theoretical loss",
+    formula: "argmin over the candidates of their expected loss; null where no theory is known",
+    source: "Elhage et al. 2022, Toy Models of Superposition, theory of phase changes and geometry of superposition",
+    needs: &[Need::Theory],
+    kind: Kind::Word,
+    shape: Shape::Scalar,
+    label: "theoretical solution",
+    better: None,
+};
+
+/// As [`THEORY_PHASE`]: computed by the toy module.
 pub const THEORY_MARGIN: Definition = Definition {
     name: "theory_margin",
     version: 1,
@@ -175,7 +241,40 @@ pub const THEORY_MARGIN: Definition = Definition {
     better: None,
 };
 
+/// Scores that rows have only where `score:` names them: they answer special questions, or cost more than the others.
+const ON_REQUEST: [&[&Definition]; 6] = [
+    &[
+        &census::CENSUS_DEDICATED,
+        &census::CENSUS_TETRAHEDRON,
+        &census::CENSUS_TRIANGLE,
+        &census::CENSUS_DIGON,
+        &census::CENSUS_PENTAGON,
+        &census::CENSUS_ANTIPRISM,
+        &census::CENSUS_OTHER,
+    ],
+    &[&graph::N_COMPONENTS, &graph::LARGEST_COMPONENT, &graph::PAIR_SHARE],
+    &[
+        &interference::WELCH_BOUND,
+        &interference::INTERFERENCE_BOUND,
+        &readout::INTERFERENCE_EXPECTED,
+        &readout::INTERFERENCE_MEASURED,
+    ],
+    &[&sparsity::UNDERSAMPLING, &sparsity::ACTIVE_PER_DIMENSION, &sparsity::DONOHO_TANNER],
+    &[&vulnerability::VULNERABILITY, &exact_recovery::EXACT_RECOVERY],
+    sets::SETS,
+];
+
 impl Definition {
+    /// Whether [`evaluate`](super::evaluate) computes it, from arrays alone.
+    pub fn is_of_arrays(&self) -> bool {
+        !self.needs.iter().any(|need| matches!(need, Need::ToyModel | Need::Theory | Need::World | Need::Groups))
+    }
+
+    /// Whether rows have it only where `score:` names it.
+    pub fn is_on_request(&self) -> bool {
+        self.needs.contains(&Need::Theory) || ON_REQUEST.iter().any(|some| some.iter().any(|d| d.name == self.name))
+    }
+
     /// Whether it has an entry for each feature or latent.
     pub fn is_vector(&self) -> bool {
         self.shape != Shape::Scalar

@@ -4,6 +4,7 @@ use super::definition::{Better, Definition, Kind, Need, Shape};
 use super::geometry::Overlap;
 use super::vector::mean;
 use super::{NOTHING_REPRESENTED, Undefined, Value};
+use crate::toy::theory::interference::{least_interference, welch_bound};
 
 pub const INTERFERENCE: Definition = Definition {
     name: "interference",
@@ -57,13 +58,43 @@ pub const WELCH_GAP: Definition = Definition {
     better: Some(Better::Lower),
 };
 
+pub const WELCH_BOUND: Definition = Definition {
+    name: "welch_bound",
+    version: 1,
+    meaning: "least mutual coherence that so many directions can have",
+    formula: "sqrt((n - d) / (d (n - 1))), n = n_represented; 0 for n <= d",
+    source: "Welch 1974, Lower bounds on the maximum cross correlation of signals",
+    needs: &[Need::Truth],
+    kind: Kind::Share,
+    shape: Shape::Scalar,
+    label: "Welch bound",
+    better: None,
+};
+
+pub const INTERFERENCE_BOUND: Definition = Definition {
+    name: "interference_bound",
+    version: 1,
+    meaning: "least interference that so many directions can have; tight frames have it",
+    formula: "(n - d) / d, n = n_represented; 0 for n <= d",
+    source: "Welch 1974, Lower bounds on the maximum cross correlation of signals (the sum of squares)",
+    needs: &[Need::Truth],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "least interference",
+    better: None,
+};
+
+/// [`WELCH_BOUND`].
+pub fn bound(represented: &[usize], d_hidden: usize) -> Value {
+    if represented.is_empty() { Err(NOTHING_REPRESENTED) } else { Ok(welch_bound(represented.len(), d_hidden)) }
+}
+
+/// [`INTERFERENCE_BOUND`].
+pub fn interference_bound(represented: &[usize], d_hidden: usize) -> Value {
+    if represented.is_empty() { Err(NOTHING_REPRESENTED) } else { Ok(least_interference(represented.len(), d_hidden)) }
+}
+
 /// [`WELCH_GAP`]; needs two represented features.
 pub fn welch_gap(overlaps: &[Overlap], represented: &[usize], d_hidden: usize) -> Value {
     Ok(mutual_coherence(overlaps, represented)? - welch_bound(represented.len(), d_hidden))
-}
-
-/// Least possible mutual coherence of n unit vectors in d dimensions by Welch's bound.
-fn welch_bound(n: usize, d: usize) -> f64 {
-    let (n, d) = (n as f64, d as f64);
-    if n > d { ((n - d) / (d * (n - 1.0))).sqrt() } else { 0.0 }
 }

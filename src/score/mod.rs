@@ -11,6 +11,7 @@
 //!
 //! Everything is f64, in one order: the same arrays give the same bits for any number of threads, on any machine.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use ndarray::ArrayView2;
@@ -20,15 +21,18 @@ pub mod input;
 
 mod absorption;
 mod absorption_gap;
+mod census;
 mod classification;
 mod correlation;
 mod counts;
 mod cross;
+mod exact_recovery;
 mod firing_match;
 mod firings;
 mod fisher;
 mod gaps;
 mod geometry;
+mod graph;
 mod interference;
 mod leakage;
 mod least_squares;
@@ -38,19 +42,25 @@ mod mcc;
 mod merging;
 mod mixing;
 mod mmcs;
+mod of_world;
+mod readout;
 mod reconstruction;
+mod sets;
 mod shared;
 mod simulation;
+mod sparsity;
 mod splitting;
 mod toy_loss;
 mod uniqueness;
 mod vector;
+mod vulnerability;
 
 #[cfg(test)]
 mod tests;
 
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
+pub use of_world::{WorldArrays, of_world};
 pub use toy_loss::{LOSS_WEIGHTED, ToyLoss, toy_loss};
 pub use vector::Real;
 
@@ -144,7 +154,8 @@ pub const TABLES: [&str; 3] = ["matching", "belongs_to", "sets"];
 /// `wanted` holds names as [`parse_name`] reads them (`mmcs`, `norm`, `norm_0`; an entry brings its whole vector) and
 /// [`TABLES`]; other names are left out without a word, so check them first. A score whose arrays are missing is left
 /// out. `gap_min_degrees` and `gap_max_degrees` of a truth that is not two-dimensional are left out unless wanted, and
-/// then null. Losses and theory need the toy model itself: see [`toy_loss`].
+/// then null. Losses and theory need the toy model itself, see [`toy_loss`], and some scores the law of the world, see
+/// [`of_world`].
 ///
 /// `matching`, `belongs_to` and `sets` are given where `wanted` names them or is None.
 pub fn evaluate<T: Real>(arrays: &Arrays<'_, T>, wanted: Option<&[&str]>) -> Scores {
@@ -246,10 +257,31 @@ fn score_truth<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
         asked.number(&gaps::GAP_MIN_DEGREES, || Some(gaps::gap_min(truth, represented)));
         asked.number(&gaps::GAP_MAX_DEGREES, || Some(gaps::gap_max(truth, represented)));
     }
+    asked.number(&interference::WELCH_BOUND, || Some(interference::bound(represented, truth.d_hidden)));
+    asked.number(&interference::INTERFERENCE_BOUND, || {
+        Some(interference::interference_bound(represented, truth.d_hidden))
+    });
+    asked.number(&sparsity::UNDERSAMPLING, || Some(sparsity::undersampling(truth.n, truth.d_hidden)));
+    score_polytopes(asked, shared);
     asked.vector(&geometry::NORM, || Some(defined(&truth.norms)));
     asked.vector(&geometry::SUPERPOSITION, || Some(Vector::Numbers(geometry::superposition(truth, shared.overlaps()))));
     asked.vector(&geometry::DIMENSIONALITY, || Some(defined(&shared.dimensionality())));
     asked.vector(&geometry::PHASE, || Some(Vector::Words(geometry::phase(truth, shared.overlaps()))));
+}
+
+/// The census, and the graph of represented features.
+fn score_polytopes<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
+    let counted = OnceCell::new();
+    let counts = || counted.get_or_init(|| census::census(&shared.dimensionality(), &shared.represented));
+    for (k, (_, definition)) in census::POLYTOPES.into_iter().enumerate() {
+        asked.number(definition, || Some(Ok(counts().0[k] as f64)));
+    }
+    asked.number(&census::CENSUS_OTHER, || Some(Ok(counts().1 as f64)));
+    let joined = OnceCell::new();
+    let sizes = || joined.get_or_init(|| graph::components(&shared.truth, &shared.represented));
+    asked.number(&graph::N_COMPONENTS, || Some(Ok(sizes().len() as f64)));
+    asked.number(&graph::LARGEST_COMPONENT, || Some(graph::largest_component(sizes())));
+    asked.number(&graph::PAIR_SHARE, || Some(graph::pair_share(sizes())));
 }
 
 fn defined(values: &[f64]) -> Vector {
@@ -276,6 +308,11 @@ fn score_directions<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
 
 fn score_firings<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
     asked.number(&counts::TRUE_L0, || Some(counts::true_l0(shared.features.as_ref()?)));
+    asked.number(&sparsity::ACTIVE_PER_DIMENSION, || {
+        let x = shared.features.as_ref()?;
+        let active = x.rows().flatten().filter(|x| **x != T::default()).count();
+        Some(sparsity::active_per_dimension(active, x.n_rows, shared.truth.d_hidden))
+    });
     asked.number(&counts::L0, || Some(counts::l0(shared.latent_firings()?)));
     asked.number(&counts::DEAD, || Some(Ok(counts::dead(shared.latent_firings()?) as f64)));
     asked.number(&counts::DEAD_FRACTION, || Some(counts::dead_fraction(shared.latent_firings()?)));
@@ -298,6 +335,10 @@ fn score_activations<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
     asked.number(&magnitude::MAGNITUDE_SLOPE, || {
         let (dictionary, latents) = (shared.dictionary.as_ref()?, shared.latents.as_ref()?);
         Some(magnitude::magnitude_slope(truth, dictionary, features?, latents, shared.matching()?))
+    });
+    asked.number(&exact_recovery::EXACT_RECOVERY, || {
+        let (dictionary, latents) = (shared.dictionary.as_ref()?, shared.latents.as_ref()?);
+        Some(exact_recovery::exact_recovery(truth, dictionary, features?, latents, shared.matching()?))
     });
     asked.number(&simulation::SIMULATION_SCORE, || {
         let latents = shared.latents.as_ref()?;

@@ -32,7 +32,7 @@ record! {
         sae_train: SaeTrainSection as SaeTrainSection = "{}",
         /// What stands beside them.
         baselines: Vec<Entry<BaselineKind>> as ListOf<EntryOf<BaselineKind>> = "[]",
-        /// Scores to take; none: all that apply.
+        /// Scores to take; none: all that apply, but for those that answer special questions.
         score: Option<Vec<String>> as Maybe<ListOf<Text>> = "none",
         /// Samples for the scores.
         evaluate: EvaluateSection as EvaluateSection = "{}",

@@ -358,7 +358,8 @@ fn check_shapes(files: &ScoreFiles, inputs: &Inputs) -> Result<(), InputError> {
 pub fn to_json(scores: &Scores) -> Json {
     let mut json = Map::new();
     let number = |name: &str, value: f64| match name {
-        "n_represented" | "dead" => Json::from(value as u64),
+        "n_represented" | "dead" | "n_components" | "largest_component" => Json::from(value as u64),
+        name if name.starts_with("census_") => Json::from(value as u64),
         _ => Json::from(value),
     };
     let scalars = scores.scalars.iter().map(|(definition, value)| {

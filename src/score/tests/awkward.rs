@@ -42,8 +42,7 @@ fn every_small_size_gives_a_number_or_a_reason() {
                     let expected = |definition: &&Definition| {
                         (d == 2 || definition.kind != Kind::Degrees)
                             && (n >= 2 || !definition.needs.contains(&Need::Parents))
-                            && !definition.needs.contains(&Need::ToyModel)
-                            && !definition.needs.contains(&Need::Theory)
+                            && definition.is_of_arrays()
                     };
                     let expected: Vec<_> = SCORES.iter().filter(expected).map(|definition| definition.name).collect();
                     let scalars = scores.scalars.iter().map(|(definition, _)| definition.name);

@@ -11,6 +11,13 @@ use crate::toy::ToyKind;
 /// Not computed by this module, or not from these arrays.
 const ELSEWHERE: [&str; 1] = ["hedging"];
 
+/// Scores that the independent implementation does not have; their own files hold them to answers worked out by hand.
+fn only_here(name: &str) -> bool {
+    let others = ["n_components", "largest_component", "pair_share", "welch_bound", "interference_bound"];
+    let sparse = ["undersampling", "active_per_dimension", "exact_recovery"];
+    name.starts_with("census_") || others.contains(&name) || sparse.contains(&name)
+}
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
@@ -93,6 +100,7 @@ fn every_score_of_every_case_is_the_reference_s() {
             let mut found: Vec<String> = names(&found);
             let mut expected: Vec<String> = names(&expected);
             expected.retain(|name| !ELSEWHERE.contains(&name.as_str()));
+            found.retain(|name| !only_here(name));
             found.sort();
             expected.sort();
             assert_eq!(found, expected, "{name}: {part} that the arrays allow");

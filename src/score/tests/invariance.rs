@@ -202,9 +202,7 @@ fn a_score_needs_the_arrays_that_its_definition_names_and_no_others() {
     let has = |scores: &Scores, definition: &Definition| {
         scores.scalar(definition.name).is_some() || scores.vector(definition.name).is_some()
     };
-    let elsewhere = |definition: &&Definition| {
-        definition.needs.contains(&Need::ToyModel) || definition.needs.contains(&Need::Theory)
-    };
+    let elsewhere = |definition: &&Definition| !definition.is_of_arrays();
     for definition in SCORES.iter().filter(|definition| !elsewhere(definition)) {
         let (name, needs) = (definition.name, definition.needs);
         let scores = evaluate(&only(&case, needs), Some(&[name]));
