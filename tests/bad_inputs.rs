@@ -105,6 +105,16 @@ rows! {
     negative_importance: with("").replace("d_hidden: 2", "d_hidden: 2, importance: -1"), ["-1 is out of range: importance"];
     probabilities_have_an_upper_bound: with("").replace("0.1", "{folded_normal: {mean: 5}}"), ["has no upper bound"];
     a_curve_upside_down: with("").replace("0.1}", "{linear: {max: 0.1, min: 0.5}}}"), ["linear has min 0.5 above max 0.1"];
+    more_blocks_than_features: with("").replace("0.1}", "0.1, groups: {blocks: {count: 9, rule: exclusive}}}"), ["x.yaml:2:", "9 blocks of 4 features", "at least one feature"];
+    swept_blocks_above_the_features: with("sweep: {data.groups.blocks.count: [2, 5]}\n").replace("0.1}", "0.1, groups: {blocks: {count: 2, rule: exclusive}}}"), ["5 blocks of 4 features"];
+    blocks_of_no_rule: with("").replace("0.1}", "0.1, groups: {blocks: {count: 2, rule: exclusiv}}}"), ["unknown rule `exclusiv`", "did you mean `exclusive`?"];
+    blocks_without_a_count: with("").replace("0.1}", "0.1, groups: {blocks: {rule: together}}}"), ["blocks needs `count`"];
+    curves_do_not_go_with_blocks: with("").replace("0.1}", "{geometric: 0.5}, groups: {blocks: {count: 2, rule: together}}}"), ["the members of a group"];
+    an_oracle_that_pursues_needs_k: with("baselines: [{oracle: {encoder: omp}}]\n"), ["x.yaml:4:", "the encoder `omp` of an oracle needs `k`"];
+    an_oracle_by_fista_takes_no_k: with("baselines: [{oracle: {encoder: fista, k: 2}}]\n"), ["x.yaml:4:", "takes no `k`", "leave `k` out"];
+    a_penalty_above_the_start: with("baselines: [{oracle: {encoder: {fista: {l1: 0.5}}}}]\n"), ["l1 = 0.5 is out of range"];
+    scores_of_sets_need_sets: with("score: [cosine_within]\n"), ["x.yaml:4:9: `cosine_within` needs sets of features: `data.groups`"];
+    a_rank_correlation_of_no_column: with("expect: [{claim: c, value: \"spearman(loss, los)\", at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
     not_built_yet_is_said: with("").replace("0.1}", "0.1, hierarchy: {roots: 3}}"), ["`hierarchy` is part of the language but not built yet"];
 }
 

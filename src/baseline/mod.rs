@@ -1,10 +1,12 @@
 //! What stands in for an autoencoder: methods that know less (random directions, principal components) or more (the
 //! truth) than one that is trained.
 
+pub mod fista;
 pub mod oracle;
 pub mod pca;
 pub mod random;
 
+pub use fista::Fista;
 pub use oracle::{Oracle, OracleEncoder, oracle};
 pub use pca::{PrincipalComponents, pca};
 pub use random::{RandomDirections, random};

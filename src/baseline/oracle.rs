@@ -3,6 +3,7 @@
 use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
+use super::fista::Fista;
 use crate::backend::ops::entries::Entries;
 use crate::backend::ops::infer::{self, Encoder};
 use crate::backend::ops::layout::{PANEL, TILES, pack_panel};
@@ -12,7 +13,7 @@ use crate::backend::simd::{self, Isa, Lanes};
 use crate::sae::Coder;
 
 /// How the oracle reads h. g_i are the true directions, b the true bias.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OracleEncoder {
     /// ReLU(g_i · (h - b)) on the k features where it is greatest; ties to the lower feature.
     TopK {
@@ -27,6 +28,8 @@ pub enum OracleEncoder {
         /// Features chosen at most.
         k: usize,
     },
+    /// The codes of least L1 norm that give h - b, or nearly: see [`fista`](super::fista).
+    Fista(Fista),
 }
 
 /// A matching pursuit ends where no direction meets more than this share of |h - b| in what is left: some fifty roundings
@@ -84,6 +87,7 @@ impl Coder for Oracle {
                 Encoder { w_enc, offset, norm, keep: Keep::Top(k) }.encode(Isa::best(), h)
             }
             OracleEncoder::Omp { k } => self.pursue(k, h),
+            OracleEncoder::Fista(fista) => fista.encode(self.truth.view(), &self.bias, h),
         }
     }
 

@@ -52,7 +52,8 @@ pub fn world(section: &DataSection, seed: u64) -> World {
         SharingSection::Independent => MagnitudeSharing::Independent,
         SharingSection::Sample => MagnitudeSharing::Sample,
     };
-    let groups = section.groups.iter().map(|group| Group {
+    let sets = section.groups.sets(n);
+    let groups = sets.iter().map(|group| Group {
         rule: match group {
             GroupSection::Together(_) => GroupRule::Together,
             GroupSection::Exclusive(_) => GroupRule::Exclusive,

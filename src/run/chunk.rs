@@ -186,9 +186,14 @@ fn stand_in(method: &CellMethod, source: &HiddenSource, seed: u64) -> Option<Box
             Box::new(baseline::pca(source, n_latents))
         }
         BaselineKind::Oracle(s) => {
-            let encoder = match s.encoder {
-                EncoderSection::TopK => baseline::OracleEncoder::TopK { k: s.k },
-                EncoderSection::Omp => baseline::OracleEncoder::Omp { k: s.k },
+            let encoder = match &s.encoder {
+                EncoderSection::TopK => baseline::OracleEncoder::TopK { k: s.k.expect("checked: topk has a k") },
+                EncoderSection::Omp => baseline::OracleEncoder::Omp { k: s.k.expect("checked: omp has a k") },
+                EncoderSection::Fista(f) => baseline::OracleEncoder::Fista(baseline::Fista {
+                    l1: f.l1,
+                    max_steps: f.max_steps,
+                    signed: source.world.is_signed(),
+                }),
             };
             let shape = (source.world.n_features, source.d_hidden());
             let truth = ArrayView2::from_shape(shape, source.maker.directions());

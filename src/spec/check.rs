@@ -1,10 +1,10 @@
 //! Checks of one part of a file with its values fixed: what a single value cannot know.
 
 use super::curve::Curve;
-use super::data::{DataSection, MagnitudeSection, VectorsSection};
+use super::data::{DataSection, GroupsSection, MagnitudeSection, VectorsSection};
 use super::kind::Reader;
 use super::node::{Node, Value};
-use super::sae::{BaselineKind, Entry, SaeKind, SaeTrainSection};
+use super::sae::{BaselineKind, EncoderSection, Entry, SaeKind, SaeTrainSection};
 use super::toy::ToySection;
 
 /// Least and greatest value of a curve over n features (bounds for random ones).
@@ -134,9 +134,18 @@ fn groups(section: &DataSection, node: &Node, reader: &mut Reader) {
         Some(Value::List(items)) => &items[..],
         _ => &[],
     };
+    let whole = node.get("groups").unwrap_or(node).place;
+    if let GroupsSection::Blocks(blocks) = &section.groups
+        && blocks.count > section.n_features
+    {
+        let message = format!("{} blocks of {} features", blocks.count, section.n_features);
+        let place = node.at(["groups", "blocks", "count"]).map_or(whole, |node| node.place);
+        reader.error(place, message, Some("a block has at least one feature".to_owned()));
+        return;
+    }
     let mut owner = vec![None; section.n_features];
-    for (g, group) in section.groups.iter().enumerate() {
-        let place = items.get(g).unwrap_or(node).place;
+    for (g, group) in section.groups.sets(section.n_features).iter().enumerate() {
+        let place = items.get(g).map_or(whole, |item| item.place);
         for &member in group.members() {
             match owner.get(member) {
                 None => {
@@ -197,10 +206,26 @@ pub fn sae_train(section: &SaeTrainSection, node: &Node, reader: &mut Reader) {
 /// A baseline in a world of n_features whose hidden states have d_hidden dimensions.
 pub fn baseline(entry: &Entry<BaselineKind>, node: &Node, n_features: usize, d_hidden: usize, reader: &mut Reader) {
     match &entry.kind {
-        BaselineKind::Oracle(s) if s.k > n_features => {
-            let message = format!("the oracle's k = {} is greater than n_features = {n_features}", s.k);
-            reader.error(node.place, message, None);
-        }
+        BaselineKind::Oracle(s) => match (&s.encoder, s.k) {
+            (EncoderSection::Fista(fista), None) if fista.l1 <= 0.0 || fista.l1 >= 0.1 => {
+                let message =
+                    format!("l1 = {} is out of range: a share of the greatest product, in (0, 0.1)", fista.l1);
+                reader.error(node.place, message, None);
+            }
+            (EncoderSection::Fista(_), Some(_)) => {
+                let help = "leave `k` out".to_owned();
+                reader.error(node.place, "the encoder `fista` takes no `k`: it finds out how many fire", Some(help));
+            }
+            (EncoderSection::TopK | EncoderSection::Omp, None) => {
+                let message = format!("the encoder `{}` of an oracle needs `k`", s.encoder.key());
+                reader.error(node.place, message, Some("for example `oracle: {k: 2}`".to_owned()));
+            }
+            (_, Some(k)) if k > n_features => {
+                let message = format!("the oracle's k = {k} is greater than n_features = {n_features}");
+                reader.error(node.place, message, None);
+            }
+            _ => {}
+        },
         BaselineKind::Pca(s) if s.n_latents.is_some_and(|n| n > d_hidden) => {
             let message = format!("pca has at most d_hidden = {d_hidden} directions");
             reader.error(node.place, message, None);

@@ -3,7 +3,9 @@
 use serde_json::{Value as Json, json};
 
 use super::curve::Curve;
-use super::kind::{Features, Interval, Kind, ListOf, Maybe, NonNegative, Positive, Reader, Shape, Text, Whole, Width};
+use super::kind::{
+    Count, Features, Interval, Kind, ListOf, Maybe, NonNegative, Positive, Reader, Shape, Text, Whole, Width,
+};
 use super::kind::{choice, record};
 use super::node::{Node, Value};
 
@@ -19,7 +21,7 @@ record! {
         /// Whether each feature draws its own magnitude or all features of a sample share one draw.
         magnitude_sharing: SharingSection as SharingSection = "independent",
         /// Sets of features that fire together or never together.
-        groups: Vec<GroupSection> as ListOf<GroupSection> = "[]",
+        groups: GroupsSection as GroupsSection = "[]",
         /// Hidden states without a toy model: h = sum of x_i f_i + b.
         dictionary: Option<DictionarySection> as Maybe<DictionarySection> = "none",
     }
@@ -81,6 +83,59 @@ choice! {
         independent => Independent,
         /// One for all features of a sample.
         sample => Sample,
+    }
+}
+
+choice! {
+    /// Sets of features that do not fire independently: a list of them, or all features cut into blocks.
+    pub enum GroupsSection as "groups" {
+        [list => List(Vec<GroupSection> as ListOf<GroupSection>)]
+        /// All features in consecutive blocks, each a set; with exclusive blocks and firing_probability 1 exactly `count` features fire.
+        blocks => Blocks(BlocksSection as BlocksSection),
+    }
+}
+
+record! {
+    /// Features 0 .. n_features - 1 cut into consecutive sets.
+    pub struct BlocksSection as "blocks" {
+        /// Number of blocks; where it does not divide n_features, the first ones have one feature more.
+        count: usize as Count = required "2",
+        /// What the features of a block have to do with each other.
+        rule: BlockRule as BlockRule = required "exclusive",
+    }
+}
+
+choice! {
+    /// Rule of a block, as of a group.
+    pub enum BlockRule as "rule" {
+        /// One coin for the block; magnitudes independent.
+        together => Together,
+        /// The block fires with its own probability, then exactly one member, uniformly.
+        exclusive => Exclusive,
+    }
+}
+
+impl GroupsSection {
+    /// No sets at all.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, GroupsSection::List(list) if list.is_empty())
+    }
+
+    /// The sets, one by one.
+    pub fn sets(&self, n_features: usize) -> Vec<GroupSection> {
+        let BlocksSection { count, rule } = match self {
+            GroupsSection::List(list) => return list.clone(),
+            GroupsSection::Blocks(blocks) => blocks,
+        };
+        let (size, longer) = (n_features / count, n_features % count);
+        let first = |block: usize| block * size + block.min(longer);
+        let members = |block: usize| (first(block)..first(block + 1)).collect();
+        let set = |block: usize| match rule {
+            BlockRule::Together => GroupSection::Together(members(block)),
+            BlockRule::Exclusive => GroupSection::Exclusive(members(block)),
+        };
+        // More blocks than features leave some empty, which a checked file does not have.
+        (0..*count).map(set).filter(|set| !set.members().is_empty()).collect()
     }
 }
 
@@ -163,4 +218,26 @@ choice! {
         file => File(String as Text),
     }
     later ["orthogonalised", "cosine"]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(count: usize, n_features: usize) -> Vec<Vec<usize>> {
+        let blocks = GroupsSection::Blocks(BlocksSection { count, rule: BlockRule::Exclusive });
+        blocks.sets(n_features).iter().map(|set| set.members().to_vec()).collect()
+    }
+
+    #[test]
+    fn blocks_take_every_feature_once_in_order_and_differ_by_at_most_one() {
+        assert_eq!(members(2, 6), [vec![0, 1, 2], vec![3, 4, 5]]);
+        assert_eq!(members(3, 8), [vec![0, 1, 2], vec![3, 4, 5], vec![6, 7]]);
+        assert_eq!(members(4, 4), [[0], [1], [2], [3]]);
+        for count in 1..=50 {
+            let blocks = members(count, 50);
+            assert_eq!((blocks.len(), blocks.concat()), (count, (0..50).collect()));
+            assert!(blocks.iter().all(|block| block.len() == 50 / count || block.len() == 50 / count + 1));
+        }
+    }
 }

@@ -103,8 +103,8 @@ record! {
     pub struct OracleSection as "oracle" {
         /// How latents are found.
         encoder: EncoderSection as EncoderSection = "omp",
-        /// Active latents per sample, at most.
-        k: usize as Count = required "2",
+        /// Active latents per sample, at most; for `topk` and `omp`, which need it.
+        k: Option<usize> as Maybe<Count> = "none",
     }
 }
 
@@ -115,8 +115,20 @@ choice! {
         topk => TopK,
         /// Orthogonal matching pursuit to k directions.
         omp => Omp,
+        /// Least L1 norm, by proximal gradient steps (Beck & Teboulle 2009); codes are non-negative where magnitudes are.
+        fista => Fista(FistaSection as FistaSection),
     }
-    later ["relu", "fista", "least_squares"]
+    later ["relu", "least_squares"]
+}
+
+record! {
+    /// The search for the least L1 norm.
+    pub struct FistaSection as "fista" {
+        /// Weight of the L1 norm at the end, as a share of the sample's greatest product; it starts at a tenth of that.
+        l1: f64 as Share = "1e-6",
+        /// Steps per sample, at most.
+        max_steps: usize as Steps = "20000",
+    }
 }
 
 record! {
