@@ -273,15 +273,21 @@ impl Plan {
         a.stem == b.stem && a.seed == b.seed
     }
 
-    /// What no part can see alone: lengths of lists, widths of baselines.
+    /// What no part can see alone: lengths of lists, signs of x, widths of baselines.
     fn check_across(&self) -> Result<(), Vec<Diagnostic>> {
         let mut reader = Reader::default();
         let lists = self.tables.toy.as_ref().is_some_and(|t| t.facts.iter().any(|f| f.importance > 0));
+        let signs = self.tables.toy.as_ref().is_some_and(|t| t.facts.iter().any(|f| f.signed))
+            && self.tables.data.facts.iter().any(|f| !f.signed);
         let baselines = self.methods.iter().any(|m| matches!(m, Method::Baseline(_)));
         let full = self.tables.toy.as_ref().is_some_and(|t| t.facts.iter().any(|f| f.batch_size.is_none()));
         let snapshots = self.document.experiment.save.trace.features;
         // Most plans have nothing to check across parts, and a million cells should not pay for it.
+<<<<<<< ours
         let stems = if lists || baselines || full || snapshots { self.product(&self.stem_axes) } else { 0 };
+=======
+        let stems = if lists || signs || baselines { self.product(&self.stem_axes) } else { 0 };
+>>>>>>> theirs
         for stem in 0..stems {
             let mut choice = vec![0; self.lengths.len()];
             spread(stem, &self.stem_axes, &self.lengths, &mut choice);
