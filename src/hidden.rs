@@ -1,20 +1,23 @@
 //! Hidden states, each with the x that produced it.
 //!
-//! h starts at the bias (0 for a toy model), then x_i times direction i is added with one fused multiply-add a feature,
-//! features ascending, silent ones left out; noise comes last. So the bits of h follow from x and the directions alone.
+//! h starts at the bias (the hidden bias of a toy model, 0 where it has none), then x_i times direction i is added with one fused multiply-add a feature,
+//! features ascending, silent ones left out; noise comes last. Where a toy model's hidden layer has an activation, that is
+//! applied to the sum: h is what its neurons put out. So the bits of h follow from x and the directions alone.
 //!
 //! Noise of coordinate j of sample s is `noise` times a normal made (as in the [data law](crate::data::law)) of k with
 //! T = 2^32, where k is the sample word of c1 = ([`Tag::Noise`](crate::data::law::Tag), s), s within the row block, with j in the
 //! sample's place: c0 = 8 ⌊j/32⌋ + ⌊(j mod 16)/2⌋, word 2 (⌊j/16⌋ mod 2) + (j mod 2).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::backend::ops::activation::Activate;
 use crate::backend::ops::hidden::Project;
 use crate::backend::simd::{Isa, Lanes, run};
 use crate::data::law::ROW_BLOCK;
 use crate::data::{Batch, Events, Sampler, World};
 use crate::random::Stream;
-use crate::toy::ToyModel;
+use crate::toy::{Activation, ToyModel};
 
 /// What makes h from x.
 #[derive(Clone, Debug)]
@@ -34,18 +37,26 @@ impl HiddenMaker {
         }
     }
 
-    /// Directions `[n_features, d_hidden]`, one row a feature: columns of W, or the dictionary.
-    pub fn directions(&self) -> &[f32] {
+    /// Directions `[n_features, d_hidden]`, one row a feature: those of the toy model, or the dictionary.
+    pub fn directions(&self) -> Cow<'_, [f32]> {
         match self {
-            HiddenMaker::Toy(model) => &model.w,
-            HiddenMaker::Dictionary(dictionary) => &dictionary.vectors,
+            HiddenMaker::Toy(model) => model.directions(),
+            HiddenMaker::Dictionary(dictionary) => Cow::Borrowed(&dictionary.vectors),
+        }
+    }
+
+    /// What turns Σ x_i f_i + b into h.
+    pub fn activation(&self) -> Activation {
+        match self {
+            HiddenMaker::Toy(model) => model.kind.activation(),
+            HiddenMaker::Dictionary(_) => Activation::Identity,
         }
     }
 
     /// Bias `[d_hidden]`, none where it is zero by definition.
     fn bias(&self) -> Option<&[f32]> {
         match self {
-            HiddenMaker::Toy(_) => None,
+            HiddenMaker::Toy(model) => Some(&model.c[..]).filter(|c| !c.is_empty()),
             HiddenMaker::Dictionary(dictionary) => Some(&dictionary.bias),
         }
     }
@@ -92,9 +103,10 @@ impl HiddenSource {
         let zeros = vec![0.0; d];
         HiddenStream {
             sampler: Sampler::new(self.world.clone(), self.seed, stream),
-            directions: padded(directions, d).into(),
+            directions: padded(&directions, d).into(),
             bias: padded(self.maker.bias().unwrap_or(&zeros), d).into(),
             noise: self.maker.noise() as f32,
+            activation: self.maker.activation(),
             d_hidden: d,
             isa: Isa::best(),
         }
@@ -129,6 +141,7 @@ pub struct HiddenStream {
     directions: Arc<[Lanes]>,
     bias: Arc<[Lanes]>,
     noise: f32,
+    activation: Activation,
     d_hidden: usize,
     isa: Isa,
 }
@@ -181,6 +194,9 @@ impl HiddenStream {
             },
         );
         out.h.truncate(samples * self.d_hidden);
+        if self.activation != Activation::Identity {
+            run(self.isa, Activate { activation: self.activation, values: &mut out.h });
+        }
     }
 }
 
@@ -200,8 +216,10 @@ fn padded(rows: &[f32], d: usize) -> Vec<Lanes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::ops::activation;
+    use crate::backend::ops::toy_step::Shape;
     use crate::data::{Dictionary, Magnitude, MagnitudeSharing};
-    use crate::toy::ToyKind;
+    use crate::toy::{Mlp, ToyKind};
 
     fn source(n: usize, d: usize, p: f64, noise: f64) -> HiddenSource {
         let world = World {
@@ -259,12 +277,46 @@ mod tests {
     fn a_toy_model_gives_h_without_bias() {
         let mut source = source(7, 3, 0.5, 0.0);
         let w = Dictionary::random(7, 3, 9).vectors;
-        let model = ToyModel { kind: ToyKind::ReluOutput, n_features: 7, d_hidden: 3, w, b: vec![1.0; 7] };
+        let model = ToyModel {
+            kind: ToyKind::ReluOutput,
+            n_features: 7,
+            d_hidden: 3,
+            w,
+            c: vec![],
+            v: vec![],
+            b: vec![1.0; 7],
+        };
         source.maker = HiddenMaker::Toy(Arc::new(model));
         let mut out = HiddenBatch::default();
         source.draw(Stream::Evaluate, 0, 100, &mut out);
         assert!(out.h.iter().any(|&h| h != 0.0));
         assert_eq!(bits(&out.h), bits(&plain(&source, &out.x)));
+    }
+
+    /// The sum of the module's text, activated by the exact function: bits for the ReLU, for the GELU its bound.
+    #[test]
+    fn h_of_a_model_with_neurons_is_what_they_put_out() {
+        let mlp = |activation| ToyKind::Mlp(Mlp { d_embedding: 2, activation, bias: 0.0, bias_decay: 0.0, seed: 3 });
+        let kinds = [ToyKind::ReluHidden, ToyKind::AbsoluteValue, mlp(Activation::Relu), mlp(Activation::Gelu)];
+        for kind in kinds {
+            let mut source = source(7, 5, 0.5, 0.0);
+            let shape = Shape { kind, n_features: 7, d_hidden: 5 };
+            let mut draws = crate::random::Draws::new(1, Stream::ToyInit, 0);
+            let parameters: Vec<f32> = (0..shape.n_parameters()).map(|_| draws.normal() as f32).collect();
+            source.maker = HiddenMaker::Toy(Arc::new(ToyModel::from_parameters(shape, &parameters)));
+            let mut out = HiddenBatch::default();
+            source.draw(Stream::Evaluate, 0, 100, &mut out);
+            for (h, pre) in out.h.iter().zip(plain(&source, &out.x)) {
+                let expected = activation::reference(kind.activation(), pre as f64).0;
+                let bound = if kind == mlp(Activation::Gelu) {
+                    activation::GELU_ERROR * pre.abs().max(1e-3) as f64
+                } else {
+                    0.0
+                };
+                assert!((*h as f64 - expected).abs() <= bound, "{kind:?} {pre}: {h} for {expected}");
+            }
+            assert!(out.h.iter().any(|h| *h > 0.0));
+        }
     }
 
     #[test]

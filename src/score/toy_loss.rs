@@ -46,7 +46,7 @@ pub struct ToyLoss {
     pub loss_weighted: Value,
 }
 
-/// The losses of a toy model on given samples, in f64.
+/// The losses of a `linear` or `relu_output` model on given samples, in f64.
 ///
 /// `w` is `[n_features, d_hidden]`, row i the column W_i; `b` and `importance` are `[n_features]`; `features` is
 /// `[samples, n_features]`.
@@ -58,6 +58,7 @@ pub fn toy_loss<T: Real>(
     features: ArrayView2<'_, T>,
 ) -> ToyLoss {
     let (w, x) = (Directions::new(w), Rows::new(features));
+    debug_assert!(matches!(kind, ToyKind::Linear | ToyKind::ReluOutput));
     debug_assert!(b.len() == w.n && importance.len() == w.n && x.n_columns == w.n);
     if x.n_rows == 0 || w.n == 0 {
         return ToyLoss { loss: Err(NO_SAMPLES), loss_weighted: Err(NO_SAMPLES) };
@@ -72,10 +73,7 @@ pub fn toy_loss<T: Real>(
             }
             for i in 0..w.n {
                 let before = dot(w.raw(i), &h) + b[i].into();
-                let output = match kind {
-                    ToyKind::Linear => before,
-                    ToyKind::ReluOutput => before.max(0.0),
-                };
+                let output = if kind.relu_output() { before.max(0.0) } else { before };
                 let error = x[i].into() - output;
                 plain += error * error;
                 weighted += importance[i].into() * error * error;

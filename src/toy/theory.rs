@@ -6,6 +6,8 @@
 //! 1/6. Elhage et al. 2022, "Demonstrating superposition", phase change; the formulas of its theory notebook
 //! (wattenberg/superposition), with two rows added that are never least.
 
+pub mod quadratic;
+
 use crate::data::{Magnitude, MagnitudeSharing, World};
 use crate::toy::ToyKind;
 

@@ -1,7 +1,9 @@
 //! What every backend shares in training a toy model: where it starts, what its loss weighs, when it has diverged, and
 //! which restart stays.
 
-use super::model::{LossScale, ToyInit, ToyJob, ToyModel, ToyOutcome, TrainingEnd};
+use std::ops::Range;
+
+use super::model::{LossScale, ToyInit, ToyJob, ToyKind, ToyModel, ToyOutcome, TrainingEnd};
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::ops::toy_step::Shape;
 use crate::backend::simd::Isa;
@@ -15,17 +17,32 @@ impl ToyJob {
     }
 
     /// The model before the first step. Weights are the words of [`Stream::ToyInit`] whose part is the restart's
-    /// number, in the order of `w`; so restart r starts the same in every job of one seed and shape, whatever else they
-    /// differ in.
+    /// number, in the order of `w`, then `v`; so restart r starts the same in every job of one seed and shape, whatever
+    /// else they differ in.
     pub fn initial_model(&self, restart: usize) -> ToyModel {
         let Shape { kind, n_features, d_hidden } = self.shape();
-        let std = match self.init {
-            ToyInit::Xavier => (2.0 / (n_features + d_hidden) as f64).sqrt(),
-            ToyInit::Normal(std) => std,
-        };
+        let [w, c, v, b] = self.shape().parts().map(|(_, length)| length);
         let mut draws = Draws::new(self.seed, Stream::ToyInit, restart as u64);
-        let w = (0..n_features * d_hidden).map(|_| (std * draws.normal()) as f32).collect();
-        ToyModel { kind, n_features, d_hidden, w, b: vec![0.0; n_features] }
+        let mut weights = |length: usize| {
+            let std = match self.init {
+                ToyInit::Xavier => (2.0 / (length / d_hidden + d_hidden) as f64).sqrt(),
+                ToyInit::Normal(std) => std,
+            };
+            (0..length).map(|_| (std * draws.normal()) as f32).collect::<Vec<_>>()
+        };
+        let (w, v) = (weights(w), weights(v));
+        let bias = if let ToyKind::Mlp(mlp) = kind { mlp.bias } else { 0.0 };
+        ToyModel { kind, n_features, d_hidden, w, c: vec![bias; c], v, b: vec![0.0; b] }
+    }
+
+    /// The part of the flat parameters that shrinks after `step`, and by which factor: the hidden bias of an `mlp` with bias
+    /// decay, in the first half of the steps.
+    pub fn bias_decay(&self, step: usize) -> Option<(Range<usize>, f64)> {
+        let ToyKind::Mlp(mlp) = self.kind else { return None };
+        let [w, c, ..] = self.shape().parts().map(|(_, length)| length);
+        let lr = self.train.lr * self.train.schedule.factor(step, self.train.steps);
+        let decays = mlp.bias_decay != 0.0 && step < self.train.steps / 2;
+        decays.then(|| (w..w + c, 1.0 - mlp.bias_decay as f64 * lr))
     }
 
     /// What the loss is multiplied by before it is differentiated: 1, or 1 over the mean firing probability (1 again where
@@ -41,14 +58,25 @@ impl ToyJob {
         }
     }
 
-    /// c_i = 2 I_i `loss_factor` / (batch_size n_features), so that dL/dx'_i = c_i (x'_i - x_i), `[n_features]`.
+    /// c_i = 2 I_i `loss_factor` / (batch_size n_features), so that dL/dx'_i = c_i (x'_i - x_i), `[n_features]`. Of a
+    /// `quadratic` model the weights I_i of its target and then c = 2 `loss_factor` / batch_size for its one output,
+    /// `[n_features + 1]`.
     ///
-    /// Below 1e-20 it is 0: a curve of importance that falls so far would fill the gradient with denormal numbers, which
-    /// make the same step ten times slower and move no weight.
+    /// Slopes below 1e-20 are 0: a curve of importance that falls so far would fill the gradient with denormal numbers,
+    /// which make the same step ten times slower and move no weight.
     pub fn slopes(&self) -> Vec<f32> {
-        let factor = 2.0 * self.loss_factor() / (self.train.batch_size * self.world.n_features) as f64;
-        let slope = |importance: &f32| (*importance as f64 * factor) as f32;
-        self.importance.iter().map(slope).map(|c| if c.abs() < 1e-20 { 0.0 } else { c }).collect()
+        let slopes = self.wide_slopes().into_iter().map(|c| c as f32);
+        slopes.map(|c| if c.abs() < 1e-20 { 0.0 } else { c }).collect()
+    }
+
+    /// [`ToyJob::slopes`] in f64, none of them rounded.
+    pub fn wide_slopes(&self) -> Vec<f64> {
+        let factor = 2.0 * self.loss_factor() / self.train.batch_size as f64;
+        let importance = self.importance.iter().map(|i| *i as f64);
+        match self.kind {
+            ToyKind::Quadratic => importance.chain([factor]).collect(),
+            _ => importance.map(|i| i * (factor / self.world.n_features as f64)).collect(),
+        }
     }
 
     /// Whether the loss of `step` belongs in the trace: the first step, every `trace_every`-th and the last.
@@ -124,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::data::{Magnitude, MagnitudeSharing, World};
-    use crate::toy::{ToyKind, ToyTrain};
+    use crate::toy::{Activation, Mlp, ToyKind, ToyTrain};
     use crate::training::{Optimizer, Schedule};
 
     fn job(n_features: usize, d_hidden: usize) -> ToyJob {
@@ -172,6 +200,53 @@ mod tests {
         }
     }
 
+    /// Sums of squares of 6000 and 20000 normals over their variance are 1 ± 0.018 and 0.01 (one sigma): five sigma.
+    #[test]
+    fn every_weight_tensor_starts_by_its_own_widths_and_biases_as_the_kind_says() {
+        let mut job = job(200, 100);
+        let mlp = Mlp { d_embedding: 60, activation: Activation::Relu, bias: -1.0, bias_decay: 0.03, seed: 1 };
+        job.kind = ToyKind::Mlp(mlp);
+        let model = job.initial_model(0);
+        let square =
+            |w: &[f32], widths: f64| w.iter().map(|w| (*w as f64).powi(2)).sum::<f64>() / w.len() as f64 * widths / 2.0;
+        assert_eq!([model.w.len(), model.v.len(), model.c.len(), model.b.len()], [6_000, 20_000, 100, 0]);
+        assert!((square(&model.w, 160.0) - 1.0).abs() < 0.09 && (square(&model.v, 300.0) - 1.0).abs() < 0.05);
+        assert!(model.c.iter().all(|c| *c == -1.0));
+        assert_eq!(ToyModel::from_parameters(job.shape(), &model.parameters()), model);
+        job.train.lr = 0.5;
+        let decay = job.bias_decay(49).unwrap();
+        assert_eq!(decay.0, 6_000..6_100);
+        assert!((decay.1 - (1.0 - 0.03 * 0.5)).abs() < 1e-8, "{decay:?}");
+        assert_eq!(job.bias_decay(50), None, "the second half");
+        job.kind = ToyKind::AbsoluteValue;
+        assert_eq!(job.bias_decay(0), None);
+        let model = job.initial_model(0);
+        assert_eq!(model.w, ToyJob { kind: ToyKind::ReluOutput, ..job.clone() }.initial_model(0).w);
+        assert!(model.v.len() == 20_000 && model.v != model.w && model.b == [0.0; 200]);
+        job.kind = ToyKind::Quadratic;
+        assert_eq!(job.initial_model(0).b, [0.0]);
+        // One output: a slope for it after the weights of its target.
+        job.train.batch_size = 8;
+        assert_eq!(job.slopes()[200], 0.25);
+        assert_eq!(job.slopes()[..200], job.importance[..]);
+    }
+
+    /// An embedding of as many dimensions as features is a rotation R, so directions are R W; their lengths are those of
+    /// the columns of W where that is a rotation too.
+    #[test]
+    fn directions_of_an_mlp_go_through_its_embedding() {
+        let mlp = Mlp { d_embedding: 4, activation: Activation::Gelu, bias: 0.0, bias_decay: 0.0, seed: 9 };
+        let shape = Shape { kind: ToyKind::Mlp(mlp), n_features: 4, d_hidden: 4 };
+        let mut parameters = vec![0.0; shape.n_parameters()];
+        (0..4).for_each(|k| parameters[k * 4 + k] = 2.0);
+        let model = ToyModel::from_parameters(shape, &parameters);
+        let embedding = crate::toy::embedding::embedding(4, 4, 9);
+        assert_eq!(&*model.directions(), embedding.iter().map(|e| 2.0 * e).collect::<Vec<f32>>());
+        let names: Vec<_> = model.tensors().into_iter().map(|(name, shape, _)| (name, shape)).collect();
+        let expected = [("w", vec![4, 4]), ("c", vec![4]), ("v", vec![4, 4]), ("embedding", vec![4, 4])];
+        assert_eq!(names, expected);
+    }
+
     #[test]
     fn slopes_follow_importance_and_density_and_are_never_denormal() {
         let mut job = job(4, 2);
@@ -215,7 +290,15 @@ mod tests {
 
     fn outcome(restart: usize, scale: f32, end: TrainingEnd) -> ToyOutcome {
         let w = vec![scale, 0.0, 0.0, scale];
-        let model = ToyModel { kind: ToyKind::ReluOutput, n_features: 2, d_hidden: 2, w, b: vec![0.0; 2] };
+        let model = ToyModel {
+            kind: ToyKind::ReluOutput,
+            n_features: 2,
+            d_hidden: 2,
+            w,
+            c: vec![],
+            v: vec![],
+            b: vec![0.0; 2],
+        };
         ToyOutcome { model, restart, end, trace: vec![] }
     }
 

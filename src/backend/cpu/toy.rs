@@ -160,6 +160,9 @@ impl<'a> Trainer<'a> {
         }
         let (parameters, gradient) = (&mut self.parameters, &self.gradient);
         run(isa, Update { step: numbers, scale: 1.0, parameters, gradient, moments: &mut self.moments });
+        if let Some((biases, factor)) = self.job.bias_decay(step) {
+            self.parameters[biases].iter_mut().for_each(|c| *c *= factor as f32);
+        }
     }
 
     fn finish(mut self) -> ToyOutcome {

@@ -1,5 +1,6 @@
 //! One operation each: equation, layout, vector form, and tests against plain loops.
 
+pub mod activation;
 pub mod dense;
 pub mod draw;
 pub mod entries;

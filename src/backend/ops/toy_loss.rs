@@ -5,13 +5,19 @@
 //! loss_weighted = mean over samples of Σ_i I_i (x_i - x'_i)²
 //! ```
 //!
+//! with |x_i| for x_i where the model computes that. A `quadratic` model has one output, and both losses are the mean of
+//! its squared error.
+//!
 //! In f64 from f32 weights and samples, sixteen samples side by side. Each lane is one chain over its samples in order,
 //! lanes are added at the end, so batches may be cut anywhere between tiles without changing a bit. Products and
 //! sums are rounded apart, which every instruction set does alike.
 
+use std::borrow::Cow;
+
+use crate::backend::ops::activation;
 use crate::backend::simd::{Isa, Kernel, Simd, run};
 use crate::data::Batch;
-use crate::toy::{ToyKind, ToyModel};
+use crate::toy::{Activation, ToyKind, ToyModel};
 
 /// Squared errors so far of one model.
 pub struct ToyLoss<'a> {
@@ -22,15 +28,20 @@ pub struct ToyLoss<'a> {
     sums: [[f64; 16]; 2],
     x: Vec<[f64; 16]>,
     h: Vec<[f64; 16]>,
+    /// `[n_features, d_hidden]`
+    directions: Cow<'a, [f32]>,
 }
 
 impl<'a> ToyLoss<'a> {
     /// `importance` is `[n_features]`.
     pub fn new(model: &'a ToyModel, importance: &'a [f32]) -> ToyLoss<'a> {
         let (n, m) = (model.n_features, model.d_hidden);
-        assert!(importance.len() == n && model.w.len() == n * m && model.b.len() == n);
-        let zero = [0.0; 16];
-        ToyLoss { model, importance, samples: 0, sums: [zero; 2], x: vec![zero; n], h: vec![zero; m] }
+        assert_eq!(importance.len(), n);
+        for ((_, expected), part) in model.shape().parts().into_iter().zip([&model.w, &model.c, &model.v, &model.b]) {
+            assert_eq!(part.len(), expected);
+        }
+        let (zero, directions) = ([0.0; 16], model.directions());
+        ToyLoss { model, importance, samples: 0, sums: [zero; 2], x: vec![zero; n], h: vec![zero; m], directions }
     }
 
     /// Counts a batch. Only the last one may hold samples that are not a multiple of sixteen if the bits are not to depend
@@ -44,7 +55,8 @@ impl<'a> ToyLoss<'a> {
     /// (loss, loss_weighted) of all samples counted.
     pub fn finish(self) -> (f64, f64) {
         let [plain, weighted] = self.sums.map(|lanes| lanes.iter().sum::<f64>() / self.samples as f64);
-        (plain / self.model.n_features as f64, weighted)
+        let outputs = if self.model.kind == ToyKind::Quadratic { 1 } else { self.model.n_features };
+        (plain / outputs as f64, weighted)
     }
 }
 
@@ -72,23 +84,36 @@ impl Kernel for Add<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Add { loss, batch } = self;
-        let ToyLoss { model, importance, sums, x, h, .. } = loss;
+        let ToyLoss { model, importance, sums, x, h, directions, .. } = loss;
         let (n, m) = (model.n_features, model.d_hidden);
+        let (neurons, relu, absolute) =
+            (model.kind.activation(), model.kind.relu_output(), model.kind == ToyKind::AbsoluteValue);
+        let outputs = if model.v.is_empty() { &model.w } else { &model.v };
         let mut left = batch.samples;
         for tile in batch.lanes.chunks_exact(n) {
             for (to, from) in x.iter_mut().zip(tile) {
                 *to = from.0.map(f64::from);
             }
             for (k, h) in h.iter_mut().enumerate() {
-                *h = dot([0.0; 16], model.w[k..].iter().step_by(m), x);
+                let c = model.c.get(k).map_or(0.0, |c| *c as f64);
+                *h = dot([c; 16], directions[k..].iter().step_by(m), x);
+                if neurons != Activation::Identity {
+                    *h = h.map(|pre| activation::reference(neurons, pre).0);
+                }
             }
             let real = left.min(16);
             left -= real;
+            if model.kind == ToyKind::Quadratic {
+                add_quadratic(model.b[0], importance, x, h, real, sums);
+                continue;
+            }
             for j in 0..n {
-                let z = dot([model.b[j] as f64; 16], &model.w[j * m..(j + 1) * m], h);
+                let b = model.b.get(j).map_or(0.0, |b| *b as f64);
+                let z = dot([b; 16], &outputs[j * m..(j + 1) * m], h);
                 let squares: [f64; 16] = std::array::from_fn(|lane| {
-                    let out = if model.kind == ToyKind::ReluOutput && z[lane] <= 0.0 { 0.0 } else { z[lane] };
-                    let r = out - x[j][lane];
+                    let out = if relu && z[lane] <= 0.0 { 0.0 } else { z[lane] };
+                    let target = if absolute { x[j][lane].abs() } else { x[j][lane] };
+                    let r = out - target;
                     if lane < real { r * r } else { 0.0 }
                 });
                 let importance = importance[j] as f64;
@@ -98,6 +123,17 @@ impl Kernel for Add<'_, '_> {
                 }
             }
         }
+    }
+}
+
+/// Adds the squared error of the one output of a `quadratic` model.
+#[inline(always)]
+fn add_quadratic(b: f32, importance: &[f32], x: &[[f64; 16]], h: &[[f64; 16]], real: usize, sums: &mut [[f64; 16]; 2]) {
+    for lane in 0..real {
+        let out = h.iter().fold(b as f64, |sum, h| sum + h[lane] * h[lane]);
+        let target = x.iter().zip(importance).fold(0.0, |sum, (x, i)| sum + *i as f64 * x[lane] * x[lane]);
+        let square = (out - target) * (out - target);
+        sums.iter_mut().for_each(|sum| sum[lane] += square);
     }
 }
 
@@ -117,15 +153,18 @@ fn dot<'w>(start: [f64; 16], w: impl IntoIterator<Item = &'w f32>, v: &[[f64; 16
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::ops::toy_step::Shape;
+    use crate::backend::ops::toy_step::reference::ReferenceStep;
     use crate::backend::simd::Lanes;
     use crate::random::{Draws, Stream};
+    use crate::toy::Mlp;
 
     fn model(kind: ToyKind, n_features: usize, d_hidden: usize) -> (ToyModel, Vec<f32>) {
         let mut draws = Draws::new(2, Stream::ToyInit, 0);
         let mut normals = |len| (0..len).map(|_| draws.normal() as f32 * 0.5).collect::<Vec<_>>();
-        let (w, b) = (normals(n_features * d_hidden), normals(n_features));
+        let shape = Shape { kind, n_features, d_hidden };
         let importance = (0..n_features).map(|i| 0.8f32.powi(i as i32)).collect();
-        (ToyModel { kind, n_features, d_hidden, w, b }, importance)
+        (ToyModel::from_parameters(shape, &normals(shape.n_parameters())), importance)
     }
 
     fn batch(n_features: usize, samples: usize) -> Batch {
@@ -156,7 +195,7 @@ mod tests {
                                 };
                                 let z = model.b[j] as f64
                                     + (0..n).map(|i| batch.value(s, i) as f64 * overlap(i)).sum::<f64>();
-                                let out = if kind == ToyKind::ReluOutput { z.max(0.0) } else { z };
+                                let out = if kind.relu_output() { z.max(0.0) } else { z };
                                 let square = (batch.value(s, j) as f64 - out).powi(2);
                                 plain += square / (samples * n) as f64;
                                 weighted += *importance as f64 * square / samples as f64;
@@ -167,6 +206,46 @@ mod tests {
                         assert!((found.1 - weighted).abs() <= 1e-12 * weighted, "{isa:?} {kind:?} {n} {m} {samples}");
                     }
                 }
+            }
+        }
+    }
+
+    /// Half the sum of slopes r² of the reference step, with slopes that make it each of the two means. The hidden sums
+    /// of an mlp go through directions rounded to f32: 1e-6 covers what that makes of a loss of size 1.
+    #[test]
+    fn losses_of_other_kinds_are_those_that_are_trained() {
+        let mlp = |activation| Mlp { d_embedding: 5, activation, bias: 0.0, bias_decay: 0.0, seed: 3 };
+        for kind in [
+            ToyKind::ReluHidden,
+            ToyKind::AbsoluteValue,
+            ToyKind::Mlp(mlp(Activation::Relu)),
+            ToyKind::Mlp(mlp(Activation::Gelu)),
+            ToyKind::Quadratic,
+        ] {
+            for (n, m, samples) in [(1, 1, 1), (3, 6, 16), (9, 4, 37)] {
+                let ((model, importance), mut batch) = (model(kind, n, m), batch(n, samples));
+                batch.lanes.iter_mut().step_by(2).for_each(|lanes| lanes.0 = lanes.0.map(|x| -x));
+                let one_output = kind == ToyKind::Quadratic;
+                let weights = importance.iter().map(|i| *i as f64);
+                let mean = |slopes: Vec<f64>| {
+                    let parameters: Vec<f64> = model.parameters().into_iter().map(f64::from).collect();
+                    let step =
+                        ReferenceStep { shape: model.shape(), parameters: &parameters, slopes: &slopes, batch: &batch };
+                    step.gradient().1
+                };
+                let c = 2.0 / samples as f64;
+                let (plain, weighted) = if one_output {
+                    let slopes: Vec<f64> = weights.chain([c]).collect();
+                    (mean(slopes.clone()), mean(slopes))
+                } else {
+                    (mean(vec![c / n as f64; n]), mean(weights.map(|i| i * c).collect()))
+                };
+                let found = toy_losses(Isa::best(), &model, &importance, [&batch]);
+                assert!((found.0 - plain).abs() <= 1e-6 * (1.0 + plain), "{kind:?} {n} {m}: {found:?} {plain}");
+                assert!(
+                    (found.1 - weighted).abs() <= 1e-6 * (1.0 + weighted),
+                    "{kind:?} {n} {m}: {found:?} {weighted}"
+                );
             }
         }
     }
@@ -193,6 +272,8 @@ mod tests {
             n_features: 2,
             d_hidden: 2,
             w: vec![1.0, 0.0, 0.0, 1.0],
+            c: vec![],
+            v: vec![],
             b: vec![0.0; 2],
         };
         assert_eq!(toy_losses(Isa::available()[0], &model, &[1.0, 1.0], [&batch(2, 50)]), (0.0, 0.0));

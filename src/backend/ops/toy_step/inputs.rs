@@ -32,6 +32,7 @@ impl Form {
         let Shape { kind, n_features, .. } = shape;
         match kind {
             ToyKind::Linear | ToyKind::ReluOutput => {}
+            ToyKind::ReluHidden | ToyKind::AbsoluteValue | ToyKind::Mlp(_) | ToyKind::Quadratic => return Form::Dense,
         }
         let p = world.marginal_probability();
         let firing = p.iter().sum::<f64>();

@@ -6,8 +6,8 @@
 //!                    dW_i += g_i h + x_i dh   db += g             loss += c r² / 2
 //! ```
 //!
-//! with out = ReLU or the identity and c_i = 2 I_i / (samples n_features), times the loss scale: 5 n m fused
-//! multiply-adds a sample. Parameters and gradients are flat, W `[n_features, d_hidden]` and then b `[n_features]`, so that
+//! with out = ReLU or the identity (kinds with a hidden layer of their own: `layers`; the one with a single output: `quadratic`)
+//! and c_i = 2 I_i / (samples n_features), times the loss scale: 5 n m fused multiply-adds a sample. Parameters and gradients are flat, W `[n_features, d_hidden]` and then b `[n_features]`, so that
 //! one optimiser step moves both.
 //!
 //! x comes in a [`Form`] that a fixed rule chooses for the shape and the world:
@@ -24,7 +24,10 @@
 )]
 
 pub mod inputs;
+mod layers;
+mod quadratic;
 pub mod reference;
+pub mod reference_layers;
 mod silent;
 mod simd;
 mod small;
@@ -48,9 +51,21 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The tensors that the flat parameters are made of, in order: name and length.
-    pub fn parts(self) -> [(&'static str, usize); 2] {
-        [("w", self.n_features * self.d_hidden), ("b", self.n_features)]
+    /// The tensors that the flat parameters are made of, in order: name and length, 0 where the kind has none.
+    pub fn parts(self) -> [(&'static str, usize); 4] {
+        let Shape { kind, n_features: n, d_hidden: m } = self;
+        let [w, c, v, b] = match kind {
+            ToyKind::Linear | ToyKind::ReluOutput | ToyKind::ReluHidden => [n * m, 0, 0, n],
+            ToyKind::AbsoluteValue => [n * m, 0, n * m, n],
+            ToyKind::Mlp(mlp) => [mlp.d_embedding * m, m, n * m, 0],
+            ToyKind::Quadratic => [n * m, 0, 0, 1],
+        };
+        [("w", w), ("c", c), ("v", v), ("b", b)]
+    }
+
+    /// Length of the slopes of a step.
+    pub fn n_slopes(self) -> usize {
+        self.n_features + usize::from(self.kind == ToyKind::Quadratic)
     }
 
     /// Length of the flat parameters.
@@ -63,9 +78,9 @@ impl Shape {
 pub struct ToyStep<'a> {
     /// The model's shape.
     pub shape: Shape,
-    /// W and b, `[n_parameters]`.
+    /// The parts of the shape in order, `[n_parameters]`.
     pub parameters: &'a [f32],
-    /// c_i, `[n_features]`.
+    /// c_i, `[n_slopes]`: [`ToyJob::slopes`](crate::toy::ToyJob::slopes).
     pub slopes: &'a [f32],
     /// x, drawn at least in the form that is read; lanes past the last sample count nothing.
     pub inputs: &'a Inputs,
@@ -84,7 +99,7 @@ impl ToyStep<'_> {
         assert_eq!(batch.n_features, n_features);
         assert_eq!(batch.lanes.len(), batch.samples.div_ceil(16) * n_features);
         assert_eq!(self.parameters.len(), self.shape.n_parameters());
-        assert_eq!(self.slopes.len(), n_features);
+        assert_eq!(self.slopes.len(), self.shape.n_slopes());
         assert_eq!(gradient.len(), self.shape.n_parameters());
     }
 
@@ -101,11 +116,16 @@ impl ToyStep<'_> {
 /// step's shape.
 pub fn gradient(isa: Isa, step: ToyStep, scratch: &mut Scratch, to: &mut [f32]) -> Option<f64> {
     step.check(to);
+    if let Some(loss) = simd::own_gradient(isa, &step, scratch, to) {
+        return step.with_loss.then_some(loss);
+    }
     match small::gradient(isa, &step, to) {
         Some(loss) => step.with_loss.then_some(loss),
         None => simd::blocked_gradient(isa, step, scratch, to),
     }
 }
 
+#[cfg(test)]
+mod layers_tests;
 #[cfg(test)]
 mod tests;

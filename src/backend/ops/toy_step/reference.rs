@@ -2,7 +2,9 @@
 
 #[cfg(test)]
 use super::Form;
-use super::Shape;
+#[cfg(test)]
+use super::reference_layers::Bounded;
+use super::{Shape, reference_layers};
 use crate::data::Batch;
 use crate::toy::ToyKind;
 
@@ -15,9 +17,12 @@ pub struct ReferenceStep<'a> {
 }
 
 impl ReferenceStep<'_> {
-    /// Gradient of W and b, and the loss, sample after sample.
+    /// Gradient of the parameters, and the loss, sample after sample.
     pub fn gradient(&self) -> (Vec<f64>, f64) {
         let Shape { kind, n_features, d_hidden } = self.shape;
+        if !matches!(kind, ToyKind::Linear | ToyKind::ReluOutput) {
+            return reference_layers::gradient(self.shape, self.parameters, self.slopes, self.batch);
+        }
         let (w, b) = self.parameters.split_at(n_features * d_hidden);
         let (mut gradient, mut loss) = (vec![0.0; self.parameters.len()], 0.0);
         let (dw, db) = gradient.split_at_mut(n_features * d_hidden);
@@ -28,10 +33,8 @@ impl ReferenceStep<'_> {
             let mut dh = vec![0.0; d_hidden];
             for j in 0..n_features {
                 let z = b[j] + (0..d_hidden).map(|k| w[j * d_hidden + k] * h[k]).sum::<f64>();
-                let (out, derivative) = match kind {
-                    ToyKind::Linear => (z, 1.0),
-                    ToyKind::ReluOutput => (z.max(0.0), if z > 0.0 { 1.0 } else { 0.0 }),
-                };
+                let (out, derivative) =
+                    if kind == ToyKind::Linear { (z, 1.0) } else { (z.max(0.0), if z > 0.0 { 1.0 } else { 0.0 }) };
                 let r = out - x(j);
                 loss += 0.5 * self.slopes[j] * r * r;
                 let g = self.slopes[j] * r * derivative;
@@ -60,6 +63,11 @@ impl ReferenceStep<'_> {
 #[cfg(test)]
 pub fn error_bound(step: &ReferenceStep, form: Form) -> (Vec<f64>, f64) {
     let Shape { kind, n_features, d_hidden } = step.shape;
+    if !matches!(kind, ToyKind::Linear | ToyKind::ReluOutput) {
+        let ReferenceStep { parameters, slopes, batch, .. } = step;
+        let (bounded, loss) = reference_layers::gradient::<Bounded>(step.shape, parameters, slopes, batch);
+        return (bounded.into_iter().map(|g| g.error).collect(), loss.error);
+    }
     let (w, b) = step.parameters.split_at(n_features * d_hidden);
     let gamma = |roundings: usize| {
         let u = roundings as f64 * 2f64.powi(-24);

@@ -19,7 +19,7 @@
 
 use super::silent::add_silent;
 use super::small::{mask, output_slope};
-use super::{Shape, ToyStep};
+use super::{Shape, ToyStep, layers, quadratic};
 use crate::backend::simd::{Isa, Kernel, Lanes, Simd, run};
 use crate::toy::ToyKind;
 
@@ -32,12 +32,29 @@ pub struct Scratch {
     dw: Vec<Lanes>,
     db: Vec<Lanes>,
     w_t: Vec<f32>,
+    own: Own,
+}
+
+/// Memory of the kernels for other kinds than `linear` and `relu_output`.
+enum Own {
+    Nothing,
+    Layers(Box<layers::Scratch>),
+    Quadratic(Box<quadratic::Scratch>),
 }
 
 impl Scratch {
     /// Memory for steps of this shape; about as much as the model times sixteen.
     pub fn new(shape: Shape) -> Scratch {
-        let lanes = |len| vec![Lanes::default(); len];
+        let own = match shape.kind {
+            ToyKind::Linear | ToyKind::ReluOutput => Own::Nothing,
+            ToyKind::ReluHidden | ToyKind::AbsoluteValue | ToyKind::Mlp(_) => {
+                Own::Layers(Box::new(layers::Scratch::new(shape)))
+            }
+            ToyKind::Quadratic => Own::Quadratic(Box::new(quadratic::Scratch::new(shape))),
+        };
+        // The memory of the tied kernel is for those that it serves.
+        let served = usize::from(matches!(own, Own::Nothing));
+        let lanes = |len: usize| vec![Lanes::default(); served * len];
         let Shape { n_features: n, d_hidden: m, .. } = shape;
         let tiles = block(shape);
         Scratch {
@@ -47,7 +64,8 @@ impl Scratch {
             g: lanes(tiles * n),
             dw: lanes(n * m),
             db: lanes(n),
-            w_t: vec![0.0; n * m],
+            w_t: vec![0.0; served * n * m],
+            own,
         }
     }
 }
@@ -55,6 +73,15 @@ impl Scratch {
 /// Tiles that go through the products together: h and dh (and x and g, where n_features is small) stay in L1.
 fn block(shape: Shape) -> usize {
     (256 / (shape.n_features + shape.d_hidden) / 4 * 4).clamp(8, 32)
+}
+
+/// Writes the gradient and returns the loss, if the kind has a kernel of its own.
+pub(super) fn own_gradient(isa: Isa, step: &ToyStep, scratch: &mut Scratch, to: &mut [f32]) -> Option<f64> {
+    match &mut scratch.own {
+        Own::Nothing => None,
+        Own::Layers(scratch) => Some(layers::gradient(isa, step, scratch, to)),
+        Own::Quadratic(scratch) => Some(quadratic::gradient(isa, step, scratch, to)),
+    }
 }
 
 /// [`gradient`](super::gradient) by the blocked kernel, whatever the shape.
@@ -68,15 +95,15 @@ pub(super) fn blocked_gradient(isa: Isa, step: ToyStep, scratch: &mut Scratch, t
 
 /// The weights as the products read them.
 #[derive(Clone, Copy)]
-struct Weights<'a> {
-    n: usize,
-    m: usize,
+pub struct Weights<'a> {
+    pub n: usize,
+    pub m: usize,
     /// `[n, m]`
-    w: &'a [f32],
+    pub w: &'a [f32],
     /// `[m, n]`
-    w_t: &'a [f32],
+    pub w_t: &'a [f32],
     /// `[n]`
-    b: &'a [f32],
+    pub b: &'a [f32],
 }
 
 struct Blocked<'a, 'b> {
@@ -114,6 +141,8 @@ macro_rules! pieces {
     };
 }
 
+pub(super) use pieces;
+
 impl Kernel for Blocked<'_, '_> {
     /// The loss, 0 unless the step asks for it.
     type Out = f64;
@@ -143,11 +172,11 @@ impl Kernel for Blocked<'_, '_> {
             project::<S>(weights, x, h);
             reconstruct::<S>(weights, h, g);
             let at = Outputs { slopes: step.slopes, samples, x };
-            match (kind, step.with_loss) {
-                (ToyKind::ReluOutput, false) => residual::<S, true, false>(at, g, db, &mut loss),
-                (ToyKind::ReluOutput, true) => residual::<S, true, true>(at, g, db, &mut loss),
-                (ToyKind::Linear, false) => residual::<S, false, false>(at, g, db, &mut loss),
-                (ToyKind::Linear, true) => residual::<S, false, true>(at, g, db, &mut loss),
+            match (kind.relu_output(), step.with_loss) {
+                (true, false) => residual::<S, true, false>(at, g, db, &mut loss),
+                (true, true) => residual::<S, true, true>(at, g, db, &mut loss),
+                (false, false) => residual::<S, false, false>(at, g, db, &mut loss),
+                (false, true) => residual::<S, false, true>(at, g, db, &mut loss),
             }
             project::<S>(weights, g, dh);
             outer::<S>(weights, x, g, h, dh, dw);
@@ -164,14 +193,14 @@ impl Kernel for Blocked<'_, '_> {
 /// # Safety
 /// `at + N <= from.len()`; the blocks below assert it once, for their last tile or row.
 #[inline(always)]
-unsafe fn window<T, const N: usize>(from: &[T], at: usize) -> &[T; N] {
+pub unsafe fn window<T, const N: usize>(from: &[T], at: usize) -> &[T; N] {
     debug_assert!(at + N <= from.len());
     unsafe { &*from.as_ptr().add(at).cast() }
 }
 
 /// h = Σ_i x_i W_i for every tile; with g for x it is dh.
 #[inline(always)]
-fn project<S: Simd>(weights: Weights, x: &[Lanes], h: &mut [Lanes]) {
+pub fn project<S: Simd>(weights: Weights, x: &[Lanes], h: &mut [Lanes]) {
     let Weights { n, m, .. } = weights;
     for (x, h) in x.chunks(4 * n).zip(h.chunks_mut(4 * m)) {
         if S::ACCUMULATORS == 24 && x.len() == 4 * n {
@@ -209,7 +238,7 @@ fn project_block<S: Simd, const K: usize, const T: usize>(weights: Weights, k0: 
 
 /// z = Wᵀ h + b for every tile.
 #[inline(always)]
-fn reconstruct<S: Simd>(weights: Weights, h: &[Lanes], z: &mut [Lanes]) {
+pub fn reconstruct<S: Simd>(weights: Weights, h: &[Lanes], z: &mut [Lanes]) {
     let Weights { n, m, .. } = weights;
     for (h, z) in h.chunks(4 * m).zip(z.chunks_mut(4 * n)) {
         if S::ACCUMULATORS == 24 && h.len() == 4 * m {
@@ -257,15 +286,15 @@ fn reconstruct_block<S: Simd, const J: usize, const T: usize>(
 
 /// What [`residual`] reads of a block: c, how many of its samples are real, x.
 #[derive(Clone, Copy)]
-struct Outputs<'a> {
-    slopes: &'a [f32],
-    samples: usize,
-    x: &'a [Lanes],
+pub struct Outputs<'a> {
+    pub slopes: &'a [f32],
+    pub samples: usize,
+    pub x: &'a [Lanes],
 }
 
 /// Turns z into g in place and adds to db and the loss.
 #[inline(always)]
-fn residual<S: Simd, const RELU: bool, const LOSS: bool>(
+pub fn residual<S: Simd, const RELU: bool, const LOSS: bool>(
     at: Outputs,
     z: &mut [Lanes],
     db: &mut [Lanes],
@@ -335,7 +364,7 @@ macro_rules! sized_columns {
 
 /// dW_i += Σ over samples of g_i h + x_i dh.
 #[inline(always)]
-fn outer<S: Simd>(weights: Weights, x: &[Lanes], g: &[Lanes], h: &[Lanes], dh: &[Lanes], dw: &mut [Lanes]) {
+pub fn outer<S: Simd>(weights: Weights, x: &[Lanes], g: &[Lanes], h: &[Lanes], dh: &[Lanes], dw: &mut [Lanes]) {
     let (j_max, k_max) = if S::ACCUMULATORS == 24 { (4, 5) } else { (2, 2) };
     let tiles = x.len() / weights.n;
     let operands = Operands { tiles, x, g, h, dh };

@@ -3,16 +3,15 @@
 //! Every sum is the chain that the blocked kernel has, so the two give the same bits and which one runs is a matter of
 //! speed alone.
 
+use super::ToyStep;
 use super::silent::add_silent;
-use super::{Shape, ToyStep};
 use crate::backend::simd::{Isa, Kernel, Lanes, Simd, run};
-use crate::toy::ToyKind;
 
 /// (n_features, d_hidden) that have a kernel here: beyond about eight features the sums live in memory anyway.
 #[cfg(test)]
 pub const SHAPES: [(usize, usize); 6] = [(2, 1), (3, 1), (3, 2), (4, 2), (5, 2), (5, 3)];
 
-/// Writes the gradient and returns the loss, if the shape has a kernel here.
+/// Writes the gradient of a `linear` or `relu_output` model and returns the loss, if the shape has a kernel here.
 pub fn gradient(isa: Isa, step: &ToyStep, to: &mut [f32]) -> Option<f64> {
     macro_rules! table {
         ($($n:literal $m:literal),*) => {
@@ -26,12 +25,11 @@ pub fn gradient(isa: Isa, step: &ToyStep, to: &mut [f32]) -> Option<f64> {
 }
 
 fn by_kind<const N: usize, const M: usize>(isa: Isa, step: &ToyStep, to: &mut [f32]) -> f64 {
-    let Shape { kind, .. } = step.shape;
-    match (kind, step.with_loss) {
-        (ToyKind::ReluOutput, false) => run(isa, Small::<N, M, true, false> { step, to }),
-        (ToyKind::ReluOutput, true) => run(isa, Small::<N, M, true, true> { step, to }),
-        (ToyKind::Linear, false) => run(isa, Small::<N, M, false, false> { step, to }),
-        (ToyKind::Linear, true) => run(isa, Small::<N, M, false, true> { step, to }),
+    match (step.shape.kind.relu_output(), step.with_loss) {
+        (true, false) => run(isa, Small::<N, M, true, false> { step, to }),
+        (true, true) => run(isa, Small::<N, M, true, true> { step, to }),
+        (false, false) => run(isa, Small::<N, M, false, false> { step, to }),
+        (false, true) => run(isa, Small::<N, M, false, true> { step, to }),
     }
 }
 
