@@ -105,6 +105,20 @@ rows! {
     negative_importance: with("").replace("d_hidden: 2", "d_hidden: 2, importance: -1"), ["-1 is out of range: importance"];
     probabilities_have_an_upper_bound: with("").replace("0.1", "{folded_normal: {mean: 5}}"), ["has no upper bound"];
     a_curve_upside_down: with("").replace("0.1}", "{linear: {max: 0.1, min: 0.5}}}"), ["linear has min 0.5 above max 0.1"];
+    absolute_values_of_what_is_never_negative: with("").replace("d_hidden: 2", "model: absolute_value, d_hidden: 2"),
+        ["x.yaml:3:14: absolute_value computes |x|, and in this world x is never negative", "add `magnitude: {symmetric: 1}` to `data`"];
+    neurons_of_a_model_without_any: with("score: [n_monosemantic]\n"),
+        ["x.yaml:4:9: `n_monosemantic` needs a toy model with neurons", "`relu_hidden`, `absolute_value` or `mlp`"];
+    neurons_of_a_dictionary: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4}}\nbaselines: [pca]\nscore: [n_neurons_0]\n",
+        ["x.yaml:4:9: `n_neurons_0` needs a trained toy model"];
+    theory_of_capacity_of_another_model: with("score: [theory_capacity_last]\n"), ["x.yaml:4:9: `theory_capacity_last` needs a toy model of kind `quadratic`"];
+    theory_of_phases_of_another_model: with("score: [theory_phase_last]\n").replace("d_hidden: 2", "model: quadratic, d_hidden: 2"),
+        ["x.yaml:4:9: `theory_phase_last` needs a toy model with a closed form: `relu_output` or `linear`"];
+    unknown_activation: with("").replace("d_hidden: 2", "model: {mlp: {activation: rleu}}, d_hidden: 2"), ["unknown activation `rleu`", "did you mean `relu`?"];
+    unknown_setting_of_a_model: with("").replace("d_hidden: 2", "model: {mlp: {d_embeding: 8}}, d_hidden: 2"), ["unknown key `d_embeding` in mlp", "did you mean `d_embedding`?"];
+    a_model_without_settings_given_some: with("").replace("d_hidden: 2", "model: {relu_hidden: {bias: 1}}, d_hidden: 2"), ["expected nothing more: this choice has no settings"];
+    a_bias_that_decays_past_zero: with("").replace("d_hidden: 2", "model: {mlp: {bias: -1, bias_decay: 2000}}, d_hidden: 2"),
+        ["x.yaml:3:43: bias_decay 2000 times lr 0.001 is not below 1", "a rate such as 0.03"];
     not_built_yet_is_said: with("").replace("0.1}", "0.1, hierarchy: {roots: 3}}"), ["`hierarchy` is part of the language but not built yet"];
 }
 

@@ -117,3 +117,60 @@ fn figures_are_drawn_over_means_of_seeds() {
     assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
     assert!(folder.path().join("results/small/recovery.png").is_file());
 }
+
+/// Every kind of toy model, with an autoencoder on its hidden states: the same rows for any number of threads, every
+/// tensor exported with its shape, and h as the autoencoder saw it.
+#[test]
+fn every_toy_model_trains_scores_and_exports_alike_on_one_thread_and_two() {
+    let base = "data: {n_features: 6, firing_probability: 0.3, magnitude: {symmetric: 1}}\n\
+        toy: {model: MODEL, d_hidden: 4, restarts: 2, train: {steps: 150, batch_size: 50, lr: 1e-2}}\n\
+        sae:\n  - relu: {n_latents: 6, l1: 0.02}\nsae_train: {steps: 60, batch_size: 50, lr: 3e-3}\n\
+        evaluate: {samples: 2000}\n";
+    let tied = "toy.b [6], toy.w [6, 4]";
+    let mlp = "toy.c [4], toy.embedding [6, 3], toy.v [6, 4], toy.w [3, 4]";
+    for (at, (model, tensors)) in [
+        ("linear", tied),
+        ("relu_output", tied),
+        ("relu_hidden", tied),
+        ("absolute_value", "toy.b [6], toy.v [6, 4], toy.w [6, 4]"),
+        ("{mlp: {d_embedding: 3, bias: -0.1, bias_decay: 0.5}}", mlp),
+        ("{mlp: {d_embedding: 3, activation: gelu}}", mlp),
+        ("quadratic", "toy.b [1], toy.w [6, 4]"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let name = format!("kind-{at}");
+        let text = format!("name: {name}\n{}", base.replace("MODEL", model));
+        let file = write(folder.path(), "kind.yaml", &text);
+        let rows = |threads: &str| {
+            let answer = tegum(folder.path(), &["run", &file, "--threads", threads, "--fresh"]);
+            assert_eq!(answer.code, 0, "{model}: {}{}", answer.stdout, answer.stderr);
+            let all = tegum(folder.path(), &["table", &format!("results/{name}"), "--format", "csv"]).stdout;
+            let features = "select * from features order by feature";
+            all + &tegum(folder.path(), &["table", &format!("results/{name}"), "--sql", features, "--format", "csv"])
+                .stdout
+        };
+        let one = rows("1");
+        assert_eq!(one, rows("2"), "{model}");
+        let neurons = model != "linear" && model != "relu_output" && model != "quadratic";
+        assert_eq!(one.contains("n_monosemantic") && one.contains("n_neurons"), neurons, "{model}: {one}");
+        let value = |column: &str| {
+            let sql = format!("select {column} as v from rows");
+            let answer = tegum(folder.path(), &["table", &format!("results/{name}"), "--sql", &sql, "--format", "csv"]);
+            answer.stdout.lines().nth(1).and_then(|v| v.parse::<f64>().ok()).unwrap_or_else(|| panic!("{answer:?}"))
+        };
+        // Fresh models have losses of about the variance of what they compute, 0.05 to 0.3: training takes some of it away.
+        assert!(value("loss") < 0.5 && value("loss") > 0.0 && value("fvu") < 1.0, "{model}: {one}");
+        let cells =
+            tegum(folder.path(), &["table", &format!("results/{name}"), "--select", "cell", "--format", "csv"]).stdout;
+        let cell = cells.lines().nth(1).expect("a cell");
+        let export =
+            tegum(folder.path(), &["export", &format!("results/{name}"), "--cell", cell, "-o", "w.safetensors"]);
+        assert_eq!(export.code, 0, "{}", export.stderr);
+        for tensor in tensors.split("], ") {
+            assert!(export.stdout.contains(tensor.trim_end_matches(']')), "{model}: {tensor} in {}", export.stdout);
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// What a run of the program printed and returned.
+#[derive(Debug)]
 pub struct Answer {
     pub code: i32,
     pub stdout: String,

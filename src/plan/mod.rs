@@ -270,13 +270,15 @@ impl Plan {
         a.stem == b.stem && a.seed == b.seed
     }
 
-    /// What no part can see alone: lengths of lists, widths of baselines.
+    /// What no part can see alone: lengths of lists, signs of x, widths of baselines.
     fn check_across(&self) -> Result<(), Vec<Diagnostic>> {
         let mut reader = Reader::default();
         let lists = self.tables.toy.as_ref().is_some_and(|t| t.facts.iter().any(|f| f.importance > 0));
+        let signs = self.tables.toy.as_ref().is_some_and(|t| t.facts.iter().any(|f| f.signed))
+            && self.tables.data.facts.iter().any(|f| !f.signed);
         let baselines = self.methods.iter().any(|m| matches!(m, Method::Baseline(_)));
         // Most plans have nothing to check across parts, and a million cells should not pay for it.
-        let stems = if lists || baselines { self.product(&self.stem_axes) } else { 0 };
+        let stems = if lists || signs || baselines { self.product(&self.stem_axes) } else { 0 };
         for stem in 0..stems {
             let mut choice = vec![0; self.lengths.len()];
             spread(stem, &self.stem_axes, &self.lengths, &mut choice);
@@ -289,6 +291,11 @@ impl Plan {
                 let place = parts::place_in(&self.document, Part::Toy, &["importance"], &choice);
                 let message = format!("importance has {} entries for {} features", toy.importance, data.n_features);
                 reader.error(place, message, Some("give one entry per feature, a number, or a curve".to_owned()));
+            }
+            if toy.is_some_and(|toy| toy.signed) && !data.signed {
+                let place = parts::place_in(&self.document, Part::Toy, &["model"], &choice);
+                let message = "absolute_value computes |x|, and in this world x is never negative";
+                reader.error(place, message, Some("add `magnitude: {symmetric: 1}` to `data`".to_owned()));
             }
             let d_hidden = toy.map_or(data.d_hidden, |t| t.d_hidden);
             for (axes, method) in self.variant_axes.iter().zip(&self.methods) {

@@ -10,7 +10,8 @@ use crate::spec::document::{Document, Part};
 use crate::spec::kind::{Kind, Reader};
 use crate::spec::node::{Node, Value};
 use crate::spec::sae::{self, BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
-use crate::spec::{check, output::EvaluateSection, toy::ToySection};
+use crate::spec::toy::{ModelSection, ToySection};
+use crate::spec::{check, output::EvaluateSection};
 
 /// What stands behind a row's `method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Facts {
     pub n_latents: usize,
     /// Length of an importance list; 0 where there is none.
     pub importance: usize,
+    /// Of data: some x can be negative. Of a toy model: it makes sense only then.
+    pub signed: bool,
     /// Samples that training or evaluation sees: work, apart from factors other parts know.
     pub work: f64,
     /// Model-steps of training.
@@ -228,7 +231,8 @@ impl Tables {
         let data = table(document, lengths, touching(&[Part::Data]), |choice, reader| {
             let section = read_data(document, choice, reader)?;
             let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
-            let facts = Facts { n_features: section.n_features, d_hidden, ..Facts::default() };
+            let signed = section.is_signed();
+            let facts = Facts { n_features: section.n_features, d_hidden, signed, ..Facts::default() };
             Some((part_hash(&with_contents(document, &section, choice, reader)?), facts))
         });
         let toy = document.experiment.toy.as_ref().map(|_| {
@@ -240,7 +244,8 @@ impl Tables {
                 };
                 let work = section.restarts as f64 * section.train.steps as f64 * section.train.batch_size as f64;
                 let steps = (section.restarts * section.train.steps) as u64;
-                let facts = Facts { d_hidden: section.d_hidden, importance, work, steps, ..Facts::default() };
+                let signed = matches!(section.model, ModelSection::AbsoluteValue);
+                let facts = Facts { d_hidden: section.d_hidden, importance, work, steps, signed, ..Facts::default() };
                 Some((part_hash(&ToySection::canonical(&section)), facts))
             })
         });

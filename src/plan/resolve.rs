@@ -9,8 +9,10 @@ use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
 use crate::spec::data::{DataSection, GroupSection, MagnitudeSection, SharingSection, VectorsSection};
 use crate::spec::sae::{DecoderSection, NormaliseSection, SaeKind, SaeTrainSection};
-use crate::spec::toy::{InitSection, LossScaleSection, ModelSection, OptimizerSection, ScheduleSection, ToySection};
-use crate::toy::{LossScale, ToyInit, ToyJob, ToyKind, ToyTrain};
+use crate::spec::toy::{
+    ActivationSection, InitSection, LossScaleSection, ModelSection, OptimizerSection, ScheduleSection, ToySection,
+};
+use crate::toy::{Activation, LossScale, Mlp, ToyInit, ToyJob, ToyKind, ToyTrain};
 use crate::training::{Optimizer, Schedule};
 
 /// A curve as the data module has it.
@@ -90,10 +92,23 @@ pub fn importance(section: &ToySection, n_features: usize, seed: u64) -> Vec<f64
     curve(&section.importance).values_for(n_features, seed, "toy.importance")
 }
 
-pub fn toy_kind(section: &ToySection) -> ToyKind {
-    match section.model {
+pub fn toy_kind(section: &ToySection, seed: u64) -> ToyKind {
+    match &section.model {
         ModelSection::Linear => ToyKind::Linear,
         ModelSection::ReluOutput => ToyKind::ReluOutput,
+        ModelSection::ReluHidden => ToyKind::ReluHidden,
+        ModelSection::AbsoluteValue => ToyKind::AbsoluteValue,
+        ModelSection::Mlp(mlp) => ToyKind::Mlp(Mlp {
+            d_embedding: mlp.d_embedding,
+            activation: match mlp.activation {
+                ActivationSection::Relu => Activation::Relu,
+                ActivationSection::Gelu => Activation::Gelu,
+            },
+            bias: mlp.bias as f32,
+            bias_decay: mlp.bias_decay as f32,
+            seed,
+        }),
+        ModelSection::Quadratic => ToyKind::Quadratic,
     }
 }
 
@@ -103,7 +118,7 @@ pub fn toy_job(section: &ToySection, world: &Arc<World>, seed: u64, trace_every:
     ToyJob {
         world: world.clone(),
         seed,
-        kind: toy_kind(section),
+        kind: toy_kind(section, seed),
         d_hidden: section.d_hidden,
         importance: importance(section, world.n_features, seed).into_iter().map(|v| v as f32).collect(),
         init: match section.init {

@@ -191,7 +191,8 @@ fn stand_in(method: &CellMethod, source: &HiddenSource, seed: u64) -> Option<Box
                 EncoderSection::Omp => baseline::OracleEncoder::Omp { k: s.k },
             };
             let shape = (source.world.n_features, source.d_hidden());
-            let truth = ArrayView2::from_shape(shape, source.maker.directions());
+            let directions = source.maker.directions();
+            let truth = ArrayView2::from_shape(shape, &directions);
             let truth = truth.expect("one direction of d_hidden numbers per feature");
             Box::new(baseline::oracle(truth, &source.maker.bias_or_zero(), encoder))
         }

@@ -37,6 +37,8 @@ struct Offer {
     /// All hidden states are two-dimensional.
     flat: bool,
     theory: bool,
+    /// The toy model, where all cells have one kind.
+    model: Option<&'static str>,
 }
 
 impl Offer {
@@ -53,6 +55,7 @@ impl Offer {
             method: !experiment.sae.is_empty() || !experiment.baselines.is_empty(),
             flat: d_hidden == 2,
             theory: experiment.toy.is_some(),
+            model: experiment.toy.as_ref().filter(|_| !swept("toy.model")).map(|toy| toy.model.key()),
         }
     }
 
@@ -66,8 +69,16 @@ impl Offer {
             }
             Need::ToyModel if self.toy => None,
             Need::ToyModel => Some("a trained toy model"),
-            Need::Theory if self.theory => None,
-            Need::Theory => Some("a toy model with a closed form"),
+            Need::Theory if !self.theory => Some("a toy model with a closed form"),
+            Need::Theory => match (definition.name, self.model) {
+                ("theory_capacity", Some(model)) if model != "quadratic" => Some("a toy model of kind `quadratic`"),
+                ("theory_capacity", _) | (_, None | Some("linear" | "relu_output")) => None,
+                _ => Some("a toy model with a closed form: `relu_output` or `linear`"),
+            },
+            Need::Neurons => match self.model {
+                None | Some("relu_hidden" | "absolute_value" | "mlp") => None,
+                Some(_) => Some("a toy model with neurons: `relu_hidden`, `absolute_value` or `mlp`"),
+            },
             Need::Parents => Some("`data.hierarchy`, which is not built yet"),
         })
     }

@@ -11,10 +11,10 @@ use crate::data::World;
 use crate::hidden::{HiddenBatch, HiddenMaker, HiddenSource};
 use crate::random::Stream;
 use crate::sae::Coder;
-use crate::score::{self, Arrays, Entry, Index, Scores, Vector};
+use crate::score::{self, Arrays, Entry, Index, Neurons, Scores, Vector};
 use crate::store::Value;
 use crate::toy::ToyModel;
-use crate::toy::theory::{Theory, theory};
+use crate::toy::theory::{Theory, quadratic, theory};
 
 /// Samples drawn at once: whole row blocks of the data law.
 const PIECE: usize = 16 * 1024;
@@ -23,6 +23,8 @@ const PIECE: usize = 16 * 1024;
 pub struct Evaluation {
     pub world: Arc<World>,
     pub maker: HiddenMaker,
+    /// True directions, `[n_features, d_hidden]`.
+    truth: Array2<f32>,
     /// `[samples, n_features]`
     x: Array2<f32>,
     /// `[samples, d_hidden]`
@@ -30,6 +32,10 @@ pub struct Evaluation {
     /// (loss, loss_weighted) of the toy model.
     losses: Option<(f64, f64)>,
     theory: Option<Theory>,
+    /// Capacities of the closed form of the quadratic model.
+    capacities: Option<[f64; 2]>,
+    /// Which features sit in which neurons of the toy model.
+    neurons: Option<Neurons>,
 }
 
 /// What a cell came to.
@@ -66,14 +72,29 @@ impl Evaluation {
             first += count;
         }
         let theory = toy.and_then(|(model, importance)| theory(&source.world, model.kind, model.d_hidden, importance));
+        let capacities = toy.and_then(|(model, importance)| {
+            quadratic::theory_capacities(&source.world, model.kind, model.d_hidden, importance)
+        });
+        let neurons = toy.and_then(|(model, _)| Neurons::new(model));
         let losses = loss.map(ToyLoss::finish);
-        Evaluation { world: source.world.clone(), maker: source.maker.clone(), x, h, losses, theory }
+        let truth = Array2::from_shape_vec((n, d), source.maker.directions().into_owned());
+        let truth = truth.expect("one direction of d_hidden numbers per feature");
+        Evaluation {
+            world: source.world.clone(),
+            maker: source.maker.clone(),
+            truth,
+            x,
+            h,
+            losses,
+            theory,
+            capacities,
+            neurons,
+        }
     }
 
     /// True directions, `[n_features, d_hidden]`.
     pub fn truth(&self) -> ArrayView2<'_, f32> {
-        let shape = (self.world.n_features, self.maker.d_hidden());
-        ArrayView2::from_shape(shape, self.maker.directions()).expect("one direction of d_hidden numbers per feature")
+        self.truth.view()
     }
 
     /// Importance-weighted loss of the toy model: what decides between seeds.
@@ -128,6 +149,14 @@ impl Evaluation {
                 let margin = self.theory.as_ref().and_then(|t| t.margin);
                 return number(margin, "no closed form is known for this world and model");
             }
+            "theory_capacity" => {
+                let at = match column.index {
+                    Some(Index::At(i)) => i,
+                    _ => 1,
+                };
+                let capacity = self.capacities.and_then(|c| c.get(at).copied());
+                return number(capacity, "no closed form is known for this world and model");
+            }
             "theory_phase" => {
                 let phases = self.theory.as_ref().map(|t| &t.phases[..]).unwrap_or(&[]);
                 let at = match column.index {
@@ -140,6 +169,16 @@ impl Evaluation {
                 };
             }
             _ => {}
+        }
+        let feature = match column.index {
+            Some(Index::At(i)) => Some(i),
+            _ => self.world.n_features.checked_sub(1),
+        };
+        if let Some(score) = score::neuron_score(self.neurons.as_ref(), column.definition, feature) {
+            return match score {
+                Ok(v) => number(Some(v), "not finite"),
+                Err(undefined) => (Value::Null, Some(undefined.0)),
+            };
         }
         match scores.get(&column.name) {
             Some(Entry::Number(Ok(v))) => number(Some(v), "not finite"),
@@ -172,8 +211,15 @@ impl Evaluation {
                 _ => {}
             }
         }
-        if let Some(model) = self.toy() {
+        if let Some(model) = self.toy().filter(|model| model.b.len() == n) {
             columns.push(("bias".into(), numbers(model.b.iter().map(|v| *v as f64).collect())));
+        }
+        if let Some(neurons) = &self.neurons {
+            let whole = |v: usize| v as i64;
+            let counts = neurons.n_neurons().into_iter().map(|c| Some(whole(c))).collect();
+            let strongest = neurons.strongest().iter().map(|j| j.map(whole)).collect();
+            columns.push(("n_neurons".into(), FeatureColumn::Whole(counts)));
+            columns.push(("neuron".into(), FeatureColumn::Whole(strongest)));
         }
         if let Some(matching) = &cell.scores.matching {
             let latents = matching.iter().map(|m| m.map(|j| j as i64)).collect();
@@ -182,7 +228,7 @@ impl Evaluation {
         let d = self.maker.d_hidden();
         if d <= 3 {
             for k in 0..d {
-                let w = self.maker.directions().iter().skip(k).step_by(d).map(|v| *v as f64).collect();
+                let w = self.truth.column(k).iter().map(|v| *v as f64).collect();
                 columns.push((format!("w_{k}"), numbers(w)));
             }
         }

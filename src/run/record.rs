@@ -68,11 +68,10 @@ impl CellRecord {
     ) -> CellRecord {
         let mut tensors = Vec::new();
         if let Some(toy) = toy {
-            let (n, d) = (toy.model.n_features, toy.model.d_hidden);
-            let w = ArrayD::from_shape_vec(vec![n, d], toy.model.w.clone()).expect("w is [n_features, d_hidden]");
-            tensors.push(("toy.w".to_owned(), w));
-            let b = ArrayD::from_shape_vec(vec![n], toy.model.b.clone()).expect("b is [n_features]");
-            tensors.push(("toy.b".to_owned(), b));
+            for (name, shape, values) in toy.model.tensors() {
+                let tensor = ArrayD::from_shape_vec(shape, values).expect("a tensor fills its shape");
+                tensors.push((format!("toy.{name}"), tensor));
+            }
         }
         if let Some(coder) = &coder {
             tensors.extend(coder.tensors().into_iter().map(|(name, t)| (format!("sae.{name}"), t)));

@@ -46,6 +46,8 @@ pub enum Need {
     ToyModel,
     /// A world and toy model that have a closed-form theory.
     Theory,
+    /// A toy model whose hidden layer has an activation.
+    Neurons,
 }
 
 /// What kind of number (or word) one entry is; figures choose ranges and colours by it.
@@ -92,7 +94,7 @@ pub enum Index {
 
 use super::{
     absorption, absorption_gap, classification, counts, cross, fisher, gaps, geometry, interference, leakage,
-    magnitude, mcc, merging, mixing, mmcs, reconstruction, simulation, splitting, toy_loss, uniqueness,
+    magnitude, mcc, merging, mixing, mmcs, neurons, reconstruction, simulation, splitting, toy_loss, uniqueness,
 };
 
 /// Every score, in the order of rows and of the JSON of the `score` command.
@@ -108,6 +110,13 @@ pub const SCORES: &[Definition] = &[
     interference::WELCH_GAP,
     gaps::GAP_MIN_DEGREES,
     gaps::GAP_MAX_DEGREES,
+    neurons::N_MONOSEMANTIC,
+    neurons::N_POLYSEMANTIC,
+    neurons::FEATURES_PER_NEURON,
+    neurons::FEATURES_IN_NEURONS,
+    neurons::FEATURES_IN_TWO_NEURONS,
+    neurons::FEATURES_IN_POLYSEMANTIC,
+    neurons::NEURON_PAIRS,
     THEORY_MARGIN,
     mmcs::MMCS,
     mmcs::RECOVERED,
@@ -142,7 +151,9 @@ pub const SCORES: &[Definition] = &[
     geometry::SUPERPOSITION,
     geometry::DIMENSIONALITY,
     geometry::PHASE,
+    neurons::N_NEURONS,
     THEORY_PHASE,
+    THEORY_CAPACITY,
     counts::DENSITY,
     cross::CROSS,
 ];
@@ -172,6 +183,20 @@ pub const THEORY_MARGIN: Definition = Definition {
     kind: Kind::Amount,
     shape: Shape::Scalar,
     label: "theory margin L\u{2082}/L\u{2081}",
+    better: None,
+};
+
+/// As [`THEORY_PHASE`]: computed by the toy module.
+pub const THEORY_CAPACITY: Definition = Definition {
+    name: "theory_capacity",
+    version: 1,
+    meaning: "capacity of feature i in the solution of least loss of a quadratic model, two features in one dimension",
+    formula: "W_i^2 / (W_0^2 + W_1^2); q = 2/(kurtosis - 1), W_0^2 = (v_0 - q v_1)/(1 - q^2), W_1^2 = (v_1 - q v_0)/(1 - q^2); 1 and 0 where kurtosis <= 3 or v_1 <= q v_0",
+    source: "after Scherlis et al. 2022, Polysemanticity and Capacity in Neural Networks, arXiv 2210.01892",
+    needs: &[Need::Theory],
+    kind: Kind::Share,
+    shape: Shape::PerFeature,
+    label: "theoretical capacity C_i",
     better: None,
 };
 

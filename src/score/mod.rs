@@ -38,6 +38,7 @@ mod mcc;
 mod merging;
 mod mixing;
 mod mmcs;
+mod neurons;
 mod reconstruction;
 mod shared;
 mod simulation;
@@ -51,6 +52,7 @@ mod tests;
 
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
+pub use neurons::{Neurons, neuron_score};
 pub use toy_loss::{LOSS_WEIGHTED, ToyLoss, toy_loss};
 pub use vector::Real;
 

@@ -5,7 +5,7 @@ use super::data::{DataSection, MagnitudeSection, VectorsSection};
 use super::kind::Reader;
 use super::node::{Node, Value};
 use super::sae::{BaselineKind, Entry, SaeKind, SaeTrainSection};
-use super::toy::ToySection;
+use super::toy::{ModelSection, ToySection};
 
 /// Least and greatest value of a curve over n features (bounds for random ones).
 fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
@@ -170,6 +170,29 @@ pub fn toy(section: &ToySection, node: &Node, reader: &mut Reader) {
         _ => 2,
     };
     curve(&section.importance, at, node, n, [0.0, f64::MAX], "importance", reader);
+    if let ModelSection::Mlp(mlp) = &section.model
+        && mlp.bias_decay * section.train.lr >= 1.0
+    {
+        let place = node.at(["model", "mlp", "bias_decay"]).unwrap_or(node).place;
+        let message = format!(
+            "bias_decay {} times lr {} is not below 1: the bias would change its sign",
+            mlp.bias_decay, section.train.lr
+        );
+        reader.error(place, message, Some("give a rate such as 0.03".to_owned()));
+    }
+}
+
+impl DataSection {
+    /// Whether some x can be negative.
+    pub fn is_signed(&self) -> bool {
+        match &self.magnitude {
+            MagnitudeSection::Symmetric(_) => true,
+            MagnitudeSection::Uniform([low, _]) => *low < 0.0,
+            MagnitudeSection::Constant(c) => extremes(c, self.n_features).0 < 0.0,
+            // Clipped at 0, or an absolute value.
+            MagnitudeSection::Normal(_) | MagnitudeSection::FoldedNormal(_) | MagnitudeSection::Exponential(_) => false,
+        }
+    }
 }
 
 /// A sparse autoencoder with its training settings.

@@ -2,17 +2,17 @@
 
 use super::curve::Curve;
 use super::data::DataSection;
-use super::kind::{Beta, Count, NonNegative, Positive, Samples, Share, Steps, Width, choice, record};
+use super::kind::{Beta, Count, NonNegative, Number, Positive, Samples, Share, Steps, Width, choice, record};
 use super::node::Node;
 
 record! {
     /// A toy model, trained to reconstruct x through d_hidden dimensions.
     pub struct ToySection as "toy" {
-        /// What maps h back to x.
+        /// What makes h of x, and x' (or what else is computed) of h.
         model: ModelSection as ModelSection = "relu_output",
         /// Width of h.
         d_hidden: usize as Width = required "20",
-        /// Weight of each feature in the loss: a number, a list or a curve.
+        /// Weight of each feature in the loss, of a quadratic model in its target: a number, a list or a curve.
         importance: Curve as Curve = "1",
         /// Initial weights.
         init: InitSection as InitSection = "xavier",
@@ -30,14 +30,45 @@ choice! {
         linear => Linear,
         /// x' = ReLU(transpose(W) W x + b).
         relu_output => ReluOutput,
+        /// h = ReLU(W x), x' = ReLU(transpose(W) h + b): neurons, and so a privileged basis.
+        relu_hidden => ReluHidden,
+        /// |x| from ReLU(V h + b), h = ReLU(W x): computing in superposition; needs magnitudes of both signs.
+        absolute_value => AbsoluteValue,
+        /// x' = V h, h = activation(W E x + c), E a fixed embedding of the features (Jermyn et al. 2022).
+        mlp => Mlp(MlpSection as MlpSection),
+        /// One output, sum of importance_i x_i^2 from |W x|^2 + b (after Scherlis et al. 2022).
+        quadratic => Quadratic,
     }
-    later ["relu_hidden", "absolute_value", "mlp"]
+}
+
+record! {
+    /// One hidden layer on embedded features.
+    pub struct MlpSection as "mlp" {
+        /// Dimensions that the features are embedded in, by random unit directions that are not trained.
+        d_embedding: usize as Width = "64",
+        /// What a neuron makes of its input.
+        activation: ActivationSection as ActivationSection = "relu",
+        /// Hidden bias before the first step.
+        bias: f64 as Number = "0",
+        /// In the first half of the steps the hidden bias shrinks by this times the learning rate, each step.
+        bias_decay: f64 as NonNegative = "0",
+    }
 }
 
 choice! {
-    /// Initial weights of a toy model; biases start at 0.
+    /// Activation of a neuron.
+    pub enum ActivationSection as "activation" {
+        /// max(z, 0).
+        relu => Relu,
+        /// z times the normal distribution function at z.
+        gelu => Gelu,
+    }
+}
+
+choice! {
+    /// Initial weights of a toy model, every weight tensor alike; biases start at 0, but the hidden bias of an mlp.
     pub enum InitSection as "init" {
-        /// Normal with standard deviation sqrt(2 / (n_features + d_hidden)).
+        /// Normal with standard deviation sqrt(2 / (n_features + d_hidden)); first weights of an mlp: d_embedding for n_features.
         xavier => Xavier,
         /// Normal with this standard deviation.
         normal => Normal(f64 as Positive),
