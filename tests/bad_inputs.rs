@@ -158,8 +158,7 @@ rows! {
     unknown_setting_of_a_model: with("").replace("d_hidden: 2", "model: {mlp: {d_embeding: 8}}, d_hidden: 2"), ["unknown key `d_embeding` in mlp", "did you mean `d_embedding`?"];
     a_model_without_settings_given_some: with("").replace("d_hidden: 2", "model: {relu_hidden: {bias: 1}}, d_hidden: 2"), ["expected nothing more: this choice has no settings"];
     a_bias_that_decays_past_zero: with("").replace("d_hidden: 2", "model: {mlp: {bias: -1, bias_decay: 2000}}, d_hidden: 2"),
-<<<<<<< ours
-        ["x.yaml:3:46: bias_decay 2000 times lr 0.001 is not below 1", "a rate such as 0.03"];
+        ["x.yaml:3:43: bias_decay 2000 times lr 0.001 is not below 1", "a rate such as 0.03"];
     more_blocks_than_features: with("").replace("0.1}", "0.1, groups: {blocks: {count: 9, rule: exclusive}}}"), ["x.yaml:2:", "9 blocks of 4 features", "at least one feature"];
     swept_blocks_above_the_features: with("sweep: {data.groups.blocks.count: [2, 5]}\n").replace("0.1}", "0.1, groups: {blocks: {count: 2, rule: exclusive}}}"), ["5 blocks of 4 features"];
     blocks_of_no_rule: with("").replace("0.1}", "0.1, groups: {blocks: {count: 2, rule: exclusiv}}}"), ["unknown rule `exclusiv`", "did you mean `exclusive`?"];
@@ -170,9 +169,6 @@ rows! {
     a_penalty_above_the_start: with("baselines: [{oracle: {encoder: {fista: {l1: 0.5}}}}]\n"), ["l1 = 0.5 is out of range"];
     scores_of_sets_need_sets: with("score: [cosine_within]\n"), ["x.yaml:4:9: `cosine_within` needs sets of features: `data.groups`"];
     a_rank_correlation_of_no_column: with("expect: [{claim: c, value: \"spearman(loss, los)\", at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
-=======
-        ["x.yaml:3:43: bias_decay 2000 times lr 0.001 is not below 1", "a rate such as 0.03"];
->>>>>>> theirs
     not_built_yet_is_said: with("").replace("0.1}", "0.1, hierarchy: {roots: 3}}"), ["`hierarchy` is part of the language but not built yet"];
 }
 

@@ -98,6 +98,7 @@ mod tests {
                 magnitude,
                 magnitude_sharing: MagnitudeSharing::Independent,
                 groups: vec![],
+                dataset: None,
             };
             let (samples, mut batch) = (200_000, Batch::default());
             Sampler::new(Arc::new(world.clone()), 4, Stream::Evaluate).draw(0, samples, &mut batch);

@@ -283,11 +283,8 @@ impl Plan {
         let full = self.tables.toy.as_ref().is_some_and(|t| t.facts.iter().any(|f| f.batch_size.is_none()));
         let snapshots = self.document.experiment.save.trace.features;
         // Most plans have nothing to check across parts, and a million cells should not pay for it.
-<<<<<<< ours
-        let stems = if lists || baselines || full || snapshots { self.product(&self.stem_axes) } else { 0 };
-=======
-        let stems = if lists || signs || baselines { self.product(&self.stem_axes) } else { 0 };
->>>>>>> theirs
+        let any = lists || signs || baselines || full || snapshots;
+        let stems = if any { self.product(&self.stem_axes) } else { 0 };
         for stem in 0..stems {
             let mut choice = vec![0; self.lengths.len()];
             spread(stem, &self.stem_axes, &self.lengths, &mut choice);

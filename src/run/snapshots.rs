@@ -14,7 +14,7 @@ pub struct Snapshot {
     pub norm: Vec<Option<f64>>,
     pub dimensionality: Vec<Option<f64>>,
     pub superposition: Vec<Option<f64>>,
-    /// W, `[n_features, d_hidden]`.
+    /// Directions, `[n_features, d_hidden]`.
     pub w: Vec<f32>,
     pub d_hidden: usize,
     pub summary: Summary,
@@ -62,14 +62,14 @@ pub fn snapshots(outcome: &ToyOutcome, steps: usize, groups: &[Group]) -> Vec<Sn
 
 impl Snapshot {
     fn of(step: usize, model: &ToyModel, groups: &[Group]) -> Snapshot {
-        let shape = (model.n_features, model.d_hidden);
-        let truth = ArrayView2::from_shape(shape, &model.w).expect("w is [n_features, d_hidden]");
+        let (shape, directions) = ((model.n_features, model.d_hidden), model.directions());
+        let truth = ArrayView2::from_shape(shape, &directions).expect("directions are [n_features, d_hidden]");
         let wanted = ["norm", "dimensionality", "superposition", "capacity", "n_represented"];
         let scores = score::evaluate(&Arrays::of_truth(truth), Some(&wanted));
         let norm = numbers(&scores, "norm");
         let scalar = |name| scores.scalar(name).and_then(Result::ok).filter(|v: &f64| v.is_finite());
         let sum: f64 = norm.iter().flatten().sum();
-        let [cosine_within, cosine_between] = cosines(model, &norm, groups);
+        let [cosine_within, cosine_between] = cosines(&directions, model.d_hidden, &norm, groups);
         Snapshot {
             step,
             dimensionality: numbers(&scores, "dimensionality"),
@@ -82,7 +82,7 @@ impl Snapshot {
                 cosine_between,
             },
             norm,
-            w: model.w.clone(),
+            w: directions.into_owned(),
             d_hidden: model.d_hidden,
         }
     }
@@ -96,9 +96,8 @@ fn numbers(scores: &Scores, name: &str) -> Vec<Option<f64>> {
 }
 
 /// Mean cosines over pairs within a group and over pairs of two groups. Norms are clamped as in every cosine.
-fn cosines(model: &ToyModel, norm: &[Option<f64>], groups: &[Group]) -> [Option<f64>; 2] {
-    let d = model.d_hidden;
-    let w = |i: usize| &model.w[i * d..][..d];
+fn cosines(directions: &[f32], d: usize, norm: &[Option<f64>], groups: &[Group]) -> [Option<f64>; 2] {
+    let w = |i: usize| &directions[i * d..][..d];
     let cosine = |i: usize, j: usize| {
         let dot: f64 = w(i).iter().zip(w(j)).map(|(a, b)| *a as f64 * *b as f64).sum();
         dot / (norm[i].unwrap_or(0.0).max(NORM_FLOOR) * norm[j].unwrap_or(0.0).max(NORM_FLOOR))
@@ -128,7 +127,15 @@ mod tests {
 
     fn model(w: &[f32]) -> ToyModel {
         let n = w.len() / 2;
-        ToyModel { kind: ToyKind::ReluOutput, n_features: n, d_hidden: 2, w: w.to_vec(), b: vec![0.0; n] }
+        ToyModel {
+            kind: ToyKind::ReluOutput,
+            n_features: n,
+            d_hidden: 2,
+            w: w.to_vec(),
+            c: vec![],
+            v: vec![],
+            b: vec![0.0; n],
+        }
     }
 
     /// Features 0 and 1 at a right angle; 2 opposite to 0, 3 opposite to 1; 4 stands alone.

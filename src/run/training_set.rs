@@ -3,11 +3,12 @@
 use ndarray::Array2;
 
 use super::evaluation::FeatureColumn;
+use crate::backend::ops::activation::Activate;
 use crate::backend::ops::toy_loss::ToyLoss;
-use crate::backend::simd::Isa;
+use crate::backend::simd::{Isa, run};
 use crate::data::{Batch, Dataset};
 use crate::score::data_dimensionality;
-use crate::toy::ToyModel;
+use crate::toy::{Activation, ToyModel};
 
 /// The training set under a toy model.
 pub struct TrainingSet {
@@ -30,11 +31,16 @@ impl TrainingSet {
             set.gather(piece, &mut batch);
             loss.add(isa, &batch);
         }
+        let (directions, activation) = (model.directions(), model.kind.activation());
         let mut hidden = Array2::zeros((set.samples(), d));
         for (s, mut h) in hidden.rows_mut().into_iter().enumerate() {
+            h.iter_mut().zip(&model.c).for_each(|(h, c)| *h = *c);
             for (i, x) in set.sample(s) {
-                h.iter_mut().zip(&model.w[i * d..][..d]).for_each(|(h, w)| *h = x.mul_add(*w, *h));
+                h.iter_mut().zip(&directions[i * d..][..d]).for_each(|(h, w)| *h = x.mul_add(*w, *h));
             }
+        }
+        if let (true, Some(values)) = (activation != Activation::Identity, hidden.as_slice_mut()) {
+            run(isa, Activate { activation, values });
         }
         TrainingSet {
             losses: loss.finish(),

@@ -69,10 +69,18 @@ mod tests {
             magnitude: Magnitude::Uniform { low: 0.0, high: 1.0 },
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![Group { rule: GroupRule::Exclusive, members: vec![0, 1], firing_probability: 0.5 }],
+            dataset: None,
         };
         let (truth, features) = (arr2(&[[1.0f32], [-1.0]]), arr2(&[[0.5f32, 0.0], [0.0, 0.0]]));
-        let model =
-            ToyModel { kind: ToyKind::ReluOutput, n_features: 2, d_hidden: 1, w: vec![1.0, -1.0], b: vec![0.0; 2] };
+        let model = ToyModel {
+            kind: ToyKind::ReluOutput,
+            n_features: 2,
+            d_hidden: 1,
+            w: vec![1.0, -1.0],
+            c: vec![],
+            v: vec![],
+            b: vec![0.0; 2],
+        };
         let arrays =
             WorldArrays { world: &world, truth: truth.view(), features: Some(features.view()), toy: Some(&model) };
         let wanted = [

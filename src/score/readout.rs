@@ -176,6 +176,7 @@ mod tests {
             magnitude,
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         }
     }
 

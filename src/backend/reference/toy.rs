@@ -90,6 +90,7 @@ mod tests {
             magnitude: Magnitude::Symmetric(1.0),
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         };
         let mlp = |activation| ToyKind::Mlp(Mlp { d_embedding: 4, activation, bias: -0.2, bias_decay: 0.5, seed: 5 });
         let mut jobs = vec![];

@@ -55,7 +55,8 @@ pub fn kurtosis(world: &World) -> Option<f64> {
         && world.firing_probability.iter().all(|q| *q == p)
         && matches!(world.magnitude, Magnitude::Symmetric(_))
         && world.magnitude_sharing == MagnitudeSharing::Independent
-        && world.groups.is_empty();
+        && world.groups.is_empty()
+        && world.dataset.is_none();
     covered.then(|| 9.0 / (5.0 * p))
 }
 
@@ -147,6 +148,7 @@ mod tests {
             magnitude: Magnitude::Symmetric(2.0),
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
+            dataset: None,
         };
         near(kurtosis(&world).unwrap(), 5.0);
         let of = |world: &World, kind, d, importance: &[f64]| theory_capacities(world, kind, d, importance);
