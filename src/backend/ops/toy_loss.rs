@@ -82,7 +82,7 @@ mod tests {
     use crate::backend::ops::toy_step::reference::ReferenceStep;
     use crate::backend::simd::Lanes;
     use crate::random::{Draws, Stream};
-    use crate::toy::Mlp;
+    use crate::toy::{Activation, Mlp};
 
     fn model(kind: ToyKind, n_features: usize, d_hidden: usize) -> (ToyModel, Vec<f32>) {
         let mut draws = Draws::new(2, Stream::ToyInit, 0);

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::backend::ops::toy_loss::toy_losses;
 use crate::backend::reference;
-use crate::data::{Batch, Magnitude, MagnitudeSharing, World};
+use crate::data::{Batch, Magnitude, MagnitudeSharing, Sampler, World};
+use crate::random::Stream;
 use crate::toy::{LossScale, ToyInit, ToyKind, ToyModel, TrainingEnd};
 use crate::training::{Optimizer, Schedule};
 

@@ -368,6 +368,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::backend::ops::toy_step::Form;
     use crate::backend::ops::toy_step::reference::{ReferenceStep, error_bound};
     use crate::data::{Batch, Finite, Magnitude, MagnitudeSharing, World};
     use crate::random::{Draws, Stream};
@@ -430,8 +431,8 @@ mod tests {
                     let step =
                         ReferenceStep { shape: case.shape, parameters: &parameters, slopes: &slopes, batch: &batch };
                     let (expected, expected_loss) = step.gradient();
-                    let (bound, loss_bound) = error_bound(&step);
-                    let chain = (2 * shape.0 + shape.1 + 2 * samples.div_ceil(16) + 11) as f64;
+                    let (bound, loss_bound) = error_bound(&step, Form::Dense);
+                    let chain = (2 * shape.0 + shape.1 + 2 * samples.div_ceil(16) + 13) as f64;
                     let longer = 1.01 * (chain + samples as f64 + 2.0 * samples.div_ceil(ROWS) as f64) / chain;
                     let (gradient, loss) = found(Isa::best(), &case, true, false);
                     for (i, g) in gradient.iter().enumerate() {
