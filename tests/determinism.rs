@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::program::{SMALL, command, tegum, write};
+use super::program::{SMALL, answer, command, tegum, write};
 
 /// Every row, every score, in exact text.
 fn rows(folder: &Path, out: &str) -> String {
@@ -30,6 +30,25 @@ fn threads_and_shards_do_not_change_a_bit() {
     assert_eq!(one.lines().count(), 33);
     assert_eq!(one, rows(folder, "three"));
     assert_eq!(one, rows(folder, "shards"));
+}
+
+#[test]
+fn instruction_sets_do_not_change_a_bit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "small.yaml", SMALL);
+    let folder = folder.path();
+    run(folder, &["--out", "best"]);
+    let with = |isa: &str, out: &str| {
+        let mut command = command(folder, &["run", "small.yaml", "--out", out]);
+        answer(command.env("TEGUM_ISA", isa).output().expect("the binary starts"))
+    };
+    for isa in tegum::backend::simd::Isa::available() {
+        assert_eq!(with(isa.name(), isa.name()).code, 0);
+        assert_eq!(rows(folder, "best"), rows(folder, isa.name()), "{}", isa.name());
+    }
+    let unknown = with("sse9", "none");
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.stderr.contains("TEGUM_ISA=sse9: this CPU offers") && unknown.stderr.contains("portable"));
 }
 
 #[test]

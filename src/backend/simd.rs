@@ -9,6 +9,8 @@
 //! is not inlined into the `#[target_feature]` functions below is compiled without vectors. That includes closures
 //! that call `mul_add`: without the FMA instruction it is a library call, right but slow.
 
+use std::sync::OnceLock;
+
 mod portable;
 mod wide;
 #[cfg(target_arch = "x86_64")]
@@ -65,14 +67,37 @@ impl Isa {
         [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.is_available()).collect()
     }
 
-    /// The fastest instruction set this CPU has.
+    /// The instruction set that programs use: the fastest this CPU has, or the one that the environment variable
+    /// `TEGUM_ISA` names (see [`Isa::from_environment`]); a name that cannot be is passed over.
     pub fn best() -> Isa {
-        if Isa::Avx512.is_available() {
-            Isa::Avx512
-        } else if Isa::Avx2.is_available() {
-            Isa::Avx2
-        } else {
-            Isa::Portable
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Isa::from_environment().ok().flatten().unwrap_or_else(|| Isa::available()[0]))
+    }
+
+    /// The instruction set that `TEGUM_ISA` asks for: `avx512`, `avx2` or `portable`. Results do not depend on it; it is there
+    /// to check that, and to compare speeds.
+    ///
+    /// # Errors
+    /// A name that is none of these, or an instruction set that this CPU lacks.
+    pub fn from_environment() -> Result<Option<Isa>, String> {
+        let Some(asked) = std::env::var_os("TEGUM_ISA").filter(|asked| !asked.is_empty()) else { return Ok(None) };
+        let named = [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().find(|isa| asked == isa.name());
+        match named {
+            Some(isa) if isa.is_available() => Ok(Some(isa)),
+            Some(isa) => Err(format!("TEGUM_ISA={}: this CPU does not have it", isa.name())),
+            None => {
+                let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+                Err(format!("TEGUM_ISA={}: this CPU offers {}", asked.to_string_lossy(), available.join(", ")))
+            }
+        }
+    }
+
+    /// Its name in `TEGUM_ISA`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Portable => "portable",
         }
     }
 
@@ -425,8 +450,8 @@ mod tests {
     }
 
     #[test]
-    fn the_portable_set_is_always_there_and_the_best_one_is_first() {
+    fn the_portable_set_is_always_there_and_last() {
         let available = Isa::available();
-        assert_eq!((available.first(), available.last()), (Some(&Isa::best()), Some(&Isa::Portable)));
+        assert_eq!((available.contains(&Isa::best()), available.last()), (true, Some(&Isa::Portable)));
     }
 }

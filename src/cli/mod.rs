@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::backend::simd::Isa;
 use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
 use crate::run::columns::{ScoreColumn, algorithms, score_columns};
@@ -118,6 +119,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    if let Err(message) = Isa::from_environment() {
+        eprintln!("{message}");
+        return ExitCode::from(2);
+    }
     start_log(&cli);
     let outcome = match &cli.command {
         Command::Init(args) => init::carry_out(args),

@@ -6,15 +6,24 @@ use polars::sql::SQLContext;
 use super::data::{Column, Table};
 use super::error::FigureError;
 use super::spec::is_expression;
+use crate::table::quote_dotted;
 
 /// The rows for which an SQL expression holds; all of them without one.
 pub fn filtered(rows: &DataFrame, filter: Option<&str>) -> Result<DataFrame, FigureError> {
     let Some(filter) = filter else { return Ok(rows.clone()) };
+    let wrong = |why: String| FigureError::BadFilter { filter: filter.to_owned(), why };
+    let condition = quoted(rows, filter).map_err(wrong)?;
     let mut sql = SQLContext::new();
     sql.register("rows", rows.clone().lazy());
-    sql.execute(&format!("SELECT * FROM rows WHERE ({filter})"))
+    sql.execute(&format!("SELECT * FROM rows WHERE ({condition})"))
         .and_then(|lazy| lazy.collect())
-        .map_err(|error| FigureError::BadFilter { filter: filter.to_owned(), why: error.to_string() })
+        .map_err(|error| wrong(error.to_string()))
+}
+
+/// The expression with quotes around names with dots, as everywhere in an experiment.
+fn quoted(rows: &DataFrame, expression: &str) -> Result<String, String> {
+    let names: Vec<&str> = rows.columns().iter().map(|column| column.name().as_str()).collect();
+    quote_dotted(expression, &names, false).map_err(|error| error.to_string())
 }
 
 /// The columns of these names that the frame has, as numbers or text, and those that are SQL expressions over it,
@@ -40,11 +49,12 @@ pub fn table(frame: &DataFrame, wanted: &[String]) -> Result<Table, FigureError>
 /// It cannot be read, or it is one value for all rows.
 pub fn evaluated(frame: &DataFrame, expression: &str) -> Result<FrameColumn, FigureError> {
     let wrong = |why: String| FigureError::BadExpression { expression: expression.to_owned(), why };
+    let quoted = quoted(frame, expression).map_err(wrong)?;
     let mut sql = SQLContext::new();
     // A column of the frame beside it gives a constant the frame's height.
     sql.register("rows", frame.clone().lazy());
     let found = sql
-        .execute(&format!("SELECT *, ({expression}) AS \"value of the expression\" FROM rows"))
+        .execute(&format!("SELECT *, ({quoted}) AS \"value of the expression\" FROM rows"))
         .and_then(|lazy| lazy.collect())
         .map_err(|error| wrong(error.to_string()))?;
     if found.height() != frame.height() {

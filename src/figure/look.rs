@@ -111,7 +111,7 @@ impl<F: Fn(&str) -> ColumnLook> Labels for F {
 pub struct HouseLabels;
 
 /// Column, label, symbol, kind of quantity. Rows ending in `_` stand for a score of one feature.
-const KNOWN: [(&str, &str, &str, Amount); 60] = [
+const KNOWN: [(&str, &str, &str, Amount); 61] = [
     ("data.firing_probability", "firing probability", "p", Amount::Amount),
     ("data.n_features", "features", "n", Amount::Count),
     ("data.dictionary.d_hidden", "hidden width", "d", Amount::Count),
@@ -121,6 +121,7 @@ const KNOWN: [(&str, &str, &str, Amount); 60] = [
     ("toy.importance.first", "relative importance of the first feature", "r", Amount::Amount),
     ("toy.importance.geometric", "importance ratio", "r", Amount::Amount),
     ("toy.model", "toy model", "", Amount::Kind),
+    ("toy.model.mlp.bias", "initial hidden bias", "", Amount::Amount),
     ("n_latents", "latents", "m", Amount::Count),
     ("k", "active latents allowed", "k", Amount::Amount),
     ("l1", "L1 penalty", "λ", Amount::Amount),
@@ -197,6 +198,13 @@ impl Labels for HouseLabels {
         }
         if let Some(look) = per_feature(column) {
             return look;
+        }
+        // One entry of a list over features, such as data.firing_probability.0.
+        if let Some((list, entry)) = column.rsplit_once('.')
+            && entry.parse::<usize>().is_ok()
+        {
+            let look = self.describe(list);
+            return ColumnLook { label: format!("{} of feature {entry}", look.label), ..look };
         }
         // The setting of one method, such as sae.topk.k or sae.*.n_latents.
         let last = column.rsplit('.').next().unwrap_or(column);

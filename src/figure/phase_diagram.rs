@@ -79,7 +79,7 @@ fn beside(spec: &PhaseDiagram, table: &Table) -> Result<Option<Table>, FigureErr
             _ => {}
         }
     }
-    let theory = beside.strip_prefix("theory_").is_some_and(|rest| rest == spec.colour);
+    let theory = beside.starts_with("theory_") && !spec.colour.starts_with("theory_");
     let names = if theory { ["trained", "theory"] } else { [&spec.colour[..], &beside[..]] };
     let side = names.iter().flat_map(|name| std::iter::repeat_n(Some((*name).to_owned()), table.height)).collect();
     twice.columns.push((SIDE.to_owned(), Column::Text(side)));

@@ -195,12 +195,27 @@ impl Labels for RowLabels {
     fn describe(&self, column: &str) -> ColumnLook {
         let look = HouseLabels.describe(column);
         match score::parse_name(column) {
-            Some((definition, _)) => {
+            Some((definition, index)) => {
+                // What the house has no words for is called as its definition says.
+                let plain = look.label == column.replace('_', " ") && index.is_none();
+                let look = if plain { ColumnLook::new(definition.label, amount(definition.kind)) } else { look };
                 let words = format!("{} version {}: {}", definition.name, definition.version, definition.meaning);
                 ColumnLook { definition: Some(words), ..look }
             }
             None => look,
         }
+    }
+}
+
+/// What kind of amount a score is.
+fn amount(kind: score::Kind) -> figure::Amount {
+    match kind {
+        score::Kind::Share => figure::Amount::Share,
+        score::Kind::Cosine => figure::Amount::Signed,
+        score::Kind::Degrees => figure::Amount::Degrees,
+        score::Kind::Count => figure::Amount::Count,
+        score::Kind::Amount => figure::Amount::Amount,
+        score::Kind::Word => figure::Amount::Kind,
     }
 }
 

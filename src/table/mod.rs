@@ -14,6 +14,6 @@ mod reduce;
 pub use columns::Layout;
 pub use expect::{Asked, Bound, Expectation, Outcome, evaluate, readable, render_outcomes};
 pub use format::{Format, deliver, render, short};
-pub use names::{near, split_list};
+pub use names::{near, quote_dotted, split_list};
 pub use query::{Query, QueryError, Tables, select};
 pub use reduce::{Reduce, reduce};

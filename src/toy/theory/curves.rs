@@ -57,7 +57,7 @@ pub fn curves() -> &'static [Curve] {
             Curve {
                 name: "theory_boundary",
                 label: "closed form",
-                pieces: vec![over(log(1e-2, 1e2, 201), &boundary), vec![[1.0, triple], [1.0, 1.0]]],
+                pieces: vec![over(log(1e-2, 1e2, 201), &boundary), vec![[1.0, triple], [1.0, 10.0]]],
             },
             single("digon_threshold", "p = 4/7", vec![[triple, 1e-6], [triple, 1e6]]),
             Curve {

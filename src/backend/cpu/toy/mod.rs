@@ -29,7 +29,7 @@ use lanes::Sixteen;
 /// Trains every job with all its restarts, on the current rayon pool. None where `watch` said stop before the job was
 /// finished. A job has at least one restart.
 pub fn train(jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
-    train_on(Isa::available()[0], jobs, watch)
+    train_on(Isa::best(), jobs, watch)
 }
 
 /// [`train`] with a given instruction set, from [`Isa::available`].

@@ -352,3 +352,33 @@ fn five_features_in_two_dimensions_reach_the_loss_of_the_paper() {
         assert!(outcome.trace.last().unwrap().loss < outcome.trace[0].loss);
     }
 }
+
+/// Every shape that papers use and the awkward ones around vectors, dense and sparse, a full tile and a rest, on every
+/// instruction set and for several numbers of threads: a few steps each.
+#[test]
+fn bits_are_the_same_for_every_shape_density_instruction_set_and_number_of_threads() {
+    let mut jobs = vec![];
+    for n in [1, 2, 3, 5, 17, 20, 80, 400] {
+        for m in [1, 2, 5, 20, 30] {
+            for p in [0.0, 0.001, 0.05, 0.3, 1.0] {
+                let mut job = job(n, m, p, 3);
+                job.train.batch_size = if n == 400 { 40 } else { 200 };
+                job.kind = if (n + m) % 2 == 0 { ToyKind::ReluOutput } else { ToyKind::Linear };
+                job.restarts = if n < 6 { 5 } else { 1 };
+                jobs.push(job);
+            }
+        }
+    }
+    let trained = |isa: Isa, threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let outcomes = pool.install(|| train_on(isa, &jobs, &Counter::new(u64::MAX)));
+        outcomes.into_iter().map(|outcome| outcome.expect("nobody said stop")).collect::<Vec<_>>()
+    };
+    let expected = trained(Isa::Portable, 1);
+    for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2), (isa, 7)]) {
+        for (job, (a, b)) in jobs.iter().zip(trained(isa, threads).iter().zip(&expected)) {
+            let (n, p) = (job.world.n_features, job.world.firing_probability[0]);
+            assert!(same(a, b), "{isa:?}, {threads} threads: n = {n}, m = {}, p = {p}", job.d_hidden);
+        }
+    }
+}
