@@ -172,6 +172,23 @@ rows! {
     not_built_yet_is_said: with("").replace("0.1}", "0.1, hierarchy: {roots: 3}}"), ["`hierarchy` is part of the language but not built yet"];
 }
 
+#[test]
+fn a_model_without_a_bottleneck_is_a_warning_and_an_error_with_strict() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text =
+        "name: a\ndata: {n_features: 4, firing_probability: 0.1}\ntoy: {d_hidden: 2}\nsweep: {toy.d_hidden: [2, 8]}\n";
+    write(folder.path(), "x.yaml", text);
+    let said = "x.yaml:4:27: d_hidden 8 is wider than n_features 4: no bottleneck";
+    let warned = tegum(folder.path(), &["check", "x.yaml"]);
+    assert_eq!(warned.code, 0);
+    assert!(warned.stderr.contains(&format!("warning: {said}")), "{}", warned.stderr);
+    for command in ["check", "run"] {
+        let refused = tegum(folder.path(), &[command, "x.yaml", "--strict"]);
+        assert_eq!(refused.code, 3, "{}", refused.stderr);
+        assert!(refused.stderr.starts_with(said) && refused.stderr.contains("give 4 at most"), "{}", refused.stderr);
+    }
+}
+
 fn bomb() -> String {
     let layers = (1..9).map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(", ")));
     format!("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n{}", layers.collect::<String>())

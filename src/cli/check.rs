@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::{Outcome, planned, print};
+use super::{Outcome, doubts, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::Plan;
 use crate::run::questions;
@@ -12,6 +12,9 @@ use crate::run::questions;
 pub struct Args {
     /// The experiment
     file: PathBuf,
+    /// Refuse what is only a warning otherwise
+    #[arg(long)]
+    strict: bool,
     /// Allow more than ten million cells
     #[arg(long)]
     yes_cells: Option<u64>,
@@ -22,6 +25,7 @@ const SPEED: f64 = 2.5e10;
 
 pub fn carry_out(args: &Args) -> Outcome {
     let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;
+    doubts(&plan, args.strict, false)?;
     questions::check(&plan, &columns)?;
     let experiment = &plan.document.experiment;
     let mut text = format!(

@@ -110,6 +110,19 @@ impl From<crate::store::StoreError> for Failure {
 /// What a command returns: the exit code, 0 where all is well.
 type Outcome = Result<i32, Failure>;
 
+/// Says what is allowed but looks like a slip, or refuses it.
+fn doubts(plan: &Plan, strict: bool, quiet: bool) -> Result<(), Failure> {
+    let Some(doubt) = plan.doubts() else { return Ok(()) };
+    let told = plan.document.error(vec![doubt]);
+    if strict {
+        return Err(told.into());
+    }
+    if !quiet {
+        eprintln!("warning: {}", told.to_string().trim_end());
+    }
+    Ok(())
+}
+
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{BackendChoice, Failure, Outcome, backend, default_out, planned, print};
+use super::{BackendChoice, Failure, Outcome, backend, default_out, doubts, planned, print};
 use crate::progress::Progress;
 use crate::run::results::Results;
 use crate::run::{Options, Summary, questions, run};
@@ -29,6 +29,9 @@ pub struct Args {
     /// Move an existing run directory aside and start anew
     #[arg(long)]
     fresh: bool,
+    /// Refuse what is only a warning otherwise
+    #[arg(long)]
+    strict: bool,
     /// Allow more than ten million cells
     #[arg(long)]
     yes_cells: Option<u64>,
@@ -58,13 +61,8 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     }
     if !quiet {
         eprintln!("{}: {} cells, plan {}, {}", experiment.name, plan.cells.len(), plan.hash(), out.display());
-        if let (Some(toy), Some(line)) = (&experiment.toy, plan.document.root.get("toy").map(|n| n.place.line))
-            && toy.is_no_bottleneck(&experiment.data)
-        {
-            let n = experiment.data.n_features;
-            tracing::warn!("toy (line {line}): d_hidden {} is wider than n_features {n}: no bottleneck", toy.d_hidden);
-        }
     }
+    doubts(&plan, args.strict, quiet)?;
     questions::check(&plan, &columns)?;
     let stop = stop_on_signals()?;
     let options = Options { out: out.clone(), shard: args.shard, stop };

@@ -327,6 +327,26 @@ impl Plan {
         if reader.diagnostics.is_empty() { Ok(()) } else { Err(reader.diagnostics) }
     }
 
+    /// What is allowed but looks like a slip: a toy model without a bottleneck. The first such combination.
+    pub fn doubts(&self) -> Option<Diagnostic> {
+        let toy = self.tables.toy.as_ref()?;
+        let widest = toy.facts.iter().filter(|t| t.bottleneck).map(|t| t.d_hidden).max()?;
+        // A million combinations are not gone through where none can be meant.
+        let fewest = self.tables.data.facts.iter().map(|d| d.n_features).min()?;
+        let stems = if widest > fewest { self.product(&self.stem_axes) } else { 0 };
+        let mut choice = vec![0; self.lengths.len()];
+        (0..stems).find_map(|stem| {
+            spread(stem, &self.stem_axes, &self.lengths, &mut choice);
+            let n = self.tables.data.facts[self.tables.data.index(&choice, &self.lengths)].n_features;
+            let facts = toy.facts[toy.index(&choice, &self.lengths)];
+            (facts.bottleneck && facts.d_hidden > n).then(|| Diagnostic {
+                place: parts::place_in(&self.document, Part::Toy, &["d_hidden"], &choice),
+                message: format!("d_hidden {} is wider than n_features {n}: no bottleneck", facts.d_hidden),
+                help: Some(format!("nothing has to be left out; give {n} at most")),
+            })
+        })
+    }
+
     /// Rows of the table `snapshots` of one cell.
     pub fn snapshot_rows(&self, data: &Facts, toy: &Facts) -> u64 {
         let trace = &self.document.experiment.save.trace;

@@ -46,6 +46,8 @@ pub struct Facts {
     pub importance: usize,
     /// Of data: some x can be negative. Of a toy model: it makes sense only then.
     pub signed: bool,
+    /// Of a toy model: h is meant to be narrower than x.
+    pub bottleneck: bool,
     /// Samples that the training of an autoencoder or the evaluation sees: work, apart from factors other parts know.
     pub work: f64,
     /// Model-steps of training, restarts included.
@@ -263,7 +265,17 @@ impl Tables {
                 let logged_steps = section.train.steps as u64;
                 let d_hidden = section.d_hidden;
                 let signed = matches!(section.model, ModelSection::AbsoluteValue);
-                let facts = Facts { d_hidden, importance, batch_size, steps, logged_steps, signed, ..Facts::default() };
+                let bottleneck = !matches!(section.model, ModelSection::AbsoluteValue | ModelSection::Mlp(_));
+                let facts = Facts {
+                    d_hidden,
+                    importance,
+                    batch_size,
+                    steps,
+                    logged_steps,
+                    signed,
+                    bottleneck,
+                    ..Facts::default()
+                };
                 Some((part_hash(&ToySection::canonical(&section)), facts))
             })
         });

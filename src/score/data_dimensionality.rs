@@ -15,7 +15,7 @@ pub const DATA_DIMENSIONALITY: Definition = Definition {
     needs: &[Need::ToyModel, Need::TrainingSet],
     kind: Kind::Share,
     shape: Shape::PerSample,
-    label: "data dimensionality D_X",
+    label: "data dimensionality D_{X}",
     better: None,
 };
 

@@ -1,7 +1,6 @@
 //! The `toy` section: the model that makes hidden states.
 
 use super::curve::Curve;
-use super::data::DataSection;
 use super::kind::{Beta, Count, NonNegative, Number, Positive, Samples, Share, Steps, Width, choice, record};
 use super::node::Node;
 
@@ -182,12 +181,5 @@ impl super::kind::Kind for Shares {
     }
     fn canonical(out: &[f64; 2]) -> serde_json::Value {
         serde_json::json!(out)
-    }
-}
-
-impl ToySection {
-    /// Whether h is wider than x, so that nothing has to be left out.
-    pub fn is_no_bottleneck(&self, data: &DataSection) -> bool {
-        self.d_hidden > data.n_features
     }
 }
