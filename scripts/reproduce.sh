@@ -63,6 +63,8 @@ for experiment in "${experiments[@]}"; do
   wanted "$name" || continue
   echo "== $experiment"
   out=results/paper/$name start=$SECONDS status=0
+  # Figures are drawn anew; those that an earlier version of the experiment had would stay.
+  rm -f "$out"/*.png "$out"/*.svg "$out"/*.txt
   gates=$("$tegum" --quiet run "$experiment" --out "$out") || status=$?
   printf '%s\n' "$gates"
   verdict=PASS

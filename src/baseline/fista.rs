@@ -220,7 +220,7 @@ mod tests {
         let bias: Vec<f32> = (0..40).map(|k| k as f32 / 40.0).collect();
         for (k, signed) in [(1, false), (11, false), (7, true)] {
             let x = codes(20, 80, k, signed);
-            let h = x.dot(&truth) + &ndarray::ArrayView1::from(&bias);
+            let h = x.dot(&truth) + ndarray::ArrayView1::from(&bias);
             let found = Fista { signed, ..SEARCH }.encode(truth.view(), &bias, h.view());
             assert!(worst(&found, &x) < 1e-3, "{k} {signed} {}", worst(&found, &x));
         }
