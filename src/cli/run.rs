@@ -54,6 +54,9 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
         pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
     }
     let (plan, columns) = planned(&args.file, backend.profile(), args.yes_cells)?;
+    // Before anything on disk is touched.
+    doubts(&plan, args.strict, quiet)?;
+    questions::check(&plan, &columns)?;
     let experiment = &plan.document.experiment;
     let out = args.out.clone().unwrap_or_else(|| default_out(&experiment.name));
     if args.fresh {
@@ -62,8 +65,6 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     if !quiet {
         eprintln!("{}: {} cells, plan {}, {}", experiment.name, plan.cells.len(), plan.hash(), out.display());
     }
-    doubts(&plan, args.strict, quiet)?;
-    questions::check(&plan, &columns)?;
     let stop = stop_on_signals()?;
     let options = Options { out: out.clone(), shard: args.shard, stop };
     let progress = Progress::new(quiet);

@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 
 use crate::data::Group;
-use crate::score::{self, Arrays, NORM_FLOOR, Scores, Vector};
+use crate::score::{self, Arrays, Scores, Vector};
 use crate::toy::{ToyModel, ToyOutcome, TrainingEnd};
 
 /// The directions of a toy model after `step` finished steps.
@@ -28,7 +28,7 @@ pub struct Summary {
     pub n_represented: Option<f64>,
     /// Mean norm over all features, represented or not.
     pub norm_all: Option<f64>,
-    /// Mean signed cosine over pairs of features of one group; none without such pairs.
+    /// The score of that name: mean signed cosine over pairs of features of one group, of those that have a direction.
     pub cosine_within: Option<f64>,
     /// The same over pairs of features of two different groups.
     pub cosine_between: Option<f64>,
@@ -69,7 +69,7 @@ impl Snapshot {
         let norm = numbers(&scores, "norm");
         let scalar = |name| scores.scalar(name).and_then(Result::ok).filter(|v: &f64| v.is_finite());
         let sum: f64 = norm.iter().flatten().sum();
-        let [cosine_within, cosine_between] = cosines(&directions, model.d_hidden, &norm, groups);
+        let of_groups = |name| score::of_groups(name, truth, groups).and_then(Result::ok).filter(|v| v.is_finite());
         Snapshot {
             step,
             dimensionality: numbers(&scores, "dimensionality"),
@@ -78,8 +78,8 @@ impl Snapshot {
                 capacity: scalar("capacity"),
                 n_represented: scalar("n_represented"),
                 norm_all: Some(sum / norm.len() as f64).filter(|v| v.is_finite()),
-                cosine_within,
-                cosine_between,
+                cosine_within: of_groups("cosine_within"),
+                cosine_between: of_groups("cosine_between"),
             },
             norm,
             w: directions.into_owned(),
@@ -93,26 +93,6 @@ fn numbers(scores: &Scores, name: &str) -> Vec<Option<f64>> {
         Some(Vector::Numbers(numbers)) => numbers.clone(),
         _ => vec![],
     }
-}
-
-/// Mean cosines over pairs within a group and over pairs of two groups. Norms are clamped as in every cosine.
-fn cosines(directions: &[f32], d: usize, norm: &[Option<f64>], groups: &[Group]) -> [Option<f64>; 2] {
-    let w = |i: usize| &directions[i * d..][..d];
-    let cosine = |i: usize, j: usize| {
-        let dot: f64 = w(i).iter().zip(w(j)).map(|(a, b)| *a as f64 * *b as f64).sum();
-        dot / (norm[i].unwrap_or(0.0).max(NORM_FLOOR) * norm[j].unwrap_or(0.0).max(NORM_FLOOR))
-    };
-    let grouped: Vec<(usize, usize)> =
-        groups.iter().enumerate().flat_map(|(g, group)| group.members.iter().map(move |i| (g, *i))).collect();
-    let (mut sums, mut counts) = ([0.0; 2], [0.0; 2]);
-    for (at, &(g, i)) in grouped.iter().enumerate() {
-        for &(other, j) in &grouped[at + 1..] {
-            let kind = (g != other) as usize;
-            sums[kind] += cosine(i, j);
-            counts[kind] += 1.0;
-        }
-    }
-    [0, 1].map(|kind| (counts[kind] > 0.0).then(|| sums[kind] / counts[kind]).filter(|v: &f64| v.is_finite()))
 }
 
 #[cfg(test)]

@@ -64,9 +64,8 @@ pub use data_dimensionality::{DATA_DIMENSIONALITY, data_dimensionality};
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
 pub use neurons::{Neurons, neuron_score};
-pub use of_world::{WorldArrays, of_world};
+pub use of_world::{WorldArrays, of_groups, of_world};
 pub use toy_loss::{LOSS_WEIGHTED, ToyLoss, toy_loss};
-pub use vector::NORM_FLOOR;
 pub use vector::Real;
 
 use shared::Shared;

@@ -5,7 +5,7 @@ use ndarray::ArrayView2;
 use super::geometry::represented;
 use super::vector::{Directions, Rows};
 use super::{Value, readout, sets, sparsity, vulnerability};
-use crate::data::World;
+use crate::data::{Group, World};
 use crate::toy::ToyModel;
 
 /// What [`of_world`] is computed from. Shapes agree with each other.
@@ -42,6 +42,11 @@ pub fn of_world(arrays: &WorldArrays<'_>, wanted: &[&'static str]) -> Vec<(&'sta
         Some((name, value))
     };
     known.into_iter().filter_map(value).collect()
+}
+
+/// The score `name` of sets of features, for directions `[n_features, d_hidden]`; none if that is no score of sets.
+pub fn of_groups(name: &str, truth: ArrayView2<'_, f32>, groups: &[Group]) -> Option<Value> {
+    sets::of_sets(name, &Directions::new(truth), groups)
 }
 
 fn is_of_world(name: &str) -> bool {

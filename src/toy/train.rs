@@ -53,6 +53,8 @@ impl ToyJob {
     pub fn loss_factor(&self) -> f64 {
         match self.train.loss_scale {
             LossScale::Mean => 1.0,
+            // A quadratic model has one output, and the mean over outputs is their sum.
+            LossScale::Sum if self.kind == ToyKind::Quadratic => 1.0,
             LossScale::Sum => self.world.n_features as f64,
             LossScale::PerDensity => {
                 let p = self.world.marginal_probability();
