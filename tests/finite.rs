@@ -131,3 +131,25 @@ fn an_axis_may_be_one_entry_of_a_list() {
         "p,firing_probability\n0.01,0.05\n0.01,0.01\n0.01,0.05\n0.1,0.05\n0.1,0.1\n0.1,0.05\n"
     );
 }
+
+/// Kinds without a kernel of their own for finite sets read the same samples through dense batches.
+#[test]
+fn every_kind_of_model_trains_on_a_finite_set_alike_on_one_thread_and_two() {
+    for model in ["relu_hidden", "absolute_value", "{mlp: {d_embedding: 5, activation: gelu}}", "quadratic"] {
+        for batch_size in ["full", "3"] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let text = format!(
+                "name: finite\ndata: {{n_features: 6, firing_probability: 0.4, magnitude: {{symmetric: 1}}, dataset: {{samples: 10}}}}\n\
+                 toy: {{model: {model}, d_hidden: 4, restarts: 2, train: {{steps: 300, batch_size: {batch_size}, lr: 1e-2}}}}\n\
+                 save: {{trace: {{every: 100, features: true}}}}\nscore: [loss, train_loss, data_dimensionality_mean]\nevaluate: {{samples: 1000}}\n"
+            );
+            write(folder.path(), "finite.yaml", &text);
+            let folder = folder.path();
+            run(folder, &["--threads", "1", "--out", "one"]);
+            run(folder, &["--threads", "2", "--out", "two"]);
+            assert_eq!(everything(folder, "one"), everything(folder, "two"), "{model} {batch_size}");
+            let learned = "SELECT min(loss) < 0.9 * max(loss) AS v FROM trace";
+            assert_eq!(ask(folder, "one", learned), "v\ntrue\n", "{model} {batch_size}");
+        }
+    }
+}
