@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::program::tegum;
 use tegum::plan::{MOST_CELLS, Plan, Versions};
 use tegum::spec::{Document, explain};
 
 fn experiments() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
-    let mut found = vec![root.join("quickstart.yaml")];
-    for folder in ["paper", "explore", "check"] {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = vec![root.join("experiments/quickstart.yaml")];
+    for folder in ["experiments/paper", "experiments/paper/full", "experiments/check", "benches/experiments"] {
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
         found.extend(
             entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml")),
@@ -28,13 +29,23 @@ const BASE: &str = "name: a\ndata: {n_features: 4, firing_probability: 0.1}\ntoy
 #[test]
 fn every_experiment_of_the_project_loads_and_plans() {
     let found = experiments();
-    assert!(found.len() >= 8, "{found:?}");
+    assert!(found.len() >= 35, "{found:?}");
     for path in found {
         let document = Document::load(&path).unwrap_or_else(|e| panic!("{e}"));
         let plan = Plan::new(document, &Versions { algorithms: "a1", profile: "p" }, MOST_CELLS);
         let plan = plan.unwrap_or_else(|e| panic!("{e}"));
         assert!(!plan.cells.is_empty());
         assert_eq!(plan.chunks().iter().map(|c| c.count).sum::<usize>(), plan.cells.len());
+    }
+}
+
+/// Figures and expectations among it: their columns, conditions and queries.
+#[test]
+fn every_experiment_of_the_project_passes_check() {
+    for path in experiments() {
+        let path = path.display().to_string();
+        let answer = tegum(Path::new(env!("CARGO_MANIFEST_DIR")), &["check", &path]);
+        assert_eq!(answer.code, 0, "{path}: {}", answer.stderr);
     }
 }
 
