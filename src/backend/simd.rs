@@ -26,22 +26,6 @@ pub use x86::{Avx2, Avx512};
 #[repr(C, align(64))]
 pub struct Lanes(pub [f32; 16]);
 
-impl Lanes {
-    /// Vectors as one row of numbers.
-    #[inline(always)]
-    pub fn flat(lanes: &[Lanes]) -> &[f32] {
-        // SAFETY: `Lanes` is sixteen f32 and nothing else.
-        unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), 16 * lanes.len()) }
-    }
-
-    /// The same, to be written.
-    #[inline(always)]
-    pub fn flat_mut(lanes: &mut [Lanes]) -> &mut [f32] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), 16 * lanes.len()) }
-    }
-}
-
 /// A computation that [`run`] compiles for each instruction set.
 pub trait Kernel {
     /// What it returns.

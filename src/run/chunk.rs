@@ -12,7 +12,7 @@ use super::snapshots::snapshots;
 use super::training_set::TrainingSet;
 use crate::backend::{Backend, SaeGroup, Watch};
 use crate::baseline;
-use crate::data::{Dataset, World};
+use crate::data::World;
 use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::plan::{Cell, CellMethod, Plan, resolve};
 use crate::sae::{Coder, SaeOutcome};
@@ -175,10 +175,7 @@ impl Bench<'_> {
         let importance = stem.importance.as_deref();
         let coded = stem.sections.iter().any(|section| !matches!(section.method, CellMethod::None));
         let samples = (coded || reads_samples(self.columns)).then_some(stem.sections[0].evaluate.samples);
-        let set = model.zip(importance).and_then(|(model, importance)| {
-            let weights: Vec<f32> = importance.iter().map(|v| *v as f32).collect();
-            Some(TrainingSet::new(&Dataset::draw(&source.world, source.seed)?, model, &weights))
-        });
+        let set = model.zip(importance).and_then(|(model, importance)| TrainingSet::of(&source, model, importance));
         let evaluation = Evaluation::new(&source, samples, model.zip(importance), losses, self.columns);
         let evaluation = evaluation.with_training_set(set);
         let cells: Vec<_> = stem.cells.iter().zip(&stem.sections).zip(trained.saes).collect();

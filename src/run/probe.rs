@@ -14,7 +14,7 @@ use super::snapshots::snapshots;
 use super::training_set::TrainingSet;
 use super::{RunError, tables};
 use crate::baseline;
-use crate::data::{Dataset, Finite, World};
+use crate::data::{Finite, World};
 use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::plan::{Plan, resolve};
 use crate::sae::{Coder, SaeTrace};
@@ -75,10 +75,7 @@ fn made_up(plan: &Plan, columns: &[ScoreColumn], index: usize) -> Result<CellRec
     let source = HiddenSource { world: world.clone(), seed: cell.seed, maker };
     let importance = cell.toy.as_ref().map(|toy| resolve::importance(toy, world.n_features, cell.seed));
     let model = toy.as_ref().map(|toy| &toy.model).zip(importance.as_deref());
-    let set = model.and_then(|(model, importance)| {
-        let weights: Vec<f32> = importance.iter().map(|v| *v as f32).collect();
-        Some(TrainingSet::new(&Dataset::draw(&world, cell.seed)?, model, &weights))
-    });
+    let set = model.and_then(|(model, importance)| TrainingSet::of(&source, model, importance));
     let evaluation = Evaluation::new(&source, Some(SAMPLES), model, model.map(|_| (0.0, 0.0)), columns);
     let evaluation = evaluation.with_training_set(set);
     let method = plan.method_name(plan.cells[index]).is_some();

@@ -7,6 +7,7 @@ use crate::backend::ops::activation::Activate;
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::simd::{Isa, run};
 use crate::data::{Batch, Dataset};
+use crate::hidden::HiddenSource;
 use crate::score::data_dimensionality;
 use crate::toy::{Activation, ToyModel};
 
@@ -23,8 +24,14 @@ pub struct TrainingSet {
 }
 
 impl TrainingSet {
+    /// The set that a toy model, which makes the hidden states of `source`, was trained on; none if it saw fresh samples.
     /// `importance` is `[n_features]`.
-    pub fn new(set: &Dataset, model: &ToyModel, importance: &[f32]) -> TrainingSet {
+    pub fn of(source: &HiddenSource, model: &ToyModel, importance: &[f64]) -> Option<TrainingSet> {
+        let importance: Vec<f32> = importance.iter().map(|v| *v as f32).collect();
+        Some(TrainingSet::new(&Dataset::draw(&source.world, source.seed)?, model, &importance))
+    }
+
+    fn new(set: &Dataset, model: &ToyModel, importance: &[f32]) -> TrainingSet {
         let (d, isa) = (model.d_hidden, Isa::best());
         let (mut batch, mut loss) = (Batch::default(), ToyLoss::new(model, importance));
         for piece in set.pieces() {

@@ -24,12 +24,14 @@ pub fn vectors(d: usize) -> usize {
 }
 
 /// The numbers of lane vectors, in order.
+#[inline(always)]
 pub fn flat(lanes: &[Lanes]) -> &[f32] {
     // SAFETY: `Lanes` is `repr(C)`, sixteen f32 without padding.
     unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
 }
 
 /// The numbers of lane vectors, in order, to be written.
+#[inline(always)]
 pub fn flat_mut(lanes: &mut [Lanes]) -> &mut [f32] {
     // SAFETY: as in `flat`; any f32 is a valid lane.
     unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }

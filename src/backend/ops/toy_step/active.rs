@@ -24,6 +24,7 @@
 
 use super::ToyStep;
 use super::silent::add_silent;
+use crate::backend::ops::layout::{flat, flat_mut};
 use crate::backend::simd::{Isa, Kernel, Lanes, Simd, run};
 use crate::toy::ToyKind;
 
@@ -127,7 +128,7 @@ impl Active<'_, '_> {
         }
         memory.inputs_back::<S, Q>(step, n.div_ceil(16 * width) * width);
         for (j, row) in memory.dw.as_chunks::<Q>().0.iter().enumerate().take(n) {
-            let row = Lanes::flat(row);
+            let row = flat(row);
             to[j * m..][..m].copy_from_slice(&row[..m]);
             to[n * m + j] = row[m];
         }
@@ -219,11 +220,11 @@ impl Memory {
         self.is_open.resize(count * blocks * width, 0);
         let (w, b) = step.parameters.split_at(n * m);
         let at = |j: usize, k: usize| ((j / (16 * width)) * (m + 1) + k) * 16 * width + j % (16 * width);
-        let w_t = Lanes::flat_mut(&mut self.w_t);
+        let w_t = flat_mut(&mut self.w_t);
         for j in 0..n {
             let from = &w[j * m..][..m];
             let c = step.slopes[j];
-            let [row, c_row] = [&mut self.w, &mut self.c_w].map(|rows| &mut Lanes::flat_mut(rows)[j * 16 * Q..][..m]);
+            let [row, c_row] = [&mut self.w, &mut self.c_w].map(|rows| &mut flat_mut(rows)[j * 16 * Q..][..m]);
             for k in 0..m {
                 row[k] = from[k];
                 c_row[k] = c * from[k];
@@ -231,7 +232,7 @@ impl Memory {
             }
             w_t[at(j, m)] = b[j];
         }
-        Lanes::flat_mut(&mut self.slopes)[..n].copy_from_slice(step.slopes);
+        flat_mut(&mut self.slopes)[..n].copy_from_slice(step.slopes);
         self.dw.fill(Lanes::default());
         self.next.clear();
         self.next.extend_from_slice(&step.inputs.runs.first()[..count]);
@@ -242,7 +243,7 @@ impl Memory {
     fn hidden<S: Simd, const Q: usize>(&mut self, step: &ToyStep) {
         let m = step.shape.d_hidden;
         let mut one = [Lanes::default(); Q];
-        Lanes::flat_mut(&mut one)[m] = 1.0;
+        flat_mut(&mut one)[m] = 1.0;
         let one = loaded::<S, Q>(&one);
         let (features, values) = (step.inputs.runs.features(), step.inputs.events.values());
         for (r, ends) in step.inputs.runs.first().windows(2).enumerate() {
@@ -287,7 +288,7 @@ impl Memory {
         s: usize,
     ) -> usize {
         let w_t = &self.w_t[block.first / (16 * V) * (m + 1) * V..][..(m + 1) * V];
-        let h = Lanes::flat(&self.h[(group + s) * Q..][..T * Q]);
+        let h = flat(&self.h[(group + s) * Q..][..T * Q]);
         assert!(m < 16 * Q);
         // SAFETY: row m of the m + 1 is b.
         let b = loaded::<S, V>(unsafe { row(w_t, m) });
@@ -351,7 +352,7 @@ impl Memory {
             let end = step.inputs.runs.first()[group + s + 1] as usize;
             let mut e = self.next[group + s] as usize;
             while e < end && features[e] < limit {
-                Lanes::flat_mut(&mut r)[features[e] as usize - block.first] -= values[e];
+                flat_mut(&mut r)[features[e] as usize - block.first] -= values[e];
                 e += 1;
             }
             self.next[group + s] = e as u32;
@@ -371,7 +372,7 @@ impl Memory {
         let c_w = &self.c_w[block.first * Q..][..block.outputs * Q];
         let dw = &mut self.dw[block.first * Q..][..block.outputs * Q];
         for s in 0..samples {
-            let z = Lanes::flat(&self.group.z[s * block.width..][..block.width]);
+            let z = flat(&self.group.z[s * block.width..][..block.width]);
             // SAFETY: h and dh have whole groups of rows.
             let (h, dh) = unsafe { (loaded::<S, Q>(row(&self.h, group + s)), row_mut::<Q>(&mut self.dh, group + s)) };
             let (mut even, mut odd) = (loaded::<S, Q>(dh), [S::splat(0.0); Q]);

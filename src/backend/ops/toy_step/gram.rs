@@ -19,6 +19,7 @@
 use super::ToyStep;
 use super::runs::LONG;
 use super::silent::add_silent;
+use crate::backend::ops::layout::flat_mut;
 use crate::backend::simd::{Isa, Kernel, Lanes, Simd, run};
 use crate::toy::ToyKind;
 
@@ -122,7 +123,7 @@ impl Memory {
                 *to = vec![Lanes::default(); rows * Q];
             }
         }
-        let w_t = Lanes::flat_mut(&mut self.w_t);
+        let w_t = flat_mut(&mut self.w_t);
         for (i, w) in w.chunks_exact(m).enumerate() {
             for (k, &w) in w.iter().enumerate() {
                 w_t[k * 16 * Q + i] = w;
@@ -144,7 +145,7 @@ impl Memory {
         if linear {
             self.gate.fill(Lanes::default());
         }
-        let off = Lanes::flat_mut(&mut self.off);
+        let off = flat_mut(&mut self.off);
         for i in 0..n {
             off[i * 16 * Q + i] -= 1.0;
         }
@@ -185,7 +186,7 @@ impl Memory {
                 S::store(S::mul(slopes[q], S::load(&row[q])), &mut row[q]);
             }
         }
-        let sums = Lanes::flat_mut(&mut self.sums);
+        let sums = flat_mut(&mut self.sums);
         for i in 0..n {
             for j in 0..=i {
                 let sum = sums[i * 16 * Q + j] + sums[j * 16 * Q + i];

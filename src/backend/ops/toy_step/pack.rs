@@ -1,5 +1,6 @@
 //! The samples in which something fires, as tiles of their own.
 
+use crate::backend::ops::layout::flat_mut;
 use crate::backend::simd::{Kernel, Lanes, Simd};
 use crate::data::events::Divide;
 use crate::data::{Batch, Events};
@@ -24,7 +25,7 @@ impl Kernel for Pack<'_> {
         packed.lanes.clear();
         // There is an event for every sample that is packed.
         packed.lanes.resize(events.len().min(samples).div_ceil(16) * n, Lanes::default());
-        let x = Lanes::flat_mut(&mut packed.lanes);
+        let x = flat_mut(&mut packed.lanes);
         let count = if samples * n > SHORT { one_by_one(events, x) } else { by_sixteen::<S>(events, x) };
         packed.lanes.truncate(count.div_ceil(16) * n);
         (packed.n_features, packed.samples) = (n, count);
