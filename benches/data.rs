@@ -24,6 +24,8 @@ fn world(firing_probability: Vec<f64>, magnitude: Magnitude) -> Arc<World> {
         magnitude_sharing: MagnitudeSharing::Independent,
         groups: vec![],
         dataset: None,
+        correlation: None,
+        hierarchy: None,
     })
 }
 

@@ -70,6 +70,8 @@ fn job(n_features: usize, d_hidden: usize, p: f64, importance: f32) -> ToyJob {
         magnitude_sharing: MagnitudeSharing::Independent,
         groups: vec![],
         dataset: None,
+        correlation: None,
+        hierarchy: None,
     };
     ToyJob {
         world: Arc::new(world),

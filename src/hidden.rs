@@ -229,6 +229,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         };
         let dictionary = Dictionary::random(n, d, 3).with_bias(0.5, 3).with_noise(noise);
         HiddenSource { world: Arc::new(world), seed: 3, maker: HiddenMaker::Dictionary(Arc::new(dictionary)) }

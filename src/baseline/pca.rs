@@ -139,6 +139,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         };
         let mut vectors = vec![0.0; n * d];
         order.iter().enumerate().for_each(|(i, &axis)| vectors[i * d + axis] = 1.0);

@@ -155,6 +155,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: Some(Finite { samples, normalise }),
+            correlation: None,
+            hierarchy: None,
         })
     }
 

@@ -1,18 +1,22 @@
 //! The world: ground-truth features, their law, and a dictionary where no toy model makes the hidden states.
 
+pub mod correlation;
 pub mod curve;
 pub mod dataset;
 pub mod dictionary;
 pub mod events;
+pub mod hierarchy;
 pub mod law;
 pub mod moments;
 pub mod sampler;
 pub mod world;
 
+pub use correlation::Correlation;
 pub use curve::Curve;
 pub use dataset::{Dataset, Order};
 pub use dictionary::Dictionary;
 pub use events::Events;
+pub use hierarchy::{Hierarchy, Node};
 pub use moments::Moments;
 pub use sampler::{Batch, Sampler};
 pub use world::{Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};

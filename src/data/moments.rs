@@ -99,6 +99,8 @@ mod tests {
                 magnitude_sharing: MagnitudeSharing::Independent,
                 groups: vec![],
                 dataset: None,
+                correlation: None,
+                hierarchy: None,
             };
             let (samples, mut batch) = (200_000, Batch::default());
             Sampler::new(Arc::new(world.clone()), 4, Stream::Evaluate).draw(0, samples, &mut batch);

@@ -153,6 +153,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         }
     }
 

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::correlation::Correlation;
+use super::hierarchy::Hierarchy;
+
 /// A world with every number fixed. `x` is a sample of `n_features` activations, 0 where a feature does not fire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
@@ -16,6 +19,10 @@ pub struct World {
     pub groups: Vec<Group>,
     /// A finite training set instead of fresh samples for ever.
     pub dataset: Option<Finite>,
+    /// A Gaussian copula between the features' firings.
+    pub correlation: Option<Correlation>,
+    /// Which features fire only where another does.
+    pub hierarchy: Option<Hierarchy>,
 }
 
 /// How training samples are limited.
@@ -130,6 +137,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         };
         let worlds: Vec<Arc<World>> = [0.5, 0.1, 0.5, 0.5, 0.1].into_iter().map(world).map(Arc::new).collect();
         let seeds = [2, 1, 2, 1, 1];

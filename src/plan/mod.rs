@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde_json::json;
 
+use crate::spec::baseline::BaselineKind;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::document::{Document, Part, axis_type};
 use crate::spec::experiment::Experiment;
@@ -121,7 +122,7 @@ pub struct Cell {
 pub enum CellMethod {
     None,
     Sae(sae::SaeKind, sae::SaeTrainSection),
-    Baseline(sae::BaselineKind),
+    Baseline(BaselineKind),
 }
 
 impl Plan {

@@ -4,12 +4,13 @@ use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::id::{PartHash, part_hash};
+use crate::spec::baseline::BaselineKind;
 use crate::spec::data::{DataSection, DictionarySection};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::document::{Document, Part};
 use crate::spec::kind::{Kind, Reader};
 use crate::spec::node::{Node, Value};
-use crate::spec::sae::{self, BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
+use crate::spec::sae::{self, Entry, EntryOf, SaeKind, SaeTrainSection};
 use crate::spec::toy::{BatchSizeSection, ModelSection, ToySection};
 use crate::spec::{check, output::EvaluateSection};
 

@@ -66,7 +66,16 @@ pub fn world(section: &DataSection, seed: u64) -> World {
     });
     let groups = groups.collect();
     let dataset = section.dataset.as_ref().map(|d| Finite { samples: d.samples, normalise: d.normalise });
-    World { n_features: n, firing_probability, magnitude, magnitude_sharing, groups, dataset }
+    World {
+        n_features: n,
+        firing_probability,
+        magnitude,
+        magnitude_sharing,
+        groups,
+        dataset,
+        correlation: None,
+        hierarchy: None,
+    }
 }
 
 /// The fixed dictionary of a seed, if the world has one. Files are read relative to `folder`.

@@ -16,8 +16,8 @@ use crate::data::World;
 use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::plan::{Cell, CellMethod, Plan, resolve};
 use crate::sae::{Coder, SaeOutcome};
+use crate::spec::baseline::{BaselineKind, EncoderSection};
 use crate::spec::output::{TraceSection, WeightsSection};
-use crate::spec::sae::{BaselineKind, EncoderSection};
 use crate::toy::{ToyJob, ToyOutcome, TrainingEnd};
 
 /// Cells that share a world, a toy model and a seed.

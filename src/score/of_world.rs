@@ -75,6 +75,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![Group { rule: GroupRule::Exclusive, members: vec![0, 1], firing_probability: 0.5 }],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         };
         let (truth, features) = (arr2(&[[1.0f32], [-1.0]]), arr2(&[[0.5f32, 0.0], [0.0, 0.0]]));
         let model = ToyModel {

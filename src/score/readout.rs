@@ -177,6 +177,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! Checks of one part of a file with its values fixed: what a single value cannot know.
 
+use super::baseline::{BaselineKind, EncoderSection};
 use super::curve::Curve;
 use super::data::{DataSection, GroupsSection, MagnitudeSection, VectorsSection};
 use super::kind::Reader;
 use super::node::{Node, Value};
-use super::sae::{BaselineKind, EncoderSection, Entry, SaeKind, SaeTrainSection};
+use super::sae::{Entry, SaeKind, SaeTrainSection};
 use super::toy::{ModelSection, ToySection};
 
 /// Least and greatest value of a curve over n features (bounds for random ones).

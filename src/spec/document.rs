@@ -4,12 +4,13 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::baseline::BaselineKind;
 use super::diagnostic::{Diagnostic, Place, SpecError, nearest};
 use super::experiment::Experiment;
 use super::explain;
 use super::kind::{Kind, Reader, Shape};
 use super::node::{self, Node, Value};
-use super::sae::{BaselineKind, SaeKind, entry_kind, entry_name};
+use super::sae::{SaeKind, entry_kind, entry_name};
 use super::sweep::{self, Axis};
 
 /// Greatest size of an experiment file.

@@ -2,12 +2,13 @@
 
 use serde_json::{Value as Json, json};
 
+use super::baseline::BaselineKind;
 use super::data::DataSection;
 use super::figure::FigureSection;
 use super::kind::{Count, Kind, ListOf, Maybe, Name, Reader, Shape, Text, record};
 use super::node::{Node, Value};
 use super::output::{EvaluateSection, ExpectSection, ReduceSection, SaveSection};
-use super::sae::{BaselineKind, Entry, EntryOf, SaeKind, SaeTrainSection};
+use super::sae::{Entry, EntryOf, SaeKind, SaeTrainSection};
 use super::toy::ToySection;
 
 record! {

@@ -259,6 +259,8 @@ mod tests {
                 magnitude_sharing: MagnitudeSharing::Independent,
                 groups: vec![],
                 dataset: None,
+                correlation: None,
+                hierarchy: None,
             }),
             seed: 1,
             kind: ToyKind::ReluOutput,

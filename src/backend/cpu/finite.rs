@@ -143,6 +143,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: Some(Finite { samples, normalise: true }),
+            correlation: None,
+            hierarchy: None,
         };
         ToyJob {
             world: Arc::new(world),

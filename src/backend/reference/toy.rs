@@ -91,6 +91,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         };
         let mlp = |activation| ToyKind::Mlp(Mlp { d_embedding: 4, activation, bias: -0.2, bias_decay: 0.5, seed: 5 });
         let mut jobs = vec![];

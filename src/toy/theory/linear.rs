@@ -58,6 +58,8 @@ mod tests {
                 magnitude_sharing: MagnitudeSharing::Independent,
                 groups: vec![],
                 dataset: None,
+                correlation: None,
+                hierarchy: None,
             };
             let found = linear(&weighted_variances(&world, &importance), 5).expect("15 features are dropped");
             assert!((found.loss() / 20.0 / expected - 1.0).abs() < 5e-4, "{p} {}", found.loss() / 20.0);

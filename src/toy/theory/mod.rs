@@ -84,8 +84,18 @@ impl Theory {
 /// The ReLU settings take features that fire independently with independent magnitudes U[0, 1].
 pub fn theory(world: &World, kind: ToyKind, d_hidden: usize, importance: &[f64]) -> Option<Theory> {
     // Named one by one, so that a world that learns something new has to be thought about here.
-    let World { n_features, firing_probability: p, magnitude, magnitude_sharing, groups, dataset } = world;
-    if !groups.is_empty() || dataset.is_some() || importance.len() != *n_features {
+    let World {
+        n_features,
+        firing_probability: p,
+        magnitude,
+        magnitude_sharing,
+        groups,
+        dataset,
+        correlation,
+        hierarchy,
+    } = world;
+    let dependent = !groups.is_empty() || correlation.is_some() || hierarchy.is_some();
+    if dependent || dataset.is_some() || importance.len() != *n_features {
         return None;
     }
     let independent = *magnitude_sharing == MagnitudeSharing::Independent;
@@ -121,6 +131,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         }
     }
 

@@ -149,6 +149,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: None,
+            correlation: None,
+            hierarchy: None,
         };
         near(kurtosis(&world).unwrap(), 5.0);
         let of = |world: &World, kind, d, importance: &[f64]| theory_capacities(world, kind, d, importance);

@@ -35,6 +35,8 @@ fn source(dictionary: Dictionary, p: f64, seed: u64) -> HiddenSource {
         magnitude_sharing: MagnitudeSharing::Independent,
         groups: vec![],
         dataset: None,
+        correlation: None,
+        hierarchy: None,
     };
     HiddenSource { world: Arc::new(world), seed, maker: HiddenMaker::Dictionary(Arc::new(dictionary)) }
 }

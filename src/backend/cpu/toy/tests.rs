@@ -38,6 +38,8 @@ fn world(n_features: usize, p: f64) -> Arc<World> {
         magnitude_sharing: MagnitudeSharing::Independent,
         groups: vec![],
         dataset: None,
+        correlation: None,
+        hierarchy: None,
     })
 }
 

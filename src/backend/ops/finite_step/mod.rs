@@ -389,6 +389,8 @@ mod tests {
             magnitude_sharing: MagnitudeSharing::Independent,
             groups: vec![],
             dataset: Some(Finite { samples: 2000, normalise: samples.is_multiple_of(2) }),
+            correlation: None,
+            hierarchy: None,
         };
         let shape = Shape { kind, n_features, d_hidden };
         let mut draws = Draws::new(12, Stream::ToyInit, (n_features * 1000 + d_hidden) as u64);
