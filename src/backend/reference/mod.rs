@@ -4,6 +4,8 @@ use super::{Backend, SaeGroup, Watch};
 use crate::sae::SaeOutcome;
 use crate::toy::{ToyJob, ToyOutcome};
 
+#[cfg(test)]
+mod long_run;
 pub mod sae;
 pub mod toy;
 
