@@ -96,8 +96,8 @@ rows! {
     row_68_score_without_a_dictionary: with("score: [mcc]\n"), ["x.yaml:4:9: `mcc` needs a dictionary"];
     row_79_name_is_a_path: with("").replace("name: a", "name: ../a"), ["x.yaml:1:7:", "cannot be a name"];
     a_figure_of_no_column: with("figures: [{curve: {x: seed, y: los}}]\n"), ["x.yaml:4:11: figure", "no column `los`", "did you mean `loss`"];
-    a_figure_of_weights_that_are_not_kept: with("figures: [{matrix: {bars: true}}]\n"),
-        ["x.yaml:4:11: figure matrix-wtw: `matrix` draws weights, and the run keeps none", "save: {weights: best}"];
+    a_figure_of_weights_that_are_not_kept: with("save: {weights: none}\nfigures: [{matrix: {bars: true}}]\n"),
+        ["x.yaml:5:11: figure matrix-wtw: `matrix` draws weights, and the run keeps none", "save: {weights: best}"];
     a_figure_of_a_trace_that_is_not_kept: with("figures: [{trace: {y: loss}}]\n"), ["x.yaml:4:11: figure trace-loss", "`trace`", "save: {trace: {every: 100}}"];
     a_figure_of_snapshots_that_are_not_kept: with("figures: [{trace: {y: snapshots.dimensionality}}]\n"), ["x.yaml:4:11:", "`snapshots`", "features: true"];
     a_figure_of_cells_over_means: with("reduce: {seeds: mean}\nfigures: [{vectors: {}}]\n"), ["x.yaml:5:11:", "seeds are averaged", "seeds: lowest_loss"];

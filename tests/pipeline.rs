@@ -137,8 +137,8 @@ figures:
   - scatter: {name: fits, x: data.firing_probability, y: loss, colour: seed, seeds: all}
   - vectors: {name: vectors, panels: data.firing_probability}
   - vectors: {name: overlay, overlay: true, colour: data.firing_probability}
-  - matrix: {name: overlaps, panels: data.firing_probability, bars: true}
-  - matrix: {name: decoder, what: decoder, panels: data.firing_probability}
+  - matrix: {name: overlaps, facet: data.firing_probability, bars: true}
+  - matrix: {name: decoder, show: decoder, facet: data.firing_probability}
   - graph: {name: graph, panels: data.firing_probability}
   - neurons: {name: neurons, panels: data.firing_probability}
   - trace: {name: trace, y: loss, group: data.firing_probability}

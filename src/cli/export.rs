@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::run::chunk::Bench;
 use crate::run::columns::score_columns;
 use crate::run::results::Results;
-use crate::spec::output::TraceSection;
+use crate::spec::output::{TraceSection, WeightsSection};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -100,7 +100,8 @@ fn trained_again(results: &Results, index: usize) -> Result<Tensors, Failure> {
     let columns = score_columns(&results.document)?;
     let watch = Progress::new(true);
     let trace = TraceSection { every: 0, features: false };
-    let bench = Bench { plan, columns: &columns, backend: &CpuBackend, watch: &watch, trace: &trace };
+    let keep = WeightsSection::All;
+    let bench = Bench { plan, columns: &columns, backend: &CpuBackend, watch: &watch, trace: &trace, keep: &keep };
     let records = bench.compute(&[index]).map_err(|e| Failure::new(3, e))?;
     Ok(records.into_iter().flatten().flat_map(|r| r.tensors).collect())
 }

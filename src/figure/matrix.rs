@@ -14,7 +14,7 @@ use super::look::Labels;
 use super::panels::{Facets, checked_range, width_for};
 use super::scene::{Rect, Scene, Shape};
 use super::sources::Data;
-use super::spec::{Matrix, MatrixWhat};
+use super::spec::{Matrix, MatrixShow};
 use super::text::Rich;
 use super::theme::{self, Width};
 use super::ticks::in_words;
@@ -40,9 +40,12 @@ pub fn draw(
     context: &Context,
 ) -> Result<(Scene, Caption), FigureError> {
     checked_range(spec.range, false)?;
-    let facets = Facets::of(&data.rows, "panels", spec.panels.as_deref(), labels)?;
+    let facets = Facets::of(&data.rows, "panels", spec.facet.as_deref(), labels)?;
     let weights = data.best_weights("matrix", &facets)?;
-    let maps = weights.iter().map(|(_, weights)| Map::of(spec, weights)).collect::<Result<Vec<Map>, _>>()?;
+    let (shown, titles) = panels(spec, &facets);
+    let maps: Vec<Map> = (weights.iter())
+        .flat_map(|(_, weights)| shown.iter().map(move |show| Map::of(*show, spec.bias, weights)))
+        .collect::<Result<_, _>>()?;
     let (rows, columns) = (maps[0].cells.rows, maps[0].cells.columns);
     if maps.iter().any(|map| (map.cells.rows, map.cells.columns) != (rows, columns)) {
         let why = "its panels are of models of different size; draw one size with `where`".to_owned();
@@ -51,11 +54,11 @@ pub fn draw(
     let width = width_for(spec.width, maps.len(), 2);
     let bar = bar_of(spec, &maps);
     let with_bias = maps.iter().any(|map| map.bias.is_some());
-    let top = map_block(spec, (rows, columns), with_bias, facets.titles.clone(), width);
+    let top = map_block(spec, (rows, columns), with_bias, titles, width);
     let aspect = top.aspect;
     let mut blocks = vec![Block { bar: Some(bar.clone()), ..top }];
     let shares: Vec<Shares> = weights.iter().map(|(_, weights)| Shares::of(&weights.gram())).collect();
-    let with_bars = spec.bars && spec.what == MatrixWhat::WtW;
+    let with_bars = with_bars(spec);
     if with_bars {
         blocks.push(bars_block(&shares, aspect, width));
     }
@@ -71,6 +74,24 @@ pub fn draw(
     Ok((layout.finish(), caption))
 }
 
+/// What the panels of one facet show, and the titles of all panels.
+fn panels(spec: &Matrix, facets: &Facets) -> (Vec<MatrixShow>, Vec<Rich>) {
+    if spec.show != MatrixShow::EncoderDecoder {
+        return (vec![spec.show], facets.titles.clone());
+    }
+    let title = |of: &Rich, part: &str| match of.is_empty() {
+        true => Rich::plain(part),
+        false => of.clone().then(&Rich::plain(&format!(": {part}"))),
+    };
+    let both = facets.titles.iter().flat_map(|of| [title(of, "encoder"), title(of, "decoder")]);
+    (vec![MatrixShow::Encoder, MatrixShow::Decoder], both.collect())
+}
+
+/// Whether bars of the features stand below the maps.
+fn with_bars(spec: &Matrix) -> bool {
+    spec.bars && spec.show == MatrixShow::WtW
+}
+
 /// What one panel shows.
 struct Map {
     cells: Grid,
@@ -78,24 +99,24 @@ struct Map {
 }
 
 impl Map {
-    fn of(spec: &Matrix, weights: &ToyWeights) -> Result<Map, FigureError> {
+    fn of(show: MatrixShow, bias: bool, weights: &ToyWeights) -> Result<Map, FigureError> {
         let coder = |coder: &Option<Grid>, name: &str| {
             let missing = || FigureError::NoWeights {
                 at: "matrix".to_owned(),
-                why: format!("no {name} of an autoencoder on this toy model was kept; pick rows of one with `where`"),
+                why: format!("no {name} of an autoencoder was kept for a panel; pick rows that have one with `where`"),
             };
             let order = matched(weights.decoder.as_ref().ok_or_else(missing)?, &weights.w);
             let cosines = cosines(coder.as_ref().ok_or_else(missing)?, &weights.w);
             Ok(Grid::from_fn(cosines.rows, cosines.columns, |row, column| cosines.at(order[row], column)))
         };
         let w = &weights.w;
-        let cells = match spec.what {
-            MatrixWhat::WtW => weights.gram(),
-            MatrixWhat::W => Grid::from_fn(w.columns, w.rows, |neuron, feature| w.at(feature, neuron)),
-            MatrixWhat::Encoder => coder(&weights.encoder, "encoder")?,
-            MatrixWhat::Decoder => coder(&weights.decoder, "decoder")?,
+        let cells = match show {
+            MatrixShow::WtW => weights.gram(),
+            MatrixShow::W => Grid::from_fn(w.columns, w.rows, |neuron, feature| w.at(feature, neuron)),
+            MatrixShow::Encoder => coder(&weights.encoder, "encoder")?,
+            MatrixShow::Decoder | MatrixShow::EncoderDecoder => coder(&weights.decoder, "decoder")?,
         };
-        let with_bias = spec.bias && spec.what == MatrixWhat::WtW && !weights.b.is_empty();
+        let with_bias = bias && show == MatrixShow::WtW && !weights.b.is_empty();
         let bias = with_bias.then(|| Grid { rows: weights.b.len(), columns: 1, values: weights.b.clone() });
         Ok(Map { cells, bias })
     }
@@ -148,18 +169,19 @@ fn matched(decoder: &Grid, truth: &Grid) -> Vec<usize> {
 }
 
 fn bar_of(spec: &Matrix, maps: &[Map]) -> ColourBar {
-    let label = match (&spec.what, spec.bias) {
-        (MatrixWhat::WtW, true) => "W_{i} · W_{j} and bias b_{i}",
-        (MatrixWhat::WtW, false) => "W_{i} · W_{j}",
-        (MatrixWhat::W, _) => "weight W",
-        (MatrixWhat::Encoder, _) => "cosine, encoder and feature",
-        (MatrixWhat::Decoder, _) => "cosine, decoder and feature",
+    let label = match (&spec.show, spec.bias) {
+        (MatrixShow::WtW, true) => "W_{i} · W_{j} and bias b_{i}",
+        (MatrixShow::WtW, false) => "W_{i} · W_{j}",
+        (MatrixShow::W, _) => "weight W",
+        (MatrixShow::Encoder, _) => "cosine, encoder and feature",
+        (MatrixShow::Decoder, _) => "cosine, decoder and feature",
+        (MatrixShow::EncoderDecoder, _) => "cosine with the feature",
     };
     let values = maps.iter().flat_map(|map| {
         let bias = map.bias.iter().flat_map(|bias| bias.values.iter());
         map.cells.values.iter().chain(bias).copied()
     });
-    heat::signed_bar(values, spec.range, if spec.what == MatrixWhat::W { 0.1 } else { 1.0 }, label)
+    heat::signed_bar(values, spec.range, if spec.show == MatrixShow::W { 0.1 } else { 1.0 }, label)
 }
 
 fn map_block(
@@ -177,13 +199,13 @@ fn map_block(
         marks.retain(|(at, _)| *at < n * (1.0 - 2.5 * BIAS_WIDTH));
         marks.push((n - 0.5 + n * BIAS_GAP + bias_width(n) / 2.0, Rich::label("b")));
     }
-    let (x_label, y_label) = match spec.what {
-        MatrixWhat::WtW => ("feature j", "feature i"),
-        MatrixWhat::W => ("feature", "neuron"),
-        MatrixWhat::Encoder | MatrixWhat::Decoder => ("feature", "latent"),
+    let (x_label, y_label) = match spec.show {
+        MatrixShow::WtW => ("feature j", "feature i"),
+        MatrixShow::W => ("feature", "neuron"),
+        MatrixShow::Encoder | MatrixShow::Decoder | MatrixShow::EncoderDecoder => ("feature", "latent"),
     };
     Block {
-        most_columns: most_columns(width, spec.bars, titles.len()),
+        most_columns: most_columns(width, with_bars(spec), titles.len()),
         aspect: (rows as f64 / n).clamp(ASPECTS[0], ASPECTS[1]) / (1.0 + beyond / n),
         titles,
         x,
@@ -246,19 +268,23 @@ fn caption(
     context: &Context,
 ) -> Caption {
     let mut caption = Caption::default();
-    caption.say(match spec.what {
-        MatrixWhat::WtW => "Overlaps W_i . W_j of the features of the toy model, from kept weights",
-        MatrixWhat::W => "Weights of the toy model: neurons down, features across",
-        MatrixWhat::Encoder => {
-            "Cosines of the encoder's rows with the toy model's features; latents stand in the order of the features that \
+    caption.say(match spec.show {
+        MatrixShow::WtW => "Overlaps W_i . W_j of the features of the toy model, from kept weights",
+        MatrixShow::W => "Weights of the toy model: neurons down, features across",
+        MatrixShow::Encoder => {
+            "Cosines of the encoder's rows with the true features; latents stand in the order of the features that \
              their decoder rows match, greatest cosine first"
         }
-        MatrixWhat::Decoder => {
-            "Cosines of the decoder's rows with the toy model's features; latents stand in the order of the features they \
-             match, greatest cosine first"
+        MatrixShow::Decoder => {
+            "Cosines of the decoder's rows with the true features; latents stand in the order of the features they match, \
+             greatest cosine first"
+        }
+        MatrixShow::EncoderDecoder => {
+            "Cosines of the encoder's rows, and beside them of the decoder's, with the true features; latents stand in the \
+             order of the features that their decoder rows match, greatest cosine first"
         }
     });
-    if spec.bias && spec.what == MatrixWhat::WtW {
+    if spec.bias && spec.show == MatrixShow::WtW {
         caption.say("Narrow column: the bias b_i, in the same colours");
     }
     let (low, high) = (in_words(bar.axis.low), in_words(bar.axis.high));
@@ -269,7 +295,7 @@ fn caption(
              from 0 to 1 and more; grey below a norm of 0.1",
         );
     }
-    if let Some(panels) = &spec.panels {
+    if let Some(panels) = &spec.facet {
         caption.column("Panels", panels, &labels.describe(panels));
     }
     caption.reduction(context, &[]);

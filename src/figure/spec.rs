@@ -5,7 +5,7 @@ use super::theme::Width;
 
 pub use crate::spec::figure::{
     BandSection as Band, BarsSection as Bars, CurveSection as Curve, FigureSection as FigureSpec,
-    GraphSection as Graph, LineSection as Line, MatrixSection as Matrix, MatrixWhatSection as MatrixWhat,
+    GraphSection as Graph, LineSection as Line, MatrixSection as Matrix, MatrixShowSection as MatrixShow,
     NeuronsSection as Neurons, NodeColourSection as NodeColour, PhaseDiagramSection as PhaseDiagram,
     ScaleSection as AxisScale, ScatterSection as Scatter, SeedsSection as Seeds, StackColourSection as StackColour,
     TraceFigureSection as Trace, TraceModelSection as TraceModel, VectorsFigureSection as Vectors, WidthSection,
@@ -126,7 +126,7 @@ impl FigureSpec {
                 parts.extend(spec.x.iter().chain(&spec.y).chain(&spec.group).map(String::as_str));
             }
             FigureSpec::Vectors(spec) => parts.extend(spec.panels.iter().map(String::as_str).chain([&spec.colour[..]])),
-            FigureSpec::Matrix(spec) => parts.extend([spec.what.key()].into_iter().chain(spec.panels.as_deref())),
+            FigureSpec::Matrix(spec) => parts.extend([spec.show.key()].into_iter().chain(spec.facet.as_deref())),
             FigureSpec::Graph(spec) => parts.extend(spec.panels.as_deref()),
             FigureSpec::Neurons(spec) => parts.extend(spec.panels.as_deref()),
             FigureSpec::Trace(spec) => {
@@ -178,7 +178,7 @@ impl FigureSpec {
                 spec.panels.iter().cloned().chain(colour.filter(|colour| colour != "importance")).collect()
             }
             FigureSpec::Bars(spec) => spec.y.iter().chain(&spec.x).chain(&spec.group).cloned().collect(),
-            FigureSpec::Matrix(spec) => spec.panels.iter().cloned().collect(),
+            FigureSpec::Matrix(spec) => spec.facet.iter().cloned().collect(),
             FigureSpec::Graph(spec) => spec.panels.iter().cloned().collect(),
             FigureSpec::Neurons(spec) => spec.panels.iter().cloned().collect(),
             FigureSpec::Trace(spec) => spec.group.iter().chain(&spec.panels).cloned().collect(),
@@ -250,6 +250,14 @@ impl FigureSpec {
     /// True where the figure cannot be drawn without kept weights.
     pub fn needs_weights(&self) -> bool {
         matches!(self, FigureSpec::Matrix(_) | FigureSpec::Graph(_) | FigureSpec::Neurons(_))
+    }
+
+    /// True where those weights are of toy models, so that it has nothing to draw where there are none.
+    pub fn needs_toy(&self) -> bool {
+        match self {
+            FigureSpec::Matrix(spec) => matches!(spec.show, MatrixShow::WtW | MatrixShow::W),
+            _ => self.needs_weights(),
+        }
     }
 
     /// True where the figure speaks of cells, so that rows averaged over seeds are of no use to it.

@@ -173,7 +173,7 @@ fn what_a_figure_needs_and_the_run_lacks_is_named_with_what_keeps_it() {
     assert!(message.contains("no curve `welch`"), "{message}");
     let message = fault(&written("scatter: {x: seed, y: [loss, d_star], colour: seed}"), &weightless());
     assert!(message.contains("more than one y"), "{message}");
-    let message = fault(&written("matrix: {what: decoder}"), &crowded_data(false));
+    let message = fault(&written("matrix: {show: decoder}"), &crowded_data(false));
     assert_eq!(message, "no fault");
     let message = fault(&written("phase_diagram: {x: seed, y: seed, colour: loss, beside: status}"), &weightless());
     assert!(message.contains("one scale"), "{message}");

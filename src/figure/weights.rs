@@ -1,4 +1,4 @@
-//! Kept weights of a toy model and, where there is one, of its autoencoder, with what figures draw of them.
+//! Kept weights of a toy model or a dictionary and, where there is one, of an autoencoder, with what figures draw of them.
 
 use super::error::FigureError;
 use crate::score::REPRESENTED;
@@ -36,10 +36,10 @@ impl Grid {
     }
 }
 
-/// Weights of a toy model; W_i is row i of `w`.
+/// Directions of features and what was trained on them; W_i is row i of `w`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ToyWeights {
-    /// `[n_features, d_hidden]`
+    /// Of the toy model, or of the dictionary in its place: `[n_features, d_hidden]`
     pub w: Grid,
     /// `[n_features]`; empty where none was kept.
     pub b: Vec<f64>,
@@ -55,7 +55,7 @@ impl ToyWeights {
     /// From the tensors of a cell.
     ///
     /// # Errors
-    /// No `toy.w`, or a tensor of another shape than it says.
+    /// Neither `toy.w` nor `dictionary`, or a tensor of another shape than it says.
     pub fn of(kind: &str, tensors: &[Tensor]) -> Result<ToyWeights, FigureError> {
         let wrong = |why: String| FigureError::NoWeights { at: kind.to_owned(), why };
         let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
@@ -69,7 +69,10 @@ impl ToyWeights {
                 _ => Err(wrong(format!("the kept `{name}` is no matrix"))),
             }
         };
-        let w = grid("toy.w")?.ok_or_else(|| wrong("the cell has no weights of a toy model".to_owned()))?;
+        let w = match grid("toy.w")? {
+            Some(w) => w,
+            None => grid("dictionary")?.ok_or_else(|| wrong("the cell has no directions of features".to_owned()))?,
+        };
         let v = grid("toy.v")?;
         if v.as_ref().is_some_and(|v| (v.rows, v.columns) != (w.rows, w.columns)) {
             return Err(wrong("the kept `toy.v` has another shape than `toy.w`".to_owned()));

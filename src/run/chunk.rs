@@ -45,6 +45,8 @@ pub struct Bench<'a> {
     pub watch: &'a dyn Watch,
     /// What is logged along training.
     pub trace: &'a TraceSection,
+    /// Whose weights are kept.
+    pub keep: &'a WeightsSection,
 }
 
 impl Bench<'_> {
@@ -140,7 +142,7 @@ impl Bench<'_> {
 
     /// `[stem]`: losses of toy models that did not diverge, where a column or the choice of weights to keep asks for them.
     fn losses(&self, stems: &[Stem], trained: &[Trained]) -> Vec<Option<Losses>> {
-        let keeps_best = matches!(self.plan.document.experiment.save.weights, WeightsSection::Best);
+        let keeps_best = *self.keep == WeightsSection::Best;
         if !keeps_best && !asks_for_losses(self.columns) {
             return vec![None; stems.len()];
         }
@@ -200,7 +202,10 @@ impl Bench<'_> {
                     CellMethod::Baseline(_) => None,
                 };
                 let toy = trained.toy.as_ref();
-                let record = CellRecord::ok(*index, scored, features, own_steps, toy, coder, trace);
+                let truth = (*self.keep != WeightsSection::None && toy.is_none() && coder.is_some())
+                    .then(|| evaluation.truth().to_owned().into_dyn());
+                let mut record = CellRecord::ok(*index, scored, features, own_steps, toy, coder, trace);
+                record.tensors.extend(truth.map(|truth| ("dictionary".to_owned(), truth)));
                 let samples = evaluation.training_set().map_or(vec![], TrainingSet::columns);
                 CellRecord { toy_loss: evaluation.toy_loss(), samples, snapshots: snapshots.clone(), ..record }
             })

@@ -19,6 +19,7 @@ pub mod tables;
 pub mod training_set;
 
 use crate::backend::{Backend, Watch};
+use crate::figure::FigureSpec;
 use crate::plan::chunk::{Chunk, WORK};
 use crate::plan::{AxisKind, AxisValue, Plan};
 use crate::progress::Progress;
@@ -157,7 +158,8 @@ pub fn run(
     progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, &todo));
     let watch = Stoppable { progress, stop: &options.stop };
     let trace = &plan.document.experiment.save.trace;
-    let bench = Bench { plan, columns, backend, watch: &watch, trace };
+    let keep = keep(plan);
+    let bench = Bench { plan, columns, backend, watch: &watch, trace, keep: &keep };
     for wave in waves(plan, &todo) {
         let cells: Vec<usize> = wave.iter().flat_map(|(_, missing)| missing.iter().copied()).collect();
         let records = match options.stop.load(Ordering::Relaxed) {
@@ -175,7 +177,7 @@ pub fn run(
             summary.diverged += count(store::Status::Diverged);
             summary.degenerate += count(store::Status::Degenerate);
             summary.computed += records.len() as u64;
-            let result = tables::chunk_result(plan, *chunk as u64, records, &algorithms, keep(plan))?;
+            let result = tables::chunk_result(plan, *chunk as u64, records, &algorithms, &keep)?;
             store.publish(&result)?;
             progress.cells_done(missing.len() as u64);
         }
@@ -235,8 +237,14 @@ fn waves<'a>(plan: &Plan, todo: &'a [Todo]) -> Vec<&'a [Todo]> {
 /// Bytes that the models of a wave may take before it is closed.
 const MOST_HELD: f64 = 256e6;
 
-fn keep(plan: &Plan) -> &WeightsSection {
-    &plan.document.experiment.save.weights
+/// Which weights the run keeps; never [`WeightsSection::Auto`].
+fn keep(plan: &Plan) -> WeightsSection {
+    let experiment = &plan.document.experiment;
+    match &experiment.save.weights {
+        WeightsSection::Auto if experiment.figures.iter().any(FigureSpec::needs_weights) => WeightsSection::Best,
+        WeightsSection::Auto => WeightsSection::None,
+        written => written.clone(),
+    }
 }
 
 /// Model-steps of the cells to compute, for the progress bar.

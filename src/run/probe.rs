@@ -108,6 +108,7 @@ mod tests {
     use crate::run::columns::{algorithms, score_columns};
     use crate::run::plan_record;
     use crate::spec::Document;
+    use crate::spec::output::WeightsSection;
     use crate::store;
 
     struct Quiet;
@@ -144,7 +145,14 @@ mod tests {
             let rows = store::frame(&record.experiment, &record.schema(), &[]).expect("no rows");
             let foretold = empty_tables(&plan, &columns, rows).expect("tables");
             let trace = &plan.document.experiment.save.trace;
-            let bench = Bench { plan: &plan, columns: &columns, backend: &CpuBackend, watch: &Quiet, trace };
+            let bench = Bench {
+                plan: &plan,
+                columns: &columns,
+                backend: &CpuBackend,
+                watch: &Quiet,
+                trace,
+                keep: &WeightsSection::All,
+            };
             let all: Vec<usize> = (0..plan.cells.len()).collect();
             let records = bench.compute(&all).expect("no files").expect("nobody said stop");
             let written = [

@@ -95,7 +95,11 @@ fn unkept(plan: &Plan, spec: &FigureSpec) -> Option<(String, Option<String>)> {
         let help = "keep those of the best seed with `save: {weights: best}`";
         return Some((format!("`{}` draws weights, and the run keeps none", spec.key()), Some(help.to_owned())));
     }
-    if spec.needs_weights() && experiment.toy.is_none() {
+    if spec.needs_weights() && !spec.needs_toy() && experiment.sae.is_empty() && experiment.baselines.is_empty() {
+        let help = "give an entry of `sae`, or leave the figure out";
+        return Some((format!("`{}` draws autoencoders, and there are none", spec.key()), Some(help.to_owned())));
+    }
+    if spec.needs_toy() && experiment.toy.is_none() {
         let help = "leave the figure out, or give a `toy` section";
         return Some((
             format!("`{}` draws weights of toy models, and there are none", spec.key()),

@@ -230,7 +230,7 @@ pub fn snapshots(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame
 /// The weights to keep: of every cell, or of the seed of lowest toy loss among those of this chunk.
 fn weights(plan: &Plan, records: &[CellRecord], keep: &WeightsSection) -> Result<Option<Vec<u8>>, RunError> {
     let kept: Vec<&CellRecord> = match keep {
-        WeightsSection::None => return Ok(None),
+        WeightsSection::None | WeightsSection::Auto => return Ok(None),
         WeightsSection::All => records.iter().collect(),
         WeightsSection::Best => best_of_seeds(plan, records),
     };

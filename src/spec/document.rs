@@ -328,10 +328,6 @@ fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
     if experiment.sae.is_empty() && root.get("sae_train").is_some() {
         reader.error(place(&["sae_train"]), "`sae_train` without `sae`", Some("add an entry to `sae`".to_owned()));
     }
-    if let (super::output::WeightsSection::Best, None) = (&experiment.save.weights, &experiment.toy) {
-        let help = "use all, or none".to_owned();
-        reader.error(place(&["save"]), "`weights: best` speaks of the toy model's loss, and there is none", Some(help));
-    }
     if let (super::output::ReduceRule::LowestLoss, None) = (&experiment.reduce.seeds, &experiment.toy) {
         let help = "use mean, or none".to_owned();
         reader.error(place(&["reduce"]), "lowest_loss speaks of the toy model's loss, and there is none", Some(help));

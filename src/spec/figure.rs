@@ -205,13 +205,13 @@ record! {
         /// Name of its files; none: made from its kind and columns.
         name: Option<String> as Maybe<Name> = "none",
         /// What the heat maps show.
-        what: MatrixWhatSection as MatrixWhatSection = "wtw",
+        show: MatrixShowSection as MatrixShowSection = "wtw",
         /// A column of the bias b beside each map of toy weights.
         bias: bool as Flag = "true",
         /// A bar of length |W_i| for each feature, coloured by its superposition, in a second row of panels.
         bars: bool as Flag = "false",
         /// Column with one panel for each value; of several rows of a panel the one of lowest loss is drawn.
-        panels: Option<String> as Maybe<Text> = "none",
+        facet: Option<String> as Maybe<Text> = "none",
         /// Range of the colours; around 0 where it is left out.
         range: Option<[f64; 2]> as Maybe<Interval> = "none",
         /// Rows to draw, a polars SQL condition.
@@ -349,15 +349,17 @@ choice! {
 
 choice! {
     /// What a heat map shows.
-    pub enum MatrixWhatSection as "what" {
+    pub enum MatrixShowSection as "show" {
         /// W^T W: the overlaps W_i . W_j of the features of a toy model.
         wtw => WtW,
         /// The toy model's weights: neurons down, features across.
         w => W,
-        /// Cosines of the encoder's rows with the toy model's features, latents in the order of the features they match.
+        /// Cosines of an autoencoder's encoder rows with the true features, latents in the order of the features they match.
         encoder => Encoder,
-        /// Cosines of the decoder's rows with the toy model's features, likewise.
+        /// Cosines of its decoder rows with the true features, likewise.
         decoder => Decoder,
+        /// Both, side by side.
+        encoder_decoder => EncoderDecoder,
     }
 }
 
@@ -394,6 +396,7 @@ choice! {
 }
 
 impl Copy for BandSection {}
+impl Copy for MatrixShowSection {}
 impl Copy for ScaleSection {}
 impl Copy for WidthSection {}
 

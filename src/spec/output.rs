@@ -19,7 +19,7 @@ record! {
     /// What is kept beside the scores.
     pub struct SaveSection as "save" {
         /// Which weights are kept.
-        weights: WeightsSection as WeightsSection = "none",
+        weights: WeightsSection as WeightsSection = "auto",
         /// One row per cell and feature: norms, matched latents, directions of small models.
         features: bool as Flag = "true",
         /// One row per cell and sample of a finite training set: data dimensionality, hidden states of small models.
@@ -32,10 +32,12 @@ record! {
 choice! {
     /// Which weights are kept.
     pub enum WeightsSection as "weights" {
+        /// `best` where a figure draws weights, else `none`.
+        auto => Auto,
         /// No weights.
         none => None,
         /// Of the seed with the lowest toy loss in each combination, among the seeds of a chunk (one of these is the best
-        /// of all).
+        /// of all); where there is no toy model, of the first seed.
         best => Best,
         /// Of every cell.
         all => All,
