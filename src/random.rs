@@ -27,6 +27,8 @@ pub enum Stream {
     Baseline,
     /// Random curves over features.
     Curve,
+    /// A random correlation between features.
+    Correlation,
 }
 
 impl Stream {
@@ -42,6 +44,7 @@ impl Stream {
             Stream::Dictionary => "dictionary",
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",
+            Stream::Correlation => "correlation",
         }
     }
 }

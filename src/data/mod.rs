@@ -11,7 +11,7 @@ pub mod moments;
 pub mod sampler;
 pub mod world;
 
-pub use correlation::Correlation;
+pub use correlation::{Correlation, CorrelationError, RandomCorrelation, RandomForm};
 pub use curve::Curve;
 pub use dataset::{Dataset, Order};
 pub use dictionary::Dictionary;
