@@ -8,7 +8,10 @@ pub mod events;
 pub mod hierarchy;
 pub mod law;
 pub mod moments;
+pub mod orthogonalise;
 pub mod sampler;
+pub mod superposition;
+pub mod torch;
 pub mod world;
 
 pub use correlation::{Correlation, CorrelationError, RandomCorrelation, RandomForm};
@@ -18,5 +21,7 @@ pub use dictionary::Dictionary;
 pub use events::Events;
 pub use hierarchy::{Hierarchy, Node};
 pub use moments::Moments;
+pub use orthogonalise::Orthogonalise;
 pub use sampler::{Batch, Sampler};
+pub use superposition::Superposition;
 pub use world::{Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};
