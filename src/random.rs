@@ -29,6 +29,8 @@ pub enum Stream {
     Curve,
     /// A random correlation between features.
     Correlation,
+    /// Resamples of seeds.
+    Bootstrap,
 }
 
 impl Stream {
@@ -45,6 +47,7 @@ impl Stream {
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",
             Stream::Correlation => "correlation",
+            Stream::Bootstrap => "bootstrap",
         }
     }
 }
