@@ -27,6 +27,10 @@ pub enum Stream {
     Baseline,
     /// Random curves over features.
     Curve,
+    /// A random correlation between features.
+    Correlation,
+    /// Resamples of seeds.
+    Bootstrap,
 }
 
 impl Stream {
@@ -42,6 +46,8 @@ impl Stream {
             Stream::Dictionary => "dictionary",
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",
+            Stream::Correlation => "correlation",
+            Stream::Bootstrap => "bootstrap",
         }
     }
 }
