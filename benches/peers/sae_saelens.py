@@ -45,7 +45,7 @@ if args.roots:
                std_firing_magnitudes=FoldedNormalMagnitudeConfig(0.5, 0.5))
 else:
     law = dict(firing_probability=ConstantFiringProbabilityConfig(args.probability), bias=False)
-world = SyntheticModel(SyntheticModelConfig(num_features=args.features, hidden_dim=args.hidden, seed=42, **law))
+world = SyntheticModel(SyntheticModelConfig(num_features=args.features, hidden_dim=args.hidden, seed=42 + args.seed, **law))
 data = SyntheticActivationIterator(world.feature_dict, world.activation_generator, args.batch)
 
 
