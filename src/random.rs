@@ -29,6 +29,8 @@ pub enum Stream {
     Curve,
     /// A random correlation between features.
     Correlation,
+    /// Random trees over features, and the samples on which their rates are computed.
+    Hierarchy,
 }
 
 impl Stream {
@@ -45,6 +47,7 @@ impl Stream {
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",
             Stream::Correlation => "correlation",
+            Stream::Hierarchy => "hierarchy",
         }
     }
 }
