@@ -31,6 +31,8 @@ pub enum Stream {
     Correlation,
     /// Random trees over features, and the samples on which their rates are computed.
     Hierarchy,
+    /// Resamples of seeds.
+    Bootstrap,
 }
 
 impl Stream {
@@ -48,6 +50,7 @@ impl Stream {
             Stream::Curve => "curve",
             Stream::Correlation => "correlation",
             Stream::Hierarchy => "hierarchy",
+            Stream::Bootstrap => "bootstrap",
         }
     }
 }

@@ -173,6 +173,14 @@ rows! {
         ["x.yaml:3:14: absolute_value computes |x|, and in this world x is never negative", "add `magnitude: {symmetric: 1}` to `data`"];
     neurons_of_a_model_without_any: with("score: [n_monosemantic]\n"),
         ["x.yaml:4:9: `n_monosemantic` needs a toy model with neurons", "`relu_hidden`, `absolute_value` or `mlp`"];
+    directions_at_an_impossible_cosine: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4, vectors: {cosine: -0.5}}}\nbaselines: [pca]\n",
+        ["x.yaml:2:92: 4 directions cannot all have the cosine -0.5 with each other", "give a cosine in [-0.333"];
+    directions_at_a_cosine_without_room: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 3, vectors: {cosine: 0.5}}}\nbaselines: [pca]\n",
+        ["x.yaml:2:71: 4 directions at one cosine with each other take d_hidden of at least 4, not 3", "widen d_hidden"];
+    a_probability_that_leaves_its_range_on_the_way: with("").replace("0.1", "{from_to: {start: 0.5, end: -0.1}}"),
+        ["x.yaml:2:43: -0.1 is out of range: firing_probability lies in [0, 1]"];
+    an_exponential_curve_through_zero: with("").replace("0.1", "{exponential: {start: 0.5, end: 0}}"),
+        ["0 is out of range", "above 0"];
     neurons_of_a_dictionary: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4}}\nbaselines: [pca]\nscore: [n_neurons_0]\n",
         ["x.yaml:4:9: `n_neurons_0` needs a trained toy model"];
     theory_of_capacity_of_another_model: with("score: [theory_capacity_last]\n"), ["x.yaml:4:9: `theory_capacity_last` needs a toy model of kind `quadratic`"];

@@ -20,6 +20,7 @@ pub mod chunk;
 pub mod exclude;
 pub mod id;
 mod linked;
+pub mod made;
 pub mod parts;
 pub mod resolve;
 

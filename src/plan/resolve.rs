@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Cell, linked};
-use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};
+use super::{Cell, linked, made};
+use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, Orthogonalise, World};
 use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
 use crate::spec::data::{DataSection, GroupSection, MagnitudeSection, SharingSection, VectorsSection};
@@ -28,6 +28,8 @@ pub fn curve(curve: &Curve) -> data::Curve {
         Curve::Power(p) => data::Curve::Power { exponent: p.exponent },
         Curve::Last(one) => data::Curve::Last { value: one.value, others: one.others },
         Curve::First(one) => data::Curve::First { value: one.value, others: one.others },
+        Curve::FromTo(e) => data::Curve::FromTo { start: e.start, end: e.end },
+        Curve::Exponential(e) => data::Curve::Exponential { start: e.start, end: e.end },
         Curve::FoldedNormal(s) => data::Curve::FoldedNormal { mean: s.mean, std: s.std },
     }
 }
@@ -96,6 +98,10 @@ pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Res
     let plain = match &written.vectors {
         VectorsSection::Orthogonal => Dictionary::orthogonal(n, d, seed).map_err(|e| e.to_string()),
         VectorsSection::Random => Ok(Dictionary::random(n, d, seed)),
+        VectorsSection::Orthogonalised(s) => {
+            Ok(made::orthogonalised(n, d, &Orthogonalise { steps: s.steps, lr: s.lr }, seed))
+        }
+        VectorsSection::Cosine(cosine) => Dictionary::at_cosine(n, d, *cosine, seed).map_err(|e| e.to_string()),
         VectorsSection::File(path) => {
             crate::score::input::read_matrix(&folder.join(path)).map_err(|e| e.to_string()).and_then(|rows| {
                 let shape = rows.dim();
