@@ -11,6 +11,7 @@ pub mod moments;
 pub mod orthogonalise;
 pub mod sampler;
 pub mod superposition;
+pub mod synthetic_model;
 pub mod torch;
 pub mod world;
 
@@ -24,4 +25,5 @@ pub use moments::Moments;
 pub use orthogonalise::Orthogonalise;
 pub use sampler::{Batch, Sampler};
 pub use superposition::Superposition;
+pub use synthetic_model::SyntheticModel;
 pub use world::{Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};
