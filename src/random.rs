@@ -29,6 +29,8 @@ pub enum Stream {
     Curve,
     /// A random correlation between features.
     Correlation,
+    /// Random trees over features, and the samples on which their rates are computed.
+    Hierarchy,
     /// Resamples of seeds.
     Bootstrap,
 }
@@ -47,6 +49,7 @@ impl Stream {
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",
             Stream::Correlation => "correlation",
+            Stream::Hierarchy => "hierarchy",
             Stream::Bootstrap => "bootstrap",
         }
     }

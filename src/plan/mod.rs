@@ -19,6 +19,7 @@ use crate::spec::{check, data::DataSection, output::EvaluateSection, sae, toy::T
 pub mod chunk;
 pub mod exclude;
 pub mod id;
+mod linked;
 pub mod made;
 pub mod parts;
 pub mod resolve;

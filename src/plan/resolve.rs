@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Cell, made};
+use super::{Cell, linked, made};
 use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, Orthogonalise, World};
 use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
@@ -34,8 +34,11 @@ pub fn curve(curve: &Curve) -> data::Curve {
     }
 }
 
-/// The world of a seed (random curves are drawn once per seed).
-pub fn world(section: &DataSection, seed: u64) -> World {
+/// The world of a seed (random curves, correlations and trees are drawn once per seed). Files are read relative to `folder`.
+///
+/// # Errors
+/// A matrix of correlations that cannot be read or is none.
+pub fn world(section: &DataSection, seed: u64, folder: &Path) -> Result<World, String> {
     let n = section.n_features;
     let values = |c: &Curve, field: &str| curve(c).values_for(n, seed, field);
     let firing_probability = values(&section.firing_probability, "data.firing_probability");
@@ -67,17 +70,25 @@ pub fn world(section: &DataSection, seed: u64) -> World {
         firing_probability: firing_probability[group.members()[0]],
     });
     let groups = groups.collect();
+    let correlation = linked::correlation(section, seed, folder)?;
+    let hierarchy = linked::hierarchy(section, seed);
     let dataset = section.dataset.as_ref().map(|d| Finite { samples: d.samples, normalise: d.normalise });
-    World {
+    let mut world = World {
         n_features: n,
         firing_probability,
         magnitude,
         magnitude_sharing,
         groups,
         dataset,
-        correlation: None,
+        correlation,
         hierarchy: None,
+    };
+    if let Some((hierarchy, probabilities, rates)) = hierarchy {
+        world.hierarchy = Some(hierarchy);
+        probabilities.into_iter().for_each(|(feature, p)| world.firing_probability[feature] = p);
+        world = world.with_rates(rates);
     }
+    Ok(world)
 }
 
 /// The fixed dictionary of a seed, if the world has one. Files are read relative to `folder`.

@@ -4,6 +4,7 @@ use super::baseline::{BaselineKind, EncoderSection};
 use super::curve::Curve;
 use super::data::{DataSection, GroupsSection, MagnitudeSection, VectorsSection};
 use super::kind::Reader;
+use super::linked;
 use super::node::{Node, Value};
 use super::sae::{Entry, SaeKind, SaeTrainSection};
 use super::toy::{ModelSection, ToySection};
@@ -123,6 +124,7 @@ pub fn data(section: &DataSection, node: &Node, reader: &mut Reader) {
         MagnitudeSection::Uniform(_) | MagnitudeSection::Symmetric(_) => {}
     }
     groups(section, node, reader);
+    linked::check(section, node, reader);
     if let Some(dictionary) = &section.dictionary
         && dictionary.vectors == VectorsSection::Orthogonal
         && dictionary.d_hidden < n

@@ -6,6 +6,7 @@ use super::curve::Curve;
 use super::kind::{Count, Features, Flag, Interval, Kind, ListOf, Maybe, NonNegative, Number, Positive, Reader};
 use super::kind::{Samples, Shape, Text, Whole, Width};
 use super::kind::{choice, record};
+use super::linked::{CorrelationSection, HierarchySection};
 use super::node::{Node, Value};
 
 record! {
@@ -23,10 +24,13 @@ record! {
         groups: GroupsSection as GroupsSection = "[]",
         /// Hidden states without a toy model: h = sum of x_i f_i + b.
         dictionary: Option<DictionarySection> as Maybe<DictionarySection> = "none",
+        /// A Gaussian copula between the firings of features.
+        correlation: CorrelationSection as CorrelationSection = "none",
+        /// Features that fire only where another does.
+        hierarchy: Option<HierarchySection> as Maybe<HierarchySection> = "none",
         /// A finite training set for the toy model; none: fresh samples for ever.
         dataset: Option<DatasetSection> as Maybe<DatasetSection> = "none",
     }
-    later ["correlation", "hierarchy"]
 }
 
 choice! {
