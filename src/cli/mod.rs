@@ -24,6 +24,7 @@ mod run;
 mod schema;
 mod score;
 mod table;
+mod world;
 
 /// Toy superposition models and sparse autoencoders, scored against the truth, from one YAML file.
 #[derive(Debug, Parser)]
@@ -63,6 +64,8 @@ enum Command {
     Score(score::Args),
     /// Weights of a cell for other tools
     Export(export::Args),
+    /// What the world of an experiment is like, and its files for SAELens
+    World(world::Args),
     /// What backends this machine offers, and why not
     Devices,
 }
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::carry_out(),
         Command::Score(args) => score::carry_out(args),
         Command::Export(args) => export::carry_out(args),
+        Command::World(args) => world::carry_out(args),
         Command::Devices => devices::carry_out(),
     };
     match outcome {

@@ -14,6 +14,7 @@ pub mod orthogonalise;
 pub mod rates;
 pub mod sampler;
 pub mod superposition;
+pub mod synthetic_model;
 pub mod torch;
 pub mod world;
 
@@ -28,4 +29,5 @@ pub use orthogonalise::Orthogonalise;
 pub use rates::Rates;
 pub use sampler::{Batch, Sampler};
 pub use superposition::Superposition;
+pub use synthetic_model::SyntheticModel;
 pub use world::{Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};

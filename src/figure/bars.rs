@@ -7,6 +7,7 @@ use super::error::FigureError;
 use super::layout::{Block, Panel, Parts};
 use super::legend::{Legend, Sample};
 use super::look::{Amount, ColumnLook, Labels};
+use super::pairs::{Pairs, words};
 use super::panels::{MOST_KINDS, at_most, checked_range, level_names, series_styles, width_for};
 use super::scene::{Rect, Scene, Shape};
 use super::spec::{Band, Bars};
@@ -81,6 +82,8 @@ struct Chart {
     looks: Vec<ColumnLook>,
     /// Level of x and of the group, for each row.
     keys: [Vec<Option<usize>>; 2],
+    /// Bars that cannot be told apart, where the whiskers are intervals.
+    pairs: Pairs,
 }
 
 impl Chart {
@@ -96,22 +99,36 @@ impl Chart {
         };
         let looks: Vec<ColumnLook> = spec.y.iter().map(|column| labels.describe(column)).collect();
         let x = spec.x.as_ref().map(|column| table.keyed("x", column, Order::Rising)).transpose()?;
+        let x_words = x.as_ref().map(|keyed| words(&keyed.levels));
         let (x_names, x_of) = match x {
             Some(keyed) => (Some(level_names(&keyed.levels)), keyed.of_row),
             None => (None, everywhere),
         };
         let seeds = table.seeds(&context.reduction);
-        let summary = |ys: &[Option<f64>], cluster: usize, group: usize| {
+        let numbers = |ys: &[Option<f64>], cluster: usize, group: usize| {
             let rows = (0..table.height).filter(|row| x_of[*row] == Some(cluster) && group_of[*row] == Some(group));
-            Summary::over_seeds(&rows.filter_map(|row| Some((seeds[row], ys[row]?))).collect::<Vec<_>>())
+            rows.filter_map(|row| Some((seeds[row], ys[row]?))).collect::<Vec<_>>()
         };
-        let mut by_column = Vec::new();
+        let summary = |ys: &[Option<f64>], cluster: usize, group: usize| {
+            Summary::for_band(&numbers(ys, cluster, group), spec.band)
+        };
+        let seeded = |ys: &[Option<f64>], cluster: usize, group: usize| -> Vec<(u64, f64)> {
+            numbers(ys, cluster, group).into_iter().filter_map(|(seed, y)| Some((seed?, y))).collect()
+        };
+        let (mut by_column, mut pairs) = (Vec::new(), Pairs::default());
         for (number, column) in spec.y.iter().enumerate() {
             let ys = table.numbers(&format!("y ({})", number + 1), column)?;
             let clusters: Vec<Vec<Option<Summary>>> = (0..x_names.as_ref().map_or(1, Vec::len))
                 .map(|cluster| (0..groups.len()).map(|group| summary(ys, cluster, group)).collect())
                 .collect();
             by_column.push(clusters);
+            if spec.band == Band::Bootstrap {
+                let group_words = spec.group.as_ref().map(|_| words(&groups));
+                let of_column = if spec.y.len() > 1 { &column[..] } else { "" };
+                compare(&mut pairs, [&spec.x, &spec.group], of_column, [&x_words, &group_words], |at, group| {
+                    seeded(ys, at, group)
+                });
+            }
         }
         if by_column.iter().flatten().flatten().all(Option::is_none) {
             let why = format!("no row has a value of `{}`", spec.y.join("`, `"));
@@ -122,12 +139,20 @@ impl Chart {
         Ok(match x_names {
             Some(names) => {
                 let titles = if looks.len() > 1 { names_of_y } else { vec![Rich::default()] };
-                Chart { titles, names, groups, panels: by_column, looks, keys }
+                Chart { titles, names, groups, panels: by_column, looks, keys, pairs }
             }
             None => {
                 // One panel; the columns are its clusters.
                 let clusters = by_column.into_iter().flatten().collect();
-                Chart { titles: vec![Rich::default()], names: names_of_y, groups, panels: vec![clusters], looks, keys }
+                Chart {
+                    titles: vec![Rich::default()],
+                    names: names_of_y,
+                    groups,
+                    panels: vec![clusters],
+                    looks,
+                    keys,
+                    pairs,
+                }
             }
         })
     }
@@ -218,14 +243,46 @@ impl Chart {
             context.swept.iter().cloned().chain(["method", "seed"].map(str::to_owned)).collect();
         let keys = [&self.keys[0][..], &self.keys[1]];
         caption.reduction(context, &table.varying_within(&keys, &candidates));
-        let spread = self.panels.iter().flatten().flatten().flatten().any(|summary| summary.n > 1);
-        if let Some(words) = spec.band.in_words("whiskers").filter(|_| spread) {
-            caption.say(format!("Spread: {words}"));
+        let has_spread = self.panels.iter().flatten().flatten().flatten().any(|summary| summary.n > 1);
+        if let Some(spread) = spec.band.in_words("whiskers").filter(|_| has_spread) {
+            caption.say(format!("Spread: {spread}"));
         }
+        self.pairs.caption(&mut caption);
         if self.panels.iter().flatten().flatten().any(Option::is_none) {
             caption.say("A short grey line stands where no row has a value");
         }
         caption
+    }
+}
+
+/// Compares the bars of a cluster, or, where each cluster has one, the clusters.
+fn compare(
+    pairs: &mut Pairs,
+    [x, group]: [&Option<String>; 2],
+    of_column: &str,
+    [x_words, group_words]: [&Option<Vec<String>>; 2],
+    numbers: impl Fn(usize, usize) -> Vec<(u64, f64)>,
+) {
+    let place = |x_value: Option<String>| {
+        let parts: Vec<String> =
+            (!of_column.is_empty()).then(|| of_column.to_owned()).into_iter().chain(x_value).collect();
+        parts.join(", ")
+    };
+    match (x_words, group_words, group) {
+        (_, Some(groups), Some(_)) => {
+            for cluster in 0..x_words.as_ref().map_or(1, Vec::len) {
+                let things: Vec<(String, Vec<(u64, f64)>)> =
+                    groups.iter().enumerate().map(|(group, name)| (name.clone(), numbers(cluster, group))).collect();
+                let at = x_words.as_ref().zip(x.as_ref()).map(|(words, x)| format!("{x} = {}", words[cluster]));
+                pairs.compare(&place(at), &things);
+            }
+        }
+        (Some(clusters), ..) => {
+            let things: Vec<(String, Vec<(u64, f64)>)> =
+                clusters.iter().enumerate().map(|(cluster, name)| (name.clone(), numbers(cluster, 0))).collect();
+            pairs.compare(&place(None), &things);
+        }
+        _ => {}
     }
 }
 

@@ -9,6 +9,7 @@ use super::error::FigureError;
 use super::layout::{Block, Panel, Parts};
 use super::legend::{Legend, Sample};
 use super::look::{ColumnLook, Labels};
+use super::pairs::{Pairs, words};
 use super::panels::{
     Facets, MOST_SERIES, RIM, SeriesStyle, at_most, level_names, look_of, measured_axis, series_styles, width_for,
 };
@@ -91,6 +92,8 @@ struct Plot {
     varying: Vec<String>,
     /// True where a point brings together rows of different x.
     x_measured: bool,
+    /// Lines that cannot be told apart, where the band is an interval.
+    pairs: Pairs,
 }
 
 impl Plot {
@@ -117,9 +120,18 @@ impl Plot {
             for panel in 0..facets.titles.len() {
                 let belongs = |row: &usize, of: usize| facets.of_row[*row] == Some(panel) && series[*row] == Some(of);
                 let rows = |of: usize| (0..table.height).filter(|row| belongs(row, of)).collect::<Vec<usize>>();
-                dots.push((0..n_series).map(|of| dots_of(&rows(of), &x.numbers, ys, &seeds, &points)).collect());
+                dots.push(
+                    (0..n_series).map(|of| dots_of(&rows(of), &x.numbers, ys, (&seeds, spec.band), &points)).collect(),
+                );
             }
         }
+        let of_row = [&facets.of_row[..], &series, &x.keyed.of_row];
+        let pairs = match &groups {
+            Some(lines) if spec.band == Band::Bootstrap && !x_measured => {
+                pairs(spec, table, [&words(lines), &words(&x.keyed.levels)], of_row, &seeds)?
+            }
+            _ => Pairs::default(),
+        };
         let titles = match &spec.y[..] {
             [_] => facets.titles,
             _ => y_looks(spec, labels).iter().map(ColumnLook::axis_label).collect(),
@@ -136,6 +148,7 @@ impl Plot {
             x_levels: x.levels,
             dots,
             x_measured,
+            pairs,
         };
         if plot.summaries().next().is_none() {
             let why = format!("no row has values of `{}` and `{}`", spec.x, spec.y.join("`, `"));
@@ -240,9 +253,10 @@ impl Plot {
             caption.say("A point is the mean over the rows that share every swept value, across as well as upwards");
         }
         caption.reduction(context, &self.varying);
-        if let Some(words) = spec.band.in_words("band").filter(|_| self.summaries().any(|summary| summary.n > 1)) {
-            caption.say(format!("Spread: {words}"));
+        if let Some(spread) = spec.band.in_words("band").filter(|_| self.summaries().any(|summary| summary.n > 1)) {
+            caption.say(format!("Spread: {spread}"));
         }
+        self.pairs.caption(&mut caption);
         let diverged = table.diverged().iter().filter(|diverged| **diverged).count();
         if diverged > 0 {
             caption.say(format!("{diverged} of {} runs diverged and have no value", table.height));
@@ -301,12 +315,44 @@ fn swept_points(x: &Keyed) -> Vec<Option<Vec<usize>>> {
     x.of_row.iter().map(|level| level.map(|level| vec![level])).collect()
 }
 
+/// Compares the lines at every x of every panel. `of_row` holds the panel, the line and the x of each row.
+fn pairs(
+    spec: &Curve,
+    table: &Table,
+    [lines, xs]: [&[String]; 2],
+    of_row: [&[Option<usize>]; 3],
+    seeds: &[Option<u64>],
+) -> Result<Pairs, FigureError> {
+    let facets = spec.facet.as_ref().map(|facet| table.keyed("facet", facet, Order::Rows)).transpose()?;
+    let panels = facets.map_or(vec![None], |keyed| words(&keyed.levels).into_iter().map(Some).collect());
+    let mut pairs = Pairs::default();
+    for (number, column) in spec.y.iter().enumerate() {
+        let ys = table.numbers(&format!("y ({})", number + 1), column)?;
+        // `[panel, x]`: the numbers of each line.
+        let mut gathered: BTreeMap<(usize, usize), Vec<(String, Vec<(u64, f64)>)>> = BTreeMap::new();
+        for row in 0..table.height {
+            let [panel, line, x] = of_row.map(|of| of[row]);
+            if let (Some(panel), Some(line), Some(x), Some(seed), Some(y)) = (panel, line, x, seeds[row], ys[row]) {
+                let none = || lines.iter().map(|line| (line.clone(), vec![])).collect();
+                gathered.entry((panel, x)).or_insert_with(none)[line].1.push((seed, y));
+            }
+        }
+        let of_column = (spec.y.len() > 1).then(|| column.clone());
+        for ((panel, x), things) in &gathered {
+            let at =
+                [of_column.clone(), panels.get(*panel).cloned().flatten(), Some(format!("{} = {}", spec.x, xs[*x]))];
+            pairs.compare(&at.into_iter().flatten().collect::<Vec<String>>().join(", "), things);
+        }
+    }
+    Ok(pairs)
+}
+
 /// The points of one series, rising in x.
 fn dots_of(
     rows: &[usize],
     xs: &[Option<f64>],
     ys: &[Option<f64>],
-    seeds: &[Option<u64>],
+    (seeds, band): (&[Option<u64>], Band),
     points: &[Option<Vec<usize>>],
 ) -> Vec<Dot> {
     type Values = (Vec<f64>, Vec<(Option<u64>, f64)>);
@@ -320,7 +366,7 @@ fn dots_of(
     }
     let mut dots: Vec<Dot> = gathered
         .into_values()
-        .filter_map(|(xs, ys)| Summary::of(&xs).map(|x| Dot { x: x.mean, y: Summary::over_seeds(&ys) }))
+        .filter_map(|(xs, ys)| Summary::of(&xs).map(|x| Dot { x: x.mean, y: Summary::for_band(&ys, band) }))
         .collect();
     dots.sort_by(|a, b| a.x.total_cmp(&b.x));
     dots

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{FigureError, near_names};
+use crate::table::bootstrap;
 
 /// A column; what is undefined, NaN or infinite is `None`.
 #[derive(Clone, Debug, PartialEq)]
@@ -187,6 +188,8 @@ pub struct Summary {
     pub max: f64,
     /// Standard deviation of the sample (n - 1); zero for one number.
     pub sd: f64,
+    /// Ends of the 95 % bootstrap interval of the mean, where it was asked for and there are seeds enough.
+    pub interval: Option<(f64, f64)>,
 }
 
 impl Summary {
@@ -204,7 +207,7 @@ impl Summary {
         );
         let sd = if n > 1 { (squares / (n - 1) as f64).sqrt() } else { 0.0 };
         // A mean of equal numbers may round past them.
-        Some(Summary { n, mean: mean.clamp(min, max), min, max, sd })
+        Some(Summary { n, mean: mean.clamp(min, max), min, max, sd, interval: None })
     }
 
     /// Of numbers with their seeds: the spread is that over seeds, each with the mean of its numbers, so that what else
@@ -221,12 +224,26 @@ impl Summary {
         Some(Summary { mean, min: summary.min.min(mean), max: summary.max.max(mean), ..summary })
     }
 
+    /// The same with what the band needs: an interval is work.
+    pub fn for_band(numbers: &[(Option<u64>, f64)], band: super::spec::Band) -> Option<Summary> {
+        let summary = Summary::over_seeds(numbers)?;
+        if band != super::spec::Band::Bootstrap {
+            return Some(summary);
+        }
+        let seeded = numbers.iter().filter_map(|(seed, number)| Some(((*seed)?, *number)));
+        let means: Vec<f64> = bootstrap::by_seed(seeded).into_iter().map(|(_, mean)| mean).collect();
+        let interval = bootstrap::interval(&means);
+        let around = |i: bootstrap::Interval| (i.low.min(summary.mean), i.high.max(summary.mean));
+        Some(Summary { interval: interval.map(around), ..summary })
+    }
+
     /// Ends of the band around the mean.
     pub fn band(&self, band: super::spec::Band) -> (f64, f64) {
         match band {
             super::spec::Band::None => (self.mean, self.mean),
             super::spec::Band::Seeds => (self.min, self.max),
             super::spec::Band::Sd => (self.mean - self.sd, self.mean + self.sd),
+            super::spec::Band::Bootstrap => self.interval.unwrap_or((self.mean, self.mean)),
         }
     }
 }
@@ -299,6 +316,25 @@ mod tests {
         let reduced = numbers.map(|(_, number)| (None, number));
         assert_eq!(Summary::over_seeds(&reduced).unwrap().n, 1);
         assert!(Summary::over_seeds(&[]).is_none());
+    }
+
+    #[test]
+    fn an_interval_is_taken_over_the_means_of_seeds_and_only_where_it_is_asked_for() {
+        use crate::figure::spec::Band;
+        // Two numbers a seed, whose means are 1, 2, 4 and 7.
+        let numbers: Vec<(Option<u64>, f64)> = [1.0, 2.0, 4.0, 7.0]
+            .into_iter()
+            .enumerate()
+            .flat_map(|(seed, x)| [(Some(seed as u64), x - 0.5), (Some(seed as u64), x + 0.5)])
+            .collect();
+        let expected = bootstrap::interval(&[1.0, 2.0, 4.0, 7.0]).unwrap();
+        let summary = Summary::for_band(&numbers, Band::Bootstrap).unwrap();
+        assert_eq!(summary.band(Band::Bootstrap), (expected.low, expected.high));
+        assert_eq!(Summary::for_band(&numbers, Band::Sd).unwrap().interval, None);
+        let two = Summary::for_band(&numbers[..4], Band::Bootstrap).unwrap();
+        assert_eq!((two.interval, two.band(Band::Bootstrap)), (None, (1.5, 1.5)));
+        let reduced: Vec<(Option<u64>, f64)> = numbers.iter().map(|(_, x)| (None, *x)).collect();
+        assert_eq!(Summary::for_band(&reduced, Band::Bootstrap).unwrap().interval, None);
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod neurons;
 mod notes;
 mod output;
 mod overlay;
+mod pairs;
 mod panel;
 mod panels;
 mod phase_diagram;

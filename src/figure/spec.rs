@@ -62,6 +62,9 @@ impl Band {
             Band::None => None,
             Band::Seeds => Some(format!("{mark} from the smallest to the largest value")),
             Band::Sd => Some(format!("{mark} of one standard deviation to each side")),
+            Band::Bootstrap => Some(format!(
+                "{mark} of the 95 % bootstrap interval (BCa) of the mean over seeds, none for fewer than three seeds"
+            )),
         }
     }
 }

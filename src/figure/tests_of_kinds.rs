@@ -1,5 +1,6 @@
 //! What each kind of figure holds, counted and measured in small samples.
 
+use super::data::Table;
 use super::samples::*;
 use super::scene::{Rect, Shape};
 use super::tests::{all, crowded_data, fault, scene_of, texts};
@@ -199,4 +200,41 @@ fn a_band_over_seeds_does_not_span_what_else_differs() {
     });
     // Means of 0.50 and 0.52 on an axis from 0 to 1 that is some 150 points tall: 3 points over 6 corners.
     assert!(band.expect("a band") < 1.0);
+}
+
+/// Two methods whose seeds differ together, one apart from the others, over four seeds.
+fn three_methods() -> Table {
+    let mut rows = Rows::default();
+    for p in [0.1, 0.2] {
+        for seed in 0..4 {
+            let base = 0.5 + 0.1 * f64::from(seed);
+            let jitter = if seed % 2 == 0 { 0.01 } else { -0.01 };
+            for (method, mcc) in [("topk", base), ("relu", base + jitter), ("random", base - 0.3)] {
+                rows.push(&[("p", p), ("seed", f64::from(seed)), ("mcc", mcc)], &[("method", method)]);
+            }
+        }
+    }
+    rows.table()
+}
+
+#[test]
+fn captions_of_bootstrap_intervals_name_the_pairs_that_cannot_be_told_apart() {
+    let caption = |yaml: &str, context: &Context| {
+        let (_, caption) = compose(&written(yaml), &of_rows(three_methods()), &HouseLabels, context).expect("a figure");
+        caption.description()
+    };
+    let bars = caption("bars: {y: mcc, group: method, band: bootstrap}", &context(&["p"]));
+    assert!(bars.contains("contains 0): topk and relu."), "{bars}");
+    assert!(bars.contains("whiskers of the 95 % bootstrap interval (BCa)"), "{bars}");
+    let bars = caption("bars: {x: p, y: mcc, group: method, band: bootstrap}", &context(&["p"]));
+    assert!(bars.contains("topk and relu at p = 0.1, p = 0.2."), "{bars}");
+    let curve = caption("curve: {x: p, y: mcc, group: method, band: bootstrap}", &context(&["p"]));
+    assert!(curve.contains("topk and relu at p = 0.1, p = 0.2."), "{curve}");
+    let facets = caption("curve: {x: p, y: mcc, group: method, facet: p, band: bootstrap}", &context(&["p"]));
+    assert!(facets.contains("topk and relu at 0.1, p = 0.1, 0.2, p = 0.2."), "{facets}");
+    // Seeds brought together before drawing leave nothing to compare.
+    let reduced = Context { reduction: "mean".into(), ..context(&["p"]) };
+    let bars = caption("bars: {y: mcc, group: method, band: bootstrap}", &reduced);
+    assert!(!bars.contains("distinguishable"), "{bars}");
+    assert!(!caption("bars: {y: mcc, group: method}", &context(&["p"])).contains("distinguishable"));
 }

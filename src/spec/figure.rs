@@ -344,6 +344,8 @@ choice! {
         seeds => Seeds,
         /// One standard deviation over seeds to each side.
         sd => Sd,
+        /// 95 % bootstrap interval of the mean over seeds; the caption names pairs that cannot be told apart.
+        bootstrap => Bootstrap,
     }
 }
 
