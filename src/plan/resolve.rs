@@ -34,6 +34,15 @@ pub fn curve(curve: &Curve) -> data::Curve {
     }
 }
 
+/// How many features are active in a sample, nearly: the sum of the firing probabilities as written.
+pub fn active(section: &DataSection) -> f64 {
+    match &section.firing_probability {
+        // A list of the wrong length is refused elsewhere.
+        Curve::List(list) => list.iter().sum(),
+        other => curve(other).values_for(section.n_features, 0, "data.firing_probability").iter().sum(),
+    }
+}
+
 /// The world of a seed (random curves, correlations and trees are drawn once per seed). Files are read relative to `folder`.
 ///
 /// # Errors

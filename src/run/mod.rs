@@ -14,6 +14,7 @@ pub mod probe;
 pub mod questions;
 pub mod record;
 pub mod results;
+mod samples;
 pub mod snapshots;
 pub mod tables;
 pub mod training_set;
