@@ -126,7 +126,7 @@ impl Bench<'_> {
                 }
             }
             if !saes.is_empty() {
-                groups.push(SaeGroup { source: source.clone(), saes });
+                groups.push(SaeGroup { source: source.clone().into(), saes });
                 owners.push(cells);
             }
         }
