@@ -217,7 +217,10 @@ impl Evaluation {
     /// Scores of the stem alone, or with what `coder` makes of its hidden states; a coder reads samples.
     pub fn score(&self, coder: Option<&dyn Coder>, columns: &[ScoreColumn]) -> CellScores {
         let (features, hidden) = (self.samples.as_ref().map(|s| s.x.view()), self.samples.as_ref().map(|s| s.h.view()));
-        let latents = coder.map(|c| c.encode(hidden.expect("samples are drawn where there is a coder")));
+        let latents = coder.map(|c| {
+            let drawn = "samples are drawn where there is a coder";
+            c.encode_knowing(hidden.expect(drawn), features.expect(drawn))
+        });
         let reconstruction = coder.zip(latents.as_ref()).map(|(c, z)| c.decode(z.view()));
         let arrays = Arrays {
             dictionary: coder.map(|c| c.decoder()),
