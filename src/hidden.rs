@@ -8,6 +8,8 @@
 //! T = 2^32, where k is the sample word of c1 = ([`Tag::Noise`](crate::data::law::Tag), s), s within the row block, with j in the
 //! sample's place: c0 = 8 ⌊j/32⌋ + ⌊(j mod 16)/2⌋, word 2 (⌊j/16⌋ mod 2) + (j mod 2).
 
+pub mod source;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use crate::backend::simd::{Isa, Lanes, run};
 use crate::data::{Batch, Events, Sampler, World};
 use crate::random::Stream;
 use crate::toy::{Activation, ToyModel};
+
+pub use source::{SaeSource, SaeStream};
 
 /// What makes h from x.
 #[derive(Clone, Debug)]

@@ -18,6 +18,9 @@ pub mod toy;
 /// 5. Batches of h, each with the x that produced it.
 pub mod hidden;
 
+/// Hidden states from elsewhere: files of activations.
+pub mod activations;
+
 /// 6. h to latents to a reconstruction.
 pub mod sae;
 

@@ -8,3 +8,4 @@ mod golden;
 mod pipeline;
 mod program;
 mod specs;
+mod train;

@@ -1,6 +1,6 @@
 //! Where training happens. A backend is given many jobs and trains them together; steps above it know no more.
 
-use crate::hidden::HiddenSource;
+use crate::hidden::SaeSource;
 use crate::sae::{SaeJob, SaeOutcome};
 use crate::toy::{ToyJob, ToyOutcome};
 
@@ -11,7 +11,7 @@ pub mod simd;
 
 /// SAEs that read the same hidden states; those of equal batch size share one pass of data.
 pub struct SaeGroup {
-    pub source: HiddenSource,
+    pub source: SaeSource,
     pub saes: Vec<SaeJob>,
 }
 

@@ -7,7 +7,7 @@ use crate::backend::ops::layout::PackedBatch;
 use crate::backend::ops::outer::{Outer, SumSamples};
 use crate::backend::ops::select::Keep;
 use crate::backend::simd::{self, Isa};
-use crate::hidden::{HiddenBatch, HiddenSource};
+use crate::hidden::{HiddenBatch, SaeSource};
 use crate::linalg::symmetric_eigen;
 use crate::random::Stream;
 use crate::sae::Coder;
@@ -37,7 +37,7 @@ pub struct PrincipalComponents {
 
 /// The first `n_latents` principal components of h, fewer where h varies in fewer directions (so at most d_hidden), but
 /// one at least.
-pub fn pca(source: &HiddenSource, n_latents: usize) -> PrincipalComponents {
+pub fn pca(source: &SaeSource, n_latents: usize) -> PrincipalComponents {
     let (mean, covariance) = moments(source);
     let eigen = symmetric_eigen(covariance.view());
     let least = LEAST_SHARE * eigen.values[0];
@@ -56,7 +56,7 @@ pub fn pca(source: &HiddenSource, n_latents: usize) -> PrincipalComponents {
 /// Mean `[d]` and covariance `[d, d]` of the first [`SAMPLES`] samples of the training stream.
 ///
 /// Each batch is summed in f32, around the mean of the first batch so that little cancels, and batches in f64.
-fn moments(source: &HiddenSource) -> (Vec<f64>, Array2<f64>) {
+pub(super) fn moments(source: &SaeSource) -> (Vec<f64>, Array2<f64>) {
     let (stream, d, isa) = (source.open(Stream::Train), source.d_hidden(), Isa::best());
     let (mut drawn, mut packed) = (HiddenBatch::default(), PackedBatch::default());
     let (mut sums, mut products) = (vec![0.0f32; d], vec![0.0f32; d * d]);
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::data::dictionary::Dictionary;
     use crate::data::{Magnitude, MagnitudeSharing, World};
-    use crate::hidden::HiddenMaker;
+    use crate::hidden::{HiddenMaker, HiddenSource};
     use std::sync::Arc;
 
     /// Feature i fires with probability 1/2 and has the value i + 1, along axis order[i].
@@ -154,21 +154,21 @@ mod tests {
     #[test]
     fn components_of_a_known_covariance_are_found_by_descending_variance() {
         let source = axes(6, &[3, 0, 5, 1], 2.0);
-        let found = pca(&source, 10);
+        let found = pca(&source.clone().into(), 10);
         assert_eq!(found.n_latents(), 4, "h varies in four of six directions");
         for (rank, (axis, i)) in [(1, 3), (5, 2), (0, 1), (3, 0)].into_iter().enumerate() {
             let variance = (i + 1) as f64 * (i + 1) as f64 / 4.0;
             assert!((found.variance()[rank] / variance - 1.0).abs() < 0.02, "{rank}: {}", found.variance()[rank]);
             assert!(found.decoder()[[rank, axis]] > 0.995);
         }
-        assert_eq!(pca(&source, 2).decoder(), found.decoder().slice(s![..2, ..]));
+        assert_eq!(pca(&source.clone().into(), 2).decoder(), found.decoder().slice(s![..2, ..]));
     }
 
     /// All of the variance is kept, so only f32 rounding is lost: h is below 7 in size.
     #[test]
     fn all_components_reconstruct_h_from_centred_latents() {
         let source = axes(6, &[3, 0, 5, 1], 2.0);
-        let (found, mut batch) = (pca(&source, 6), HiddenBatch::default());
+        let (found, mut batch) = (pca(&source.clone().into(), 6), HiddenBatch::default());
         source.open(Stream::Train).draw_hidden(0, 1000, &mut batch);
         let h = Array2::from_shape_vec((1000, 6), batch.h).expect("1000 x 6");
         let latents = found.encode(h.view());
@@ -183,7 +183,7 @@ mod tests {
     fn a_constant_h_has_one_component_and_is_its_mean() {
         let mut source = axes(3, &[0], 2.0);
         source.world = Arc::new(World { firing_probability: vec![0.0], ..(*source.world).clone() });
-        let found = pca(&source, 3);
+        let found = pca(&source.clone().into(), 3);
         assert_eq!(found.n_latents(), 1);
         assert_eq!(found.decode(Array2::zeros((1, 1)).view()), Array2::from_elem((1, 3), 2.0));
     }

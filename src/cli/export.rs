@@ -2,19 +2,21 @@
 //!
 //! Weights that the run did not keep are trained again: the same cell gives the same bits.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
 
+use super::saelens::{self, Tensors};
 use super::{Failure, Outcome, print};
 use crate::backend::cpu::CpuBackend;
-use crate::plan::CellId;
+use crate::plan::{CellId, CellMethod};
 use crate::progress::Progress;
 use crate::run::chunk::Bench;
 use crate::run::columns::score_columns;
 use crate::run::results::Results;
+use crate::score::input::read_matrix;
 use crate::spec::output::{TraceSection, WeightsSection};
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +28,11 @@ pub struct Args {
     cell: String,
     #[arg(long, value_enum, default_value_t = Target::Safetensors)]
     to: Target,
-    /// File (safetensors) or folder (npy); defaults to the cell's id in the current folder
+    /// Also write `latents` and `reconstruction` of these hidden states [samples, d] (.npy or .safetensors); the cell is
+    /// trained again for that
+    #[arg(long)]
+    encode: Option<PathBuf>,
+    /// File (safetensors) or folder (npy, saelens); defaults to the cell's id in the current folder
     #[arg(short)]
     output: Option<PathBuf>,
 }
@@ -37,33 +43,45 @@ enum Target {
     Safetensors,
     /// A folder with one .npy file for each tensor
     Npy,
+    /// A folder that SAELens loads: cfg.json and sae_weights.safetensors
+    Saelens,
 }
 
 pub fn carry_out(args: &Args) -> Outcome {
     let results = Results::open(&args.dir)?;
     let (index, id) = find(&results, &args.cell)?;
-    let tensors = match saved(&results, id)? {
+    let mut tensors = match saved(&results, id)? {
         Some(tensors) => tensors,
         None => trained_again(&results, index)?,
     };
     if tensors.is_empty() {
         return Err(Failure::new(3, format!("cell {id} has no weights: its training diverged")));
     }
+    let codes = args.encode.as_deref().map(|hidden| encoded(&results, index, hidden)).transpose()?;
     let path = match (&args.output, args.to) {
         (Some(path), _) => path.clone(),
         (None, Target::Safetensors) => PathBuf::from(format!("{id}.safetensors")),
-        (None, Target::Npy) => PathBuf::from(id.to_string()),
+        (None, Target::Npy | Target::Saelens) => PathBuf::from(id.to_string()),
     };
+    if args.to != Target::Saelens {
+        tensors.extend(codes.clone().unwrap_or_default());
+    }
     match args.to {
         Target::Safetensors => write_safetensors(&path, &tensors)?,
         Target::Npy => write_npy(&path, &tensors)?,
+        Target::Saelens => {
+            let architecture = write_saelens(&path, &results, index, id, &tensors)?;
+            if let Some(codes) = &codes {
+                write_safetensors(&path.join("codes.safetensors"), codes)?;
+            }
+            print(&format!("wrote {}: {architecture}\n", path.display()))?;
+            return Ok(0);
+        }
     }
     let shapes: Vec<String> = tensors.iter().map(|(name, t)| format!("{name} {:?}", t.shape())).collect();
     print(&format!("wrote {}: {}\n", path.display(), shapes.join(", ")))?;
     Ok(0)
 }
-
-type Tensors = BTreeMap<String, ArrayD<f32>>;
 
 fn find(results: &Results, text: &str) -> Result<(usize, CellId), Failure> {
     let Some(plan) = &results.plan else {
@@ -95,15 +113,66 @@ fn saved(results: &Results, id: CellId) -> Result<Option<Tensors>, Failure> {
 }
 
 fn trained_again(results: &Results, index: usize) -> Result<Tensors, Failure> {
-    let Some(plan) = &results.plan else { return Ok(Tensors::new()) };
     tracing::info!("the run kept no weights of this cell; it is trained again");
+    let records = with_bench(results, |bench| bench.compute(&[index]))?;
+    Ok(records.into_iter().flatten().flat_map(|r| r.tensors).collect())
+}
+
+/// `latents` and `reconstruction` of the hidden states in a file.
+fn encoded(results: &Results, index: usize, hidden: &Path) -> Result<Tensors, Failure> {
+    let h = read_matrix(hidden).map_err(|e| Failure::new(3, e.to_string()))?.into_f32();
+    let coder = with_bench(results, |bench| bench.coder(index))?;
+    let Some(coder) = coder else {
+        return Err(Failure::new(3, "this cell has no autoencoder and no baseline, or its training did not end"));
+    };
+    if coder.needs_truth() {
+        return Err(Failure::new(3, "this oracle reads the true activations too: hidden states alone give no latents"));
+    }
+    if h.ncols() != coder.d_hidden() {
+        let (found, wanted) = (h.ncols(), coder.d_hidden());
+        return Err(Failure::new(3, format!("{}: rows of {found}, expected d_hidden = {wanted}", hidden.display())));
+    }
+    let latents = coder.encode(h.view());
+    let reconstruction = coder.decode(latents.view());
+    Ok([("latents".to_owned(), latents.into_dyn()), ("reconstruction".to_owned(), reconstruction.into_dyn())].into())
+}
+
+fn with_bench<T>(results: &Results, work: impl FnOnce(&Bench) -> Result<T, String>) -> Result<T, Failure> {
+    let plan = results.plan.as_ref().ok_or_else(|| Failure::new(3, "the plan of this run cannot be laid out again"))?;
     let columns = score_columns(&results.document)?;
     let watch = Progress::new(true);
     let trace = TraceSection { every: 0, features: false };
+    let given = crate::run::given::open(&results.document)?;
     let keep = WeightsSection::All;
-    let bench = Bench { plan, columns: &columns, backend: &CpuBackend, watch: &watch, trace: &trace, keep: &keep };
-    let records = bench.compute(&[index]).map_err(|e| Failure::new(3, e))?;
-    Ok(records.into_iter().flatten().flat_map(|r| r.tensors).collect())
+    let backend = &CpuBackend;
+    let bench = Bench { plan, columns: &columns, backend, watch: &watch, trace: &trace, keep: &keep, given };
+    work(&bench).map_err(|e| Failure::new(3, e))
+}
+
+/// Writes the folder; returns the architecture it has there.
+fn write_saelens(
+    folder: &Path,
+    results: &Results,
+    index: usize,
+    id: CellId,
+    tensors: &Tensors,
+) -> Result<&'static str, Failure> {
+    let plan = results.plan.as_ref().ok_or_else(|| Failure::new(3, "the plan of this run cannot be laid out again"))?;
+    let CellMethod::Sae(kind, _) = &plan.cell(index).method else {
+        let message = format!("cell {id} is no sparse autoencoder: --to safetensors and --to npy take anything");
+        return Err(Failure::new(3, message));
+    };
+    let form = saelens::form(kind, tensors).map_err(|e| Failure::new(3, format!("cell {id}: {e}")))?;
+    let origin = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "experiment": results.document.experiment.name,
+        "cell": id.to_string(),
+        "method": plan.method_name(plan.cells[index]),
+        "seed": plan.cell(index).seed,
+    });
+    let write = |path: &Path, tensors: &Tensors| write_safetensors(path, tensors).map_err(|e| e.message);
+    form.write(folder, &origin, write).map_err(|e| Failure::new(5, e))?;
+    Ok(form.architecture)
 }
 
 fn write_safetensors(path: &Path, tensors: &Tensors) -> Result<(), Failure> {

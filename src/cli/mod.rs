@@ -21,9 +21,11 @@ mod figure;
 mod init;
 mod plan;
 mod run;
+mod saelens;
 mod schema;
 mod score;
 mod table;
+mod train;
 mod world;
 
 /// Toy superposition models and sparse autoencoders, scored against the truth, from one YAML file.
@@ -46,6 +48,8 @@ enum Command {
     Init(init::Args),
     /// Train what is missing, draw the figures, check the expectations
     Run(run::Args),
+    /// Train the autoencoders of an experiment on activations from files
+    Train(train::Args),
     /// Validate an experiment; list its cells and estimate time, memory and disk; run nothing
     Check(check::Args),
     /// The cells of an experiment, one line each
@@ -143,6 +147,7 @@ pub fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Init(args) => init::carry_out(args),
         Command::Run(args) => run::carry_out(args, cli.quiet),
+        Command::Train(args) => train::carry_out(args, cli.quiet),
         Command::Check(args) => check::carry_out(args),
         Command::Plan(args) => plan::carry_out(args),
         Command::Table(args) => table::carry_out(args),

@@ -6,15 +6,23 @@ use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{BackendChoice, Failure, Outcome, backend, default_out, doubts, planned, print};
+use super::{BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
 use crate::progress::Progress;
 use crate::run::results::Results;
 use crate::run::{Options, Summary, questions, run};
+use crate::spec::Document;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The experiment
     file: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// How a run is carried out, whatever it trains on.
+#[derive(Debug, clap::Args)]
+pub struct Settings {
     /// Run directory; defaults to results/<name>
     #[arg(long)]
     out: Option<PathBuf>,
@@ -47,13 +55,22 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
 }
 
 pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
+    carry_out_document(|| Ok(Document::load(&args.file)?), &args.settings, quiet).map(|(code, _)| code)
+}
+
+/// Runs an experiment; returns the exit code and, where all of it is done, its results.
+pub fn carry_out_document(
+    load: impl FnOnce() -> Result<Document, Failure>,
+    args: &Settings,
+    quiet: bool,
+) -> Result<(i32, Option<Results>), Failure> {
     let backend = backend(args.backend)?;
     // Before anything else: planning already uses the threads.
     if let Some(threads) = args.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
         pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
     }
-    let (plan, columns) = planned(&args.file, backend.profile(), args.yes_cells)?;
+    let (plan, columns) = planned_document(load()?, backend.profile(), args.yes_cells)?;
     // Before anything on disk is touched.
     doubts(&plan, args.strict, quiet)?;
     questions::check(&plan, &columns)?;
@@ -74,12 +91,12 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     }
     if summary.stopped {
         eprintln!("stopped; what was published stays, and the same command continues");
-        return Ok(75);
+        return Ok((75, None));
     }
     if summary.already + summary.computed < summary.cells {
         let done = summary.already + summary.computed;
         print(&format!("{done} of {} cells are done; figures and expectations wait for the rest\n", summary.cells))?;
-        return Ok(0);
+        return Ok((0, None));
     }
     let results = Results::of_plan(&out, plan, columns, backend.profile())?;
     for path in results.draw(None, None, &out)? {
@@ -89,7 +106,7 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     }
     let (text, passed) = results.expectations()?;
     print(&text)?;
-    Ok(if passed { 0 } else { 8 })
+    Ok((if passed { 0 } else { 8 }, Some(results)))
 }
 
 /// A flag that the first SIGINT or SIGTERM sets, so that what is published stays and exit 75 says "run again to

@@ -144,28 +144,26 @@ pub fn read_baseline(
     Some(with_width(entry, document, choice, reader))
 }
 
-/// Random directions are as many as the latents of the first SAE, unless they say otherwise.
+/// Dictionaries that are not SAEs are as wide as the first SAE, unless they say otherwise.
 fn with_width(
     mut entry: Entry<BaselineKind>,
     document: &Document,
     choice: &[usize],
     reader: &mut Reader,
 ) -> Entry<BaselineKind> {
-    if let BaselineKind::Random(random) = &mut entry.kind
-        && random.n_latents.is_none()
+    if let Some(width @ None) = entry.kind.shared_width()
         && !document.experiment.sae.is_empty()
     {
         let first = document.part(Part::Sae(0), choice).and_then(|node| EntryOf::<SaeKind>::read(&node, reader));
-        random.n_latents = first.map(|first| first.kind.n_latents());
+        *width = first.map(|first| first.kind.n_latents());
     }
     entry
 }
 
-/// Axes that touch any of the parts. Random directions follow the width of the first SAE, so they follow its axes.
+/// Axes that touch any of the parts. Baselines that follow the width of the first SAE follow its axes.
 fn touching(document: &Document, method: Method, parts: &[Part]) -> Vec<usize> {
     let widths = |axis: usize| {
-        let follows = matches!(method, Method::Baseline(i) if matches!(document.experiment.baselines[i].kind,
-            BaselineKind::Random(ref r) if r.n_latents.is_none()));
+        let follows = matches!(method, Method::Baseline(i) if document.experiment.baselines[i].kind.follows_width());
         follows
             && document.targets[axis]
                 .iter()
@@ -248,6 +246,9 @@ impl Tables {
         let touching = |parts: &[Part]| touching(document, Method::None, parts);
         let data = table(document, lengths, touching(&[Part::Data]), |choice, reader| {
             let section = read_data(document, choice, reader)?;
+            if document.experiment.activations.is_some() {
+                return given(document, reader);
+            }
             if let (true, Some(node)) = (reader.diagnostics.is_empty(), document.part(Part::Data, choice)) {
                 super::linked::check(&section, &node, reader);
             }
@@ -306,6 +307,24 @@ impl Tables {
         match toy {
             Some(None) => Err(errors),
             toy => Ok(Tables { data, toy: toy.flatten(), evaluate, methods }),
+        }
+    }
+}
+
+/// The hash and width of activations from files: what takes the place of a world.
+fn given(document: &Document, reader: &mut Reader) -> Option<(PartHash, Facts)> {
+    let section = document.experiment.activations.as_ref()?;
+    let opened = section.open(document).map_err(|e| e.to_string());
+    match opened.and_then(|activations| Ok((activations.d(), activations.fingerprint()?))) {
+        Ok((d_hidden, content)) => {
+            let hash = part_hash(&json!({ "activations": content, "hold_out": section.hold_out }));
+            Some((hash, Facts { n_features: 1, d_hidden, ..Facts::default() }))
+        }
+        Err(message) => {
+            let node = document.root.at(["activations", "files"]).or(document.root.get("activations"));
+            let help = "files are [samples, d] in .npy or .safetensors, relative to the folder of the experiment file";
+            reader.error(node.map_or(document.root.place, |node| node.place), message, Some(help.to_owned()));
+            None
         }
     }
 }

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::columns::ScoreColumn;
 use super::evaluation::{Evaluation, Judged, Losses, asks_for_losses, losses, reads_samples};
+use super::given;
 use super::record::CellRecord;
 use super::snapshots::snapshots;
+use super::stand_in::stand_in;
 use super::training_set::TrainingSet;
+use crate::activations::Activations;
 use crate::backend::{Backend, SaeGroup, Watch};
-use crate::baseline;
 use crate::data::World;
 use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::plan::{Cell, CellMethod, Plan, resolve};
 use crate::sae::{Coder, SaeOutcome};
-use crate::spec::baseline::{BaselineKind, EncoderSection};
 use crate::spec::output::{TraceSection, WeightsSection};
 use crate::toy::{ToyJob, ToyOutcome, TrainingEnd};
 
@@ -50,6 +50,8 @@ pub struct Bench<'a> {
     pub trace: &'a TraceSection,
     /// Whose weights are kept.
     pub keep: &'a WeightsSection,
+    /// Activations from files, where no world makes hidden states.
+    pub given: Option<Arc<Activations>>,
 }
 
 impl Bench<'_> {
@@ -58,6 +60,9 @@ impl Bench<'_> {
     /// # Errors
     /// A file that the experiment names cannot be read.
     pub fn compute(&self, indices: &[usize]) -> Result<Option<Vec<CellRecord>>, String> {
+        if let Some(activations) = &self.given {
+            return given::compute(self, activations, indices);
+        }
         let stems = self.stems(indices)?;
         let Some(toys) = self.train_toys(&stems) else { return Ok(None) };
         let mut trained = Vec::with_capacity(stems.len());
@@ -75,6 +80,30 @@ impl Bench<'_> {
         let records: Vec<Vec<CellRecord>> =
             stems.map(|((stem, trained), losses)| self.score_stem(&stem, trained, losses)).collect();
         Ok(Some(records.into_iter().flatten().collect()))
+    }
+
+    /// The autoencoder or baseline of one cell, trained again: the same bits. None where the cell has none, where training
+    /// diverged, or where it was told to stop.
+    ///
+    /// # Errors
+    /// As [`Bench::compute`].
+    pub fn coder(&self, index: usize) -> Result<Option<Box<dyn Coder>>, String> {
+        if let Some(activations) = &self.given {
+            return given::coder(self, activations, index);
+        }
+        let stems = self.stems(&[index])?;
+        let Some(toy) = self.train_toys(&stems).and_then(|mut toys| toys.pop()) else { return Ok(None) };
+        let Some(source) = self.source(&stems[0], toy.as_ref())? else { return Ok(None) };
+        let cell = &stems[0].sections[0];
+        if let Some(coder) = stand_in(&cell.method, &source, cell.seed) {
+            return Ok(Some(coder));
+        }
+        let mut trained = [Trained { source: Some(source), toy, saes: Vec::new() }];
+        if !self.train_saes(&stems, &mut trained) {
+            return Ok(None);
+        }
+        let outcome = trained[0].saes.pop().flatten();
+        Ok(outcome.filter(|outcome| outcome.end == TrainingEnd::Finished).map(|outcome| outcome.coder))
     }
 
     /// How many of these cells, or of their stems, one thread scores in turn.
@@ -139,7 +168,7 @@ impl Bench<'_> {
                 }
             }
             if !saes.is_empty() {
-                groups.push(SaeGroup { source: source.clone(), saes });
+                groups.push(SaeGroup { source: source.clone().into(), saes });
                 owners.push(cells);
             }
         }
@@ -223,35 +252,4 @@ impl Bench<'_> {
             })
             .collect()
     }
-}
-
-/// The coder of a baseline.
-fn stand_in(method: &CellMethod, source: &HiddenSource, seed: u64) -> Option<Box<dyn Coder>> {
-    let CellMethod::Baseline(kind) = method else { return None };
-    Some(match kind {
-        BaselineKind::Random(s) => {
-            let n_latents = s.n_latents.unwrap_or(source.world.n_features);
-            Box::new(baseline::random(n_latents, source.d_hidden(), s.k, seed))
-        }
-        BaselineKind::Pca(s) => {
-            let n_latents = s.n_latents.unwrap_or(source.d_hidden()).min(source.d_hidden());
-            Box::new(baseline::pca(source, n_latents))
-        }
-        BaselineKind::Oracle(s) => {
-            let encoder = match &s.encoder {
-                EncoderSection::TopK => baseline::OracleEncoder::TopK { k: s.k.expect("checked: topk has a k") },
-                EncoderSection::Omp => baseline::OracleEncoder::Omp { k: s.k.expect("checked: omp has a k") },
-                EncoderSection::Fista(f) => baseline::OracleEncoder::Fista(baseline::Fista {
-                    l1: f.l1,
-                    max_steps: f.max_steps,
-                    signed: source.world.is_signed(),
-                }),
-            };
-            let shape = (source.world.n_features, source.d_hidden());
-            let directions = source.maker.directions();
-            let truth = ArrayView2::from_shape(shape, &directions);
-            let truth = truth.expect("one direction of d_hidden numbers per feature");
-            Box::new(baseline::oracle(truth, &source.maker.bias_or_zero(), encoder))
-        }
-    })
 }

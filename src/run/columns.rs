@@ -1,5 +1,6 @@
 //! Which scores the rows of an experiment have.
 
+use super::given;
 use crate::score::{self, Definition, Index, Need};
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::document::Document;
@@ -32,6 +33,8 @@ pub const SIDE_VECTORS: [&str; 4] = ["norm", "superposition", "dimensionality", 
 
 /// What a document's cells can be scored on.
 struct Offer {
+    /// Hidden states come from files: nothing is known of what made them.
+    given: bool,
     toy: bool,
     method: bool,
     /// All hidden states are two-dimensional.
@@ -56,6 +59,7 @@ impl Offer {
             _ => 0,
         };
         Offer {
+            given: experiment.activations.is_some(),
             toy: experiment.toy.is_some(),
             method: !experiment.sae.is_empty() || !experiment.baselines.is_empty(),
             flat: d_hidden == 2,
@@ -69,6 +73,9 @@ impl Offer {
 
     /// What a score needs and this experiment does not have.
     fn missing(&self, definition: &Definition) -> Option<&'static str> {
+        if self.given && !given::SCORES.contains(&definition.name) {
+            return Some("a known truth, which activations from files come without");
+        }
         definition.needs.iter().find_map(|need| match need {
             Need::Truth | Need::Features | Need::Hidden | Need::World => None,
             Need::Dictionary | Need::Latents | Need::Reconstruction if self.method => None,

@@ -10,12 +10,14 @@ use serde_json::json;
 pub mod chunk;
 pub mod columns;
 pub mod evaluation;
+pub mod given;
 pub mod probe;
 pub mod questions;
 pub mod record;
 pub mod results;
 mod samples;
 pub mod snapshots;
+pub mod stand_in;
 pub mod tables;
 pub mod training_set;
 
@@ -68,6 +70,8 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Input(String),
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 impl RunError {
@@ -75,6 +79,7 @@ impl RunError {
         match self {
             RunError::Spec(_) | RunError::Input(_) => 3,
             RunError::Store(error) => error.exit_code(),
+            RunError::Unreadable(_) => 5,
         }
     }
 }
@@ -135,6 +140,8 @@ pub fn run(
     let start = Instant::now();
     let algorithms = columns::algorithms(columns);
     let record = plan_record(plan, columns, &algorithms, backend.profile());
+    // What is wrong with activations is known before a folder is made; a run that goes on looks only where something is left.
+    let mut given = if options.out.exists() { None } else { given::open_checked(&plan.document)? };
     let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), &record)?;
     let scan = store.scan()?;
     store.remove_stale(&scan);
@@ -159,13 +166,17 @@ pub fn run(
     progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, &todo));
     let watch = Stoppable { progress, stop: &options.stop };
     let trace = &plan.document.experiment.save.trace;
+    if given.is_none() && !todo.is_empty() {
+        given = given::open_checked(&plan.document)?;
+    }
+    let failure = || given.as_ref().and_then(|activations| activations.failure());
     let keep = keep(plan);
-    let bench = Bench { plan, columns, backend, watch: &watch, trace, keep: &keep };
+    let bench = Bench { plan, columns, backend, watch: &watch, trace, keep: &keep, given: given.clone() };
     for wave in waves(plan, &todo) {
         let cells: Vec<usize> = wave.iter().flat_map(|(_, missing)| missing.iter().copied()).collect();
         let records = match options.stop.load(Ordering::Relaxed) {
             true => None,
-            false => bench.compute(&cells).map_err(RunError::Input)?,
+            false => bench.compute(&cells).map_err(|e| failure().map_or(RunError::Input(e), RunError::Unreadable))?,
         };
         let Some(records) = records else {
             summary.stopped = true;

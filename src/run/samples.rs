@@ -59,13 +59,26 @@ impl Samples {
         &self.x
     }
 
+    /// x of `count` samples from `first` on, `[count, n_features]`.
+    fn dense_x(&self, first: usize, count: usize) -> Array2<f32> {
+        let codes = self.x.codes();
+        let mut dense = Array2::zeros((count, codes.n_columns()));
+        for (mut row, sample) in dense.rows_mut().into_iter().zip(first..) {
+            codes.entries(sample).for_each(|(feature, x)| row[feature] = x);
+        }
+        dense
+    }
+
     /// Latents and reconstructions of all samples, pieces over threads and put together in order.
     pub fn code(&self, coder: &dyn Coder) -> Coded {
         let samples = self.x.samples();
         let piece = |first: usize| {
             let count = PIECE.min(samples - first);
             let code = |h: ArrayView2<'_, f32>| {
-                let latents = coder.encode_sparse(h);
+                let latents = match coder.needs_truth() {
+                    true => Codes::of_dense(coder.encode_knowing(h, self.dense_x(first, count).view()).view()),
+                    false => coder.encode_sparse(h),
+                };
                 let rebuilt = Rebuilt::of_piece(h, coder.decode_sparse(&latents).view());
                 (latents, rebuilt)
             };

@@ -30,6 +30,15 @@ pub trait Coder: Send + Sync {
     fn decoder(&self) -> ArrayView2<'_, f32>;
     /// Latents under the inference rule of h `[samples, d_hidden]`: `[samples, n_latents]`.
     fn encode(&self, h: ArrayView2<'_, f32>) -> Array2<f32>;
+    /// The same where the true activations x `[samples, n_features]` are at hand: only an oracle looks at them.
+    fn encode_knowing(&self, h: ArrayView2<'_, f32>, x: ArrayView2<'_, f32>) -> Array2<f32> {
+        let _ = x;
+        self.encode(h)
+    }
+    /// Whether [`Coder::encode`] cannot be asked without the true activations.
+    fn needs_truth(&self) -> bool {
+        false
+    }
     /// Reconstruction `[samples, d_hidden]` of latents `[samples, n_latents]`.
     fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32>;
     /// [`Coder::encode`], by what is not 0.

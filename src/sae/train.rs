@@ -1,7 +1,7 @@
 //! What every backend shares in training an autoencoder: the scale of its inputs, what it logs, and when it has diverged.
 
 use super::{Normalise, SaeJob};
-use crate::hidden::{HiddenBatch, HiddenStream};
+use crate::hidden::{HiddenBatch, SaeStream};
 use crate::toy::TrainingEnd;
 
 /// Training batches whose mean norm sets the scale of the inputs under [`Normalise::MeanNorm`]: the first ones of the
@@ -10,7 +10,7 @@ const NORM_BATCHES: u32 = 64;
 
 impl Normalise {
     /// The factor of the inputs: 1, or sqrt(d_hidden) over their mean norm in the first batches (1 again where all are 0).
-    pub fn scale(self, stream: &HiddenStream, batch_size: usize) -> f64 {
+    pub fn scale(self, stream: &SaeStream, batch_size: usize) -> f64 {
         match self {
             Normalise::None => 1.0,
             Normalise::MeanNorm => {

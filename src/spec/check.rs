@@ -1,6 +1,6 @@
 //! Checks of one part of a file with its values fixed: what a single value cannot know.
 
-use super::baseline::{BaselineKind, EncoderSection};
+use super::baseline::{BaselineKind, EncoderSection, IcaSection, PcaSection};
 use super::curve::Curve;
 use super::data::{DataSection, GroupsSection, MagnitudeSection, VectorsSection};
 use super::kind::Reader;
@@ -253,6 +253,17 @@ pub fn sae_train(section: &SaeTrainSection, node: &Node, reader: &mut Reader) {
     }
 }
 
+/// A baseline beside activations from files: nothing is known but these.
+pub fn baseline_without_truth(entry: &Entry<BaselineKind>, node: &Node, reader: &mut Reader) {
+    if matches!(entry.kind, BaselineKind::Oracle(_)) {
+        let message = "an oracle has the true dictionary, and activations from files come without one";
+        reader.error(node.place, message, Some("leave it out".to_owned()));
+    } else if entry.kind.follows_width() {
+        let message = format!("`{}` needs `n_latents`: there is no first entry of `sae` to follow", entry.kind.key());
+        reader.error(node.place, message, Some(format!("for example `{}: {{n_latents: 64}}`", entry.kind.key())));
+    }
+}
+
 /// A baseline in a world of n_features whose hidden states have d_hidden dimensions.
 pub fn baseline(entry: &Entry<BaselineKind>, node: &Node, n_features: usize, d_hidden: usize, reader: &mut Reader) {
     match &entry.kind {
@@ -262,9 +273,9 @@ pub fn baseline(entry: &Entry<BaselineKind>, node: &Node, n_features: usize, d_h
                     format!("l1 = {} is out of range: a share of the greatest product, in (0, 0.1)", fista.l1);
                 reader.error(node.place, message, None);
             }
-            (EncoderSection::Fista(_), Some(_)) => {
-                let help = "leave `k` out".to_owned();
-                reader.error(node.place, "the encoder `fista` takes no `k`: it finds out how many fire", Some(help));
+            (EncoderSection::Fista(_) | EncoderSection::Relu | EncoderSection::LeastSquares, Some(_)) => {
+                let message = format!("the encoder `{}` takes no `k`: it finds out how many fire", s.encoder.key());
+                reader.error(node.place, message, Some("leave `k` out".to_owned()));
             }
             (EncoderSection::TopK | EncoderSection::Omp, None) => {
                 let message = format!("the encoder `{}` of an oracle needs `k`", s.encoder.key());
@@ -276,17 +287,24 @@ pub fn baseline(entry: &Entry<BaselineKind>, node: &Node, n_features: usize, d_h
             }
             _ => {}
         },
-        BaselineKind::Pca(s) if s.n_latents.is_some_and(|n| n > d_hidden) => {
-            let message = format!("pca has at most d_hidden = {d_hidden} directions");
+        BaselineKind::Pca(PcaSection { n_latents }) | BaselineKind::Ica(IcaSection { n_latents, .. })
+            if n_latents.is_some_and(|n| n > d_hidden) =>
+        {
+            let message = format!("{} has at most d_hidden = {d_hidden} directions", entry.kind.key());
             reader.error(node.place, message, None);
         }
-        BaselineKind::Random(s) => {
-            if let (Some(k), Some(n)) = (s.k, s.n_latents)
+        BaselineKind::Online(s) if s.l1 <= 0.0 || s.l1 >= 1.0 => {
+            let message = format!("l1 = {} is out of range: a share of the greatest product, in (0, 1)", s.l1);
+            reader.error(node.place, message, None);
+        }
+        kind => {
+            let width = kind.clone().shared_width().copied().flatten();
+            if let (Some(k), Some(n)) = (kind.k(), width)
                 && k > n
             {
-                reader.error(node.place, format!("k = {k} is greater than n_latents = {n}"), None);
+                let help = "at most n_latents latents can be active".to_owned();
+                reader.error(node.place, format!("k = {k} is greater than n_latents = {n}"), Some(help));
             }
         }
-        _ => {}
     }
 }

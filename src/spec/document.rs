@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::activations;
 use super::baseline::BaselineKind;
 use super::diagnostic::{Diagnostic, Place, SpecError, nearest};
 use super::experiment::Experiment;
@@ -71,13 +72,20 @@ impl Part {
 impl Document {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Document, SpecError> {
-        let file = path.display().to_string();
-        let source = read_text(path).map_err(|(place, message, help)| SpecError {
-            file: file.clone(),
-            source: String::new(),
-            diagnostics: vec![Diagnostic { place, message, help }],
-        })?;
+        let (file, source) = Document::text(path)?;
         Document::read(&file, &source)
+    }
+
+    /// A file's name in messages and its text, unread.
+    pub fn text(path: &Path) -> Result<(String, String), SpecError> {
+        let file = path.display().to_string();
+        match read_text(path) {
+            Ok(source) => Ok((file, source)),
+            Err((place, message, help)) => {
+                let diagnostics = vec![Diagnostic { place, message, help }];
+                Err(SpecError { file, source: String::new(), diagnostics })
+            }
+        }
     }
 
     /// Checks a text; `file` is its name in messages.
@@ -96,6 +104,7 @@ impl Document {
             reader.error(place, message, Some("start from `tegum init NAME`, or from name, data and toy".to_owned()));
             return Err(fail(reader.diagnostics));
         }
+        let worldless = activations::stand_in(&mut root, &mut reader);
         let axes = sweep::axes(root.get("sweep"), root.get("zip"), &mut reader);
         let mut targets = Vec::new();
         for axis in &axes {
@@ -121,6 +130,9 @@ impl Document {
         let experiment = Experiment::read(&root, &mut reader);
         if let Some(experiment) = &experiment {
             check_whole(experiment, &root, &mut reader);
+        }
+        if worldless {
+            activations::check_axes(&axes, &targets, &mut reader);
         }
         match experiment {
             Some(experiment) if reader.diagnostics.is_empty() => {
@@ -284,6 +296,7 @@ fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
             );
             reader.error(place(&["data", "dictionary"]), message, Some("keep one of them".to_owned()));
         }
+        (None, None) if experiment.activations.is_some() => {}
         (None, None) => {
             let help = "add `toy: {d_hidden: 5}`, or `data.dictionary: {d_hidden: 20}` for fixed directions";
             reader.error(place(&[]), "nothing makes hidden states", Some(help.to_owned()));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
+use super::activations::ActivationsSection;
 use super::baseline::BaselineKind;
 use super::data::DataSection;
 use super::figure::FigureSection;
@@ -26,6 +27,8 @@ record! {
         seeds: Vec<u64> as Seeds = "1",
         /// The world.
         data: DataSection as DataSection = required "{n_features: 40, firing_probability: 0.05}",
+        /// Hidden states from files, in place of `data` and `toy`.
+        activations: Option<ActivationsSection> as Maybe<ActivationsSection> = "none",
         /// The toy model that makes the hidden states; exactly one of `toy` and `data.dictionary`.
         toy: Option<ToySection> as Maybe<ToySection> = "none",
         /// Sparse autoencoders: each entry is one variant.

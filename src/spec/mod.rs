@@ -3,6 +3,7 @@
 //! [`node`] keeps every key's place, [`kind`] says what values may be, the sections are declared with it, and
 //! [`document`] reads a whole file with its axes, noting every error before anything runs.
 
+pub mod activations;
 pub mod baseline;
 pub mod check;
 pub mod curve;

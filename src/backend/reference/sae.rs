@@ -7,7 +7,7 @@
 use crate::backend::ops::optimizer::{ReferenceMoments, reference_step};
 use crate::backend::ops::select::Keep;
 use crate::backend::{SaeGroup, Watch};
-use crate::hidden::{HiddenBatch, HiddenSource};
+use crate::hidden::{HiddenBatch, SaeSource};
 use crate::random::Stream;
 use crate::sae::train::Guard;
 use crate::sae::{Penalty, Program, Sae, SaeJob, SaeOutcome, SaeTrace, SaeTrain, Weights};
@@ -245,7 +245,7 @@ pub fn train(groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcom
     groups.iter().map(trained).collect()
 }
 
-fn train_one(source: &HiddenSource, job: &SaeJob, watch: &dyn Watch) -> Option<SaeOutcome> {
+fn train_one(source: &SaeSource, job: &SaeJob, watch: &dyn Watch) -> Option<SaeOutcome> {
     let (program, train, d) = (job.architecture.program(), &job.train, source.d_hidden());
     let stream = source.open(Stream::Train);
     let scale = train.normalise.scale(&stream, train.batch_size);

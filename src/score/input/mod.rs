@@ -14,10 +14,12 @@ use serde_json::{Map, Value as Json};
 use super::{Arrays, Real, Scores, Vector, evaluate};
 
 mod entries;
+mod layout;
 mod npy;
 mod parents;
 mod tensors;
 
+pub use layout::{MatrixLayout, NumberType, matrix_layout};
 pub use parents::ParentsProblem;
 
 /// Files of the `score` command. A `.safetensors` file with several matrices is given as `file.safetensors:name`.
@@ -87,6 +89,8 @@ pub enum Problem {
     NotAMatrix(String),
     #[error("type {0} is not read: only float32 and float64 are (convert it and save again)")]
     WrongType(String),
+    #[error("type float64 would have to be rounded: save it as float32, or ask for that with `convert`")]
+    Double,
     #[error("holds Python objects, which are never unpickled: save a plain float32 array")]
     Objects,
     #[error("the matrix is empty: shape [{0}, {1}]")]

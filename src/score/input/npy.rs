@@ -5,6 +5,7 @@ use std::io::{BufReader, Read};
 
 use ndarray::{Array2, ShapeBuilder};
 
+use super::layout::NumberType;
 use super::{Matrix, Problem, shown};
 
 /// A header of a plain matrix has about a hundred bytes; NumPy itself refuses more than 10,000.
@@ -50,6 +51,42 @@ pub fn read(file: File, length: u64) -> Result<Matrix, Problem> {
             Matrix::F64(Array2::from_shape_vec(shape, values).map_err(wrong_shape)?)
         }
     })
+}
+
+/// What a header says of a matrix of floating-point numbers.
+pub struct Layout {
+    /// (rows, columns)
+    pub shape: (u64, u64),
+    /// Byte where the numbers start.
+    pub start: u64,
+    pub number: NumberType,
+    pub big_endian: bool,
+    pub fortran_order: bool,
+}
+
+/// The layout of a file of `length` bytes, half precision included.
+///
+/// # Errors
+/// As [`read`].
+pub fn layout(file: File, length: u64) -> Result<Layout, Problem> {
+    let (header, start) = read_header(&mut BufReader::new(file), length)?;
+    let header = Header::parse(&header)?;
+    let (number, big_endian) = match header.descr.as_str() {
+        "<f2" => (NumberType::F16, false),
+        ">f2" => (NumberType::F16, true),
+        _ => {
+            let Number { size, big_endian } = header.number()?;
+            (if size == 4 { NumberType::F32 } else { NumberType::F64 }, big_endian)
+        }
+    };
+    let shape = header.matrix()?;
+    let overflow = || Problem::Overflow(header.shape_text());
+    let bytes = shape.0.checked_mul(shape.1).and_then(|count| count.checked_mul(number.size()));
+    let promised = bytes.and_then(|bytes| bytes.checked_add(start)).ok_or_else(overflow)?;
+    if promised != length {
+        return Err(Problem::WrongLength { promised, found: length });
+    }
+    Ok(Layout { shape, start, number, big_endian, fortran_order: header.fortran_order })
 }
 
 /// The next `count` numbers of `N` bytes.

@@ -10,6 +10,7 @@ use safetensors::tensor::Metadata;
 use serde::de::IgnoredAny;
 
 use super::entries::Entries;
+use super::layout::NumberType;
 use super::npy::numbers;
 use super::{Matrix, Problem, shown};
 
@@ -44,6 +45,26 @@ pub fn read(file: File, length: u64, wanted: Option<&str>) -> Result<(Matrix, St
         other => return Err(Problem::WrongType(format!("{other:?}"))),
     };
     Ok((matrix, name))
+}
+
+/// Shape, first byte, type and name of the tensor that [`read`] would read; half precision included.
+///
+/// # Errors
+/// As [`read`].
+pub fn layout(file: File, length: u64, wanted: Option<&str>) -> Result<((u64, u64), u64, NumberType, String), Problem> {
+    let (metadata, start) = read_header(&mut BufReader::new(file), length)?;
+    let name = choose(&metadata, wanted)?;
+    let missing = || Problem::NoSuchTensor { wanted: name.clone(), names: metadata.offset_keys() };
+    let info = metadata.info(&name).ok_or_else(missing)?;
+    let &[rows, columns] = info.shape.as_slice() else { return Err(Problem::NotAMatrix(format!("{:?}", info.shape))) };
+    let number = match info.dtype {
+        Dtype::F16 => NumberType::F16,
+        Dtype::BF16 => NumberType::BF16,
+        Dtype::F32 => NumberType::F32,
+        Dtype::F64 => NumberType::F64,
+        other => return Err(Problem::WrongType(format!("{other:?}"))),
+    };
+    Ok(((rows as u64, columns as u64), start + info.data_offsets.0 as u64, number, name))
 }
 
 /// The checked header and where the data starts.

@@ -18,7 +18,7 @@ use self::step::{Scratch, Trainee};
 use crate::backend::ops::layout::PackedBatch;
 use crate::backend::simd::Isa;
 use crate::backend::{SaeGroup, Watch};
-use crate::hidden::{HiddenBatch, HiddenSource, HiddenStream};
+use crate::hidden::{HiddenBatch, SaeSource, SaeStream};
 use crate::random::Stream;
 use crate::sae::train::Guard;
 use crate::sae::{Normalise, Sae, SaeJob, SaeOutcome, SaeTrace, Weights};
@@ -120,7 +120,7 @@ impl Run<'_> {
 
 /// Batches at the scales that the runs of a pass ask for.
 struct Feed {
-    stream: HiddenStream,
+    stream: SaeStream,
     batch_size: usize,
     drawn: HiddenBatch,
     /// Scale and packed batch, for no normalisation and for [`Normalise::MeanNorm`], where asked for.
@@ -128,7 +128,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(source: &HiddenSource, jobs: &[&SaeJob]) -> Feed {
+    fn new(source: &SaeSource, jobs: &[&SaeJob]) -> Feed {
         let stream = source.open(Stream::Train);
         let batch_size = jobs[0].train.batch_size;
         let packed = [Normalise::None, Normalise::MeanNorm].map(|normalise| {
@@ -154,7 +154,7 @@ impl Feed {
     }
 }
 
-fn train_pass(source: &HiddenSource, jobs: &[&SaeJob], watch: &dyn Watch) -> Vec<Option<SaeOutcome>> {
+fn train_pass(source: &SaeSource, jobs: &[&SaeJob], watch: &dyn Watch) -> Vec<Option<SaeOutcome>> {
     if watch.stop() {
         return jobs.iter().map(|_| None).collect();
     }

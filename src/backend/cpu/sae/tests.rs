@@ -7,7 +7,7 @@ use super::*;
 use crate::backend::reference;
 use crate::data::dictionary::Dictionary;
 use crate::data::{Magnitude, MagnitudeSharing, World};
-use crate::hidden::HiddenMaker;
+use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::sae::{Architecture, Coder, DecoderRule, SaeTrain};
 use crate::training::{Optimizer, Schedule};
 
@@ -84,7 +84,8 @@ fn mixed_jobs() -> Vec<SaeJob> {
 }
 
 fn groups() -> Vec<SaeGroup> {
-    let of = |d, seed| SaeGroup { source: source(Dictionary::random(20, d, seed), 0.1, seed), saes: mixed_jobs() };
+    let of =
+        |d, seed| SaeGroup { source: source(Dictionary::random(20, d, seed), 0.1, seed).into(), saes: mixed_jobs() };
     vec![of(10, 1), of(5, 2), of(17, 3)]
 }
 
@@ -144,7 +145,7 @@ fn passes_cover_every_job_once_and_share_data_where_batches_are_equal() {
 /// relative on the loss; a wrong rule (warm-up, decay, clip, scale, dead latents, order of a step) shows at 1e-2.
 #[test]
 fn training_agrees_with_plain_loops() {
-    let groups = [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1), saes: mixed_jobs() }];
+    let groups = [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1).into(), saes: mixed_jobs() }];
     let found = train(&groups, &Count::default());
     let expected = reference::sae::train(&groups, &Count::default());
     for (i, (found, expected)) in found[0].iter().zip(&expected[0]).enumerate() {
@@ -166,7 +167,7 @@ fn training_agrees_with_plain_loops() {
 
 #[test]
 fn the_trace_holds_the_first_step_every_so_many_and_the_last() {
-    let group = [SaeGroup { source: source(Dictionary::random(20, 5, 1), 0.1, 1), saes: mixed_jobs() }];
+    let group = [SaeGroup { source: source(Dictionary::random(20, 5, 1), 0.1, 1).into(), saes: mixed_jobs() }];
     let outcome = train(&group, &Count::default());
     let steps = |i: usize| outcome[0][i].as_ref().unwrap().trace.iter().map(|t| t.step).collect::<Vec<_>>();
     assert_eq!(steps(0), [0, 20, 40, 59]);
@@ -184,11 +185,11 @@ fn a_training_that_diverges_ends_there_and_leaves_the_others_alone() {
         (job.train.lr, job.train.clip, job.train.warmup) = (1e4, None, 0.0);
     }
     let calm = job(RELU, 24, 60);
-    let alone = [SaeGroup { source: source.clone(), saes: vec![calm.clone()] }];
+    let alone = [SaeGroup { source: source.clone().into(), saes: vec![calm.clone()] }];
     let mut saes = vec![calm];
     saes.extend(wild);
     let watch = Count::default();
-    let found = train(&[SaeGroup { source, saes }], &watch);
+    let found = train(&[SaeGroup { source: source.into(), saes }], &watch);
     assert_eq!(bits(&found[0][0]), bits(&train(&alone, &Count::default())[0][0]));
     for outcome in &found[0][1..] {
         let outcome = outcome.as_ref().unwrap();
@@ -214,7 +215,7 @@ fn mean_norm_makes_training_blind_to_the_scale_of_h() {
         dictionary.vectors.iter_mut().for_each(|w| *w *= factor);
         let mut normalised = job(RELU_FREE, 24, 60);
         normalised.train.normalise = Normalise::MeanNorm;
-        let group = SaeGroup { source: source(dictionary, 0.1, 1), saes: vec![normalised] };
+        let group = SaeGroup { source: source(dictionary, 0.1, 1).into(), saes: vec![normalised] };
         train(&[group], &Count::default()).remove(0).remove(0).unwrap().coder
     };
     // A power of two passes through every product and norm exactly.
@@ -254,7 +255,7 @@ fn an_orthogonal_dictionary_is_found() {
     let mut saes =
         vec![job(RELU, 24, 1500), job(RELU_FREE, 24, 1500), job(Architecture::TopK { k: 1, aux_k: 8 }, 24, 1500)];
     saes.iter_mut().for_each(|sae| sae.train.batch_size = 256);
-    let group = SaeGroup { source: source(dictionary, 0.08, 6), saes };
+    let group = SaeGroup { source: source(dictionary, 0.08, 6).into(), saes };
     for outcome in &train(&[group], &Count::default())[0] {
         let outcome = outcome.as_ref().unwrap();
         let found = mean_best_cosine(&truth, outcome.coder.decoder());
@@ -273,7 +274,7 @@ fn dead_latents_revive_with_the_auxiliary_loss() {
         let mut weights = Weights::init(1, 30, 8, &program);
         weights.b_enc[10..].fill(-1.0);
         let mut trainee = Trainee::new(Isa::best(), &weights, program, job.train.clone());
-        let mut feed = Feed::new(&source, &[&job]);
+        let mut feed = Feed::new(&source.clone().into(), &[&job]);
         let mut scratch = Scratch::default();
         for step in 0..800 {
             feed.draw(step);

@@ -1,0 +1,186 @@
+//! An autoencoder as SAELens 6 loads it: `cfg.json` and `sae_weights.safetensors` in one folder.
+//!
+//! ```text
+//! kind here                            architecture there      same latents
+//! relu (and what keeps all positive)   standard                yes
+//! topk                                 topk                    times the decoder row's norm: it rescales by norms and decodes with
+//!                                                              unit rows, which reconstructs the same
+//! a threshold for each latent          jumprelu                yes
+//! gated                                gated                   yes
+//! matching pursuit                     matching_pursuit        times the scale of the inputs while training
+//! ```
+//!
+//! There `W_enc` is `[d_in, d_sae]`; scales of normalised inputs are in the weights already.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use ndarray::{ArrayD, Ix2};
+use serde_json::{Map, Value as Json, json};
+
+use crate::spec::sae::SaeKind;
+
+/// Arrays by name.
+pub type Tensors = BTreeMap<String, ArrayD<f32>>;
+
+/// An architecture of SAELens with its settings and weights.
+#[derive(Debug)]
+pub struct Form {
+    /// As its registry names it.
+    pub architecture: &'static str,
+    /// Settings beyond those that all architectures have.
+    pub settings: Map<String, Json>,
+    /// `W_dec` `[d_sae, d_in]`, `b_dec` `[d_in]`, and what else the architecture has.
+    pub weights: Tensors,
+}
+
+/// The form of a trained autoencoder with these `tensors`, named as they are exported.
+///
+/// # Errors
+/// A tensor that every autoencoder has is missing.
+pub fn form(kind: &SaeKind, tensors: &Tensors) -> Result<Form, String> {
+    let tensor = |name: &str| -> Result<ArrayD<f32>, String> {
+        let found = tensors.get(&format!("sae.{name}"));
+        found.cloned().ok_or_else(|| format!("the autoencoder has no tensor {name}"))
+    };
+    let encoder = || -> Result<ArrayD<f32>, String> {
+        let rows = tensor("W_enc")?.into_dimensionality::<Ix2>().map_err(|e| e.to_string())?;
+        Ok(rows.t().as_standard_layout().into_owned().into_dyn())
+    };
+    let has = |name: &str| tensors.contains_key(&format!("sae.{name}"));
+    let mut weights = Tensors::new();
+    let mut put = |name: &str, tensor| weights.insert(name.to_owned(), tensor);
+    put("W_dec", tensor("W_dec")?);
+    put("b_dec", tensor("b_dec")?);
+    put("W_enc", encoder()?);
+    let mut settings = Map::new();
+    let architecture = match kind {
+        _ if has("b_gate") => {
+            for name in ["b_gate", "r_mag", "b_mag"] {
+                put(name, tensor(name)?);
+            }
+            "gated"
+        }
+        _ if has("threshold") => {
+            put("b_enc", tensor("b_enc")?);
+            put("threshold", tensor("threshold")?);
+            "jumprelu"
+        }
+        SaeKind::TopK(section) => {
+            put("b_enc", tensor("b_enc")?);
+            settings.insert("k".into(), json!(section.k));
+            settings.insert("rescale_acts_by_decoder_norm".into(), json!(true));
+            "topk"
+        }
+        SaeKind::Relu(_) => {
+            put("b_enc", tensor("b_enc")?);
+            "standard"
+        }
+    };
+    Ok(Form { architecture, settings, weights })
+}
+
+impl Form {
+    /// `cfg.json`; `origin` says where the autoencoder comes from, in its metadata.
+    pub fn config(&self, origin: &Json) -> Json {
+        let shape = self.weights["W_dec"].shape();
+        let mut config = json!({
+            "architecture": self.architecture,
+            "d_in": shape[1],
+            "d_sae": shape[0],
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": true,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+            // Without a version it would be read as a file of before 6.0.
+            "metadata": { "sae_lens_version": "6.54.0", "sae_lens_training_version": null, "tegum": origin },
+        });
+        if let Json::Object(config) = &mut config {
+            config.extend(self.settings.clone());
+        }
+        config
+    }
+
+    /// Writes the folder.
+    ///
+    /// # Errors
+    /// A file cannot be written; the message names it.
+    pub fn write(
+        &self,
+        folder: &Path,
+        origin: &Json,
+        safetensors: impl FnOnce(&Path, &Tensors) -> Result<(), String>,
+    ) -> Result<(), String> {
+        fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let path = folder.join("cfg.json");
+        let text = format!("{:#}\n", self.config(origin));
+        fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+        safetensors(&folder.join("sae_weights.safetensors"), &self.weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::kind::{Kind, Reader};
+    use crate::spec::node;
+    use ndarray::{Array1, Array2};
+
+    fn kind(text: &str) -> SaeKind {
+        let node = node::parse("a.yaml", text).expect("good YAML");
+        SaeKind::read(&node, &mut Reader::default()).expect("a kind")
+    }
+
+    fn tensors(extra: &[&str]) -> Tensors {
+        let matrix = |first: f32| Array2::from_shape_fn((3, 2), |(j, k)| first + (2 * j + k) as f32).into_dyn();
+        let vector = |n: usize| Array1::from_iter((0..n).map(|j| j as f32)).into_dyn();
+        let mut tensors = Tensors::new();
+        tensors.insert("sae.W_enc".into(), matrix(0.0));
+        tensors.insert("sae.W_dec".into(), matrix(10.0));
+        tensors.insert("sae.b_dec".into(), vector(2));
+        extra.iter().for_each(|name| drop(tensors.insert(format!("sae.{name}"), vector(3))));
+        tensors
+    }
+
+    #[test]
+    fn kinds_go_to_the_architecture_that_computes_the_same() {
+        let (relu, topk) = (kind("relu: {n_latents: 3, l1: 1}"), kind("topk: {n_latents: 3, k: 2}"));
+        for (kind, extra, architecture) in [
+            (&relu, &["b_enc"][..], "standard"),
+            (&topk, &["b_enc"], "topk"),
+            (&relu, &["b_enc", "threshold"], "jumprelu"),
+            (&relu, &["b_gate", "r_mag", "b_mag"], "gated"),
+        ] {
+            let form = form(kind, &tensors(extra)).expect("all tensors are there");
+            assert_eq!(form.architecture, architecture);
+            let names: Vec<&str> = form.weights.keys().map(String::as_str).collect();
+            let mut expected = vec!["W_dec", "W_enc", "b_dec"];
+            expected.extend(extra);
+            expected.sort_unstable();
+            assert_eq!(names, expected);
+            let config = form.config(&json!("here"));
+            assert_eq!((&config["d_in"], &config["d_sae"]), (&json!(2), &json!(3)));
+            assert_eq!(config["architecture"], architecture);
+            assert_eq!(config.get("k"), (architecture == "topk").then_some(&json!(2)));
+        }
+    }
+
+    #[test]
+    fn the_encoder_is_turned_and_laid_out_anew() {
+        let form = form(&kind("relu: {n_latents: 3, l1: 1}"), &tensors(&["b_enc"])).expect("all are there");
+        let encoder = &form.weights["W_enc"];
+        assert_eq!(
+            (encoder.shape(), encoder.as_slice().expect("laid out")),
+            (&[2, 3][..], &[0., 2., 4., 1., 3., 5.][..])
+        );
+        assert_eq!(form.weights["W_dec"].as_slice().expect("laid out")[..2], [10., 11.]);
+    }
+
+    #[test]
+    fn a_missing_tensor_is_named() {
+        let message = form(&kind("topk: {n_latents: 3, k: 2}"), &tensors(&[])).expect_err("no b_enc");
+        assert!(message.contains("b_enc"), "{message}");
+    }
+}

@@ -1,0 +1,343 @@
+//! Cells whose hidden states come from files: trained as any, scored on the rows held out by what needs no truth.
+
+use std::sync::Arc;
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use super::RunError;
+use super::chunk::Bench;
+use super::columns::ScoreColumn;
+use super::evaluation::CellScores;
+use super::record::CellRecord;
+use super::stand_in::learned;
+use crate::activations::{Activations, GivenSource};
+use crate::backend::{SaeGroup, Watch};
+use crate::baseline;
+use crate::hidden::SaeSource;
+use crate::plan::{Cell, CellMethod, resolve};
+use crate::sae::{Coder, SaeOutcome, SaeTrace};
+use crate::score::{self, Definition, Entry, Scores, Undefined, Vector};
+use crate::spec::Document;
+use crate::store::Value;
+use crate::toy::TrainingEnd;
+
+/// Scores that are taken where nothing is known of what made the hidden states.
+pub const SCORES: [&str; 7] = ["l0", "dead", "dead_fraction", "explained_variance", "fvu", "shrinkage", "density"];
+
+/// Rows that are encoded at once.
+const PIECE: usize = 4096;
+
+/// Files of activations as a document names them; none where a world makes the hidden states.
+///
+/// # Errors
+/// A file that cannot be opened any more.
+pub fn open(document: &Document) -> Result<Option<Arc<Activations>>, RunError> {
+    let section = document.experiment.activations.as_ref();
+    let opened = section.map(|section| section.open(document).map(Arc::new)).transpose();
+    opened.map_err(|e| RunError::Input(e.to_string()))
+}
+
+/// [`open`], every number looked at.
+///
+/// # Errors
+/// A number that is not finite, with its place.
+pub fn open_checked(document: &Document) -> Result<Option<Arc<Activations>>, RunError> {
+    let Some(activations) = open(document)? else { return Ok(None) };
+    for path in activations.by_column() {
+        tracing::warn!("{} is in Fortran order: its rows are put together from columns, which is slow", path.display());
+    }
+    activations.check_finite().map_err(|e| RunError::Input(e.to_string()))?;
+    Ok(Some(activations))
+}
+
+/// Records of the cells with these plan indices (ascending); none where training was told to stop.
+///
+/// # Errors
+/// A file could not be read again.
+pub fn compute(
+    bench: &Bench,
+    activations: &Arc<Activations>,
+    indices: &[usize],
+) -> Result<Option<Vec<CellRecord>>, String> {
+    let together = |a: &usize, b: &usize| bench.plan.same_stem(*a, *b);
+    let stems: Vec<Vec<(usize, Cell)>> = (indices.chunk_by(together))
+        .map(|cells| cells.iter().map(|&index| (index, bench.plan.cell(index))).collect())
+        .collect();
+    let watch = Readable { watch: bench.watch, activations };
+    let group = |cells: &Vec<(usize, Cell)>| {
+        let seed = cells[0].1.seed;
+        let job = |(_, cell): &(usize, Cell)| match &cell.method {
+            CellMethod::Sae(kind, train) => {
+                Some(resolve::sae_job(kind, train, activations.d(), cell.seed, bench.trace.every))
+            }
+            _ => None,
+        };
+        SaeGroup { source: source(activations, seed), saes: cells.iter().filter_map(job).collect() }
+    };
+    let groups: Vec<SaeGroup> = stems.iter().map(group).collect();
+    let outcomes = bench.backend.train_saes(&groups, &watch);
+    let Some(trained) = outcomes.into_iter().flatten().collect::<Option<Vec<SaeOutcome>>>() else {
+        return activations.failure().map_or(Ok(None), Err);
+    };
+    let (mut trained, mut records) = (trained.into_iter(), Vec::new());
+    for stem in stems {
+        let mut coded = Vec::new();
+        for (index, cell) in &stem {
+            let (coder, trace) = match &cell.method {
+                CellMethod::Sae(..) => {
+                    let outcome = trained.next().expect("one outcome for each job");
+                    if let end @ TrainingEnd::Diverged { .. } = &outcome.end {
+                        let columns = bench.columns.len();
+                        records.push(CellRecord::diverged(*index, "sae", end, columns, None, outcome.trace));
+                        continue;
+                    }
+                    (outcome.coder, outcome.trace)
+                }
+                CellMethod::Baseline(kind) => {
+                    // The width was checked to be given, or to be that of an SAE.
+                    let learned = learned(kind, &source(activations, cell.seed), 1, cell.seed);
+                    (learned.ok_or("an oracle has no place beside activations from files")?, vec![])
+                }
+                CellMethod::None => return Err("there is nothing to train on the activations".into()),
+            };
+            coded.push((*index, cell, coder, trace));
+        }
+        let samples = stem[0].1.evaluate.samples;
+        let coders: Vec<&dyn Coder> = coded.iter().map(|(_, _, coder, _)| &**coder).collect();
+        let tallies = evaluate(activations, samples, &coders);
+        for ((index, cell, coder, trace), tally) in coded.into_iter().zip(tallies) {
+            records.push(record(index, cell, coder, trace, &tally, bench.columns));
+        }
+    }
+    if let Some(failure) = activations.failure() {
+        return Err(failure);
+    }
+    records.sort_by_key(|record| record.index);
+    Ok(Some(records))
+}
+
+/// The coder of one cell, as [`Bench::coder`] has it.
+///
+/// # Errors
+/// A file could not be read again.
+pub fn coder(bench: &Bench, activations: &Arc<Activations>, index: usize) -> Result<Option<Box<dyn Coder>>, String> {
+    let cell = bench.plan.cell(index);
+    let source = source(activations, cell.seed);
+    let coder = match &cell.method {
+        CellMethod::None => None,
+        CellMethod::Baseline(kind) => learned(kind, &source, 1, cell.seed),
+        CellMethod::Sae(kind, train) => {
+            let job = resolve::sae_job(kind, train, activations.d(), cell.seed, 0);
+            let groups = [SaeGroup { source, saes: vec![job] }];
+            let watch = Readable { watch: bench.watch, activations };
+            let outcome = bench.backend.train_saes(&groups, &watch).pop().and_then(|mut group| group.pop()).flatten();
+            outcome.filter(|outcome| outcome.end == TrainingEnd::Finished).map(|outcome| outcome.coder)
+        }
+    };
+    activations.failure().map_or(Ok(coder), Err)
+}
+
+fn source(activations: &Arc<Activations>, seed: u64) -> SaeSource {
+    SaeSource::Given(GivenSource { activations: activations.clone(), seed })
+}
+
+/// Ends a training whose rows cannot be read any more.
+struct Readable<'a> {
+    watch: &'a dyn Watch,
+    activations: &'a Activations,
+}
+
+impl Watch for Readable<'_> {
+    fn advance(&self, model_steps: u64) {
+        self.watch.advance(model_steps);
+    }
+    fn stop(&self) -> bool {
+        self.watch.stop() || self.activations.failure().is_some()
+    }
+}
+
+fn record(
+    index: usize,
+    cell: &Cell,
+    coder: Box<dyn Coder>,
+    trace: Vec<SaeTrace>,
+    tally: &Tally,
+    columns: &[ScoreColumn],
+) -> CellRecord {
+    let scores = tally.scores();
+    let (mut values, mut undefined) = (Vec::with_capacity(columns.len()), Vec::new());
+    for column in columns {
+        let (value, reason) = match scores.get(&column.name) {
+            Some(Entry::Number(Ok(v))) => (Value::measured(v), "not finite"),
+            Some(Entry::Number(Err(Undefined(reason)))) => (Value::Null, reason),
+            Some(Entry::Word(_)) | None => (Value::Null, "there is no such entry"),
+        };
+        if value == Value::Null {
+            undefined.push((column.name.clone(), reason));
+        }
+        values.push(value);
+    }
+    let steps = match &cell.method {
+        CellMethod::Sae(_, train) => Some(train.steps),
+        _ => None,
+    };
+    let scored = CellScores { values, undefined, scores };
+    CellRecord::ok(index, scored, vec![], steps, None, Some(coder), trace)
+}
+
+/// The record of a cell as if it had been trained, for its columns.
+pub fn made_up(index: usize, cell: &Cell, columns: &[ScoreColumn], traced: bool) -> CellRecord {
+    let trace = if traced { vec![SaeTrace { step: 0, loss: 0.0, l0: 0.0 }] } else { vec![] };
+    record(index, cell, Box::new(baseline::random(2, 1, None, 0)), trace, &Tally::new(2, 1), columns)
+}
+
+/// What each coder makes of the first `samples` rows to evaluate on. Rows are read once for all coders, in pieces.
+fn evaluate(activations: &Activations, samples: usize, coders: &[&dyn Coder]) -> Vec<Tally> {
+    let mut tallies: Vec<Tally> = coders.iter().map(|coder| Tally::new(coder.n_latents(), activations.d())).collect();
+    if coders.is_empty() {
+        return tallies;
+    }
+    activations.evaluation(samples, PIECE, |rows| {
+        let h = ArrayView2::from_shape((rows.len() / activations.d(), activations.d()), rows).expect("whole rows");
+        tallies.par_iter_mut().zip(coders).for_each(|(tally, coder)| tally.add(h, *coder));
+    });
+    tallies
+}
+
+/// Sums over samples, in their order.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    samples: usize,
+    /// On how many samples each latent fires.
+    fired: Vec<usize>,
+    /// The first row, taken off all, so that little cancels in the variance.
+    origin: Vec<f64>,
+    /// Of h less its origin.
+    sum: Vec<f64>,
+    square: f64,
+    error: f64,
+    /// Of lengths' ratios, over hidden states that have a length.
+    ratio: f64,
+    long: usize,
+}
+
+/// Hidden states this short have no ratio of lengths, and a variance below the second is none: as
+/// [`score::SHRINKAGE`](crate::score) and explained variance have them.
+const SHORT: f64 = 1e-6;
+const CONSTANT: f64 = 1e-10;
+
+impl Tally {
+    fn new(n_latents: usize, d: usize) -> Tally {
+        Tally { fired: vec![0; n_latents], sum: vec![0.0; d], ..Tally::default() }
+    }
+
+    fn add(&mut self, h: ArrayView2<'_, f32>, coder: &dyn Coder) {
+        let latents = coder.encode(h);
+        let reconstruction = coder.decode(latents.view());
+        for z in latents.rows() {
+            self.fired.iter_mut().zip(z).for_each(|(fired, &z)| *fired += usize::from(z != 0.0));
+        }
+        if self.origin.is_empty() && h.nrows() > 0 {
+            self.origin = h.row(0).iter().map(|&h| h as f64).collect();
+        }
+        let length = |row: ndarray::ArrayView1<'_, f32>| row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt();
+        for (h, r) in h.rows().into_iter().zip(reconstruction.rows()) {
+            for ((&h, &r), (sum, origin)) in h.iter().zip(r).zip(self.sum.iter_mut().zip(&self.origin)) {
+                let (off, error) = (h as f64 - origin, h as f64 - r as f64);
+                *sum += off;
+                self.square += off * off;
+                self.error += error * error;
+            }
+            let size = length(h);
+            if size > SHORT {
+                self.ratio += length(r) / size;
+                self.long += 1;
+            }
+        }
+        self.samples += h.nrows();
+    }
+
+    /// [`SCORES`].
+    fn scores(&self) -> Scores {
+        let n = self.samples as f64;
+        let of_samples = |value: f64| if self.samples > 0 { Ok(value) } else { Err(Undefined("there are no samples")) };
+        let mean: f64 = self.sum.iter().map(|sum| (sum / n) * (sum / n)).sum();
+        let (error, variance) = (self.error / n, self.square / n - mean);
+        let explained = match variance {
+            variance if variance >= CONSTANT => 1.0 - error / variance,
+            _ if error < CONSTANT => 1.0,
+            _ => 0.0,
+        };
+        let dead = self.fired.iter().filter(|&&fired| fired == 0).count() as f64;
+        let ratio = if self.long > 0 { Ok(self.ratio / self.long as f64) } else { Err(NO_LENGTH) };
+        let values = [
+            ("l0", of_samples(self.fired.iter().sum::<usize>() as f64 / n)),
+            ("dead", of_samples(dead)),
+            ("dead_fraction", of_samples(dead / self.fired.len() as f64)),
+            ("explained_variance", of_samples(explained)),
+            ("fvu", of_samples(1.0 - explained)),
+            ("shrinkage", ratio),
+        ];
+        let density = self.fired.iter().map(|&fired| of_samples(fired as f64 / n).ok()).collect();
+        Scores {
+            scalars: values.into_iter().map(|(name, value)| (definition(name), value)).collect(),
+            vectors: vec![(definition("density"), Vector::Numbers(density))],
+            ..Scores::default()
+        }
+    }
+}
+
+const NO_LENGTH: Undefined = Undefined("no hidden state is longer than 1e-6");
+
+fn definition(name: &str) -> &'static Definition {
+    score::definition(name).expect("a name of SCORES")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::score::{Arrays, evaluate as of_arrays};
+    use ndarray::Array2;
+
+    /// The scores of the `score` command on the same arrays, whose variance is taken around the mean itself: sums of 900
+    /// numbers in another order differ by less than 1e-12.
+    #[test]
+    fn pieces_give_the_scores_of_whole_arrays() {
+        let h = Array2::from_shape_fn((300, 3), |(s, k)| ((s * 3 + k) * 37 % 101) as f32 / 50.0 + 5.0 * k as f32);
+        let coder = baseline::random(7, 3, Some(2), 1);
+        let latents = coder.encode(h.view());
+        let reconstruction = coder.decode(latents.view());
+        let truth = Array2::eye(3);
+        let arrays = Arrays {
+            dictionary: Some(coder.decoder()),
+            latents: Some(score::Activations::Dense(latents.view())),
+            hidden: Some(h.view()),
+            reconstruction: Some(reconstruction.view()),
+            ..Arrays::of_truth(truth.view())
+        };
+        let expected = of_arrays(&arrays, Some(&SCORES));
+        let mut tally = Tally::new(7, 3);
+        for first in [0, 100, 200] {
+            tally.add(h.slice(ndarray::s![first..first + 100, ..]), &coder);
+        }
+        let found = tally.scores();
+        for name in &SCORES[..6] {
+            let value = |scores: &Scores| scores.scalar(name).expect("it is there").expect("it is defined");
+            assert!((value(&found) - value(&expected)).abs() < 1e-10, "{name}");
+        }
+        assert_eq!(found.vector("density"), expected.vector("density"));
+        assert!(matches!(found.get("density_3"), Some(Entry::Number(Ok(_)))));
+    }
+
+    #[test]
+    fn no_samples_and_samples_of_zeros_are_said() {
+        let none = Tally::new(4, 2).scores();
+        assert!(none.scalars.iter().all(|(_, value)| value.is_err()));
+        let mut zeros = Tally::new(4, 2);
+        zeros.add(Array2::zeros((5, 2)).view(), &baseline::random(4, 2, None, 1));
+        let zeros = zeros.scores();
+        assert_eq!(zeros.scalar("shrinkage"), Some(Err(NO_LENGTH)));
+        assert_eq!(zeros.scalar("explained_variance"), Some(Ok(1.0)));
+    }
+}
