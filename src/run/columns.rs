@@ -78,8 +78,8 @@ impl Offer {
         }
         definition.needs.iter().find_map(|need| match need {
             Need::Truth | Need::Features | Need::Hidden | Need::World => None,
-            Need::Dictionary | Need::Latents | Need::Reconstruction if self.method => None,
-            Need::Dictionary | Need::Latents | Need::Reconstruction => {
+            Need::Dictionary | Need::Latents | Need::Reconstruction | Need::Bias if self.method => None,
+            Need::Dictionary | Need::Latents | Need::Reconstruction | Need::Bias => {
                 Some("a dictionary: an entry of `sae` or `baselines`")
             }
             Need::ToyModel if self.toy => None,

@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use super::columns::{SIDE_VECTORS, ScoreColumn};
-use super::samples::Samples;
+use super::samples::{Coded, Samples};
 use super::training_set::TrainingSet;
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::simd::Isa;
@@ -18,7 +18,9 @@ use crate::data::{Batch, Sampler, World};
 use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::random::Stream;
 use crate::sae::Coder;
-use crate::score::{self, Activations, Arrays, Entry, Index, Need, Neurons, Scores, Truth, Vector, WorldArrays};
+use crate::score::{
+    self, Activations, Arrays, CellArrays, Entry, Index, Need, Neurons, Scores, Truth, Vector, WorldArrays,
+};
 use crate::store::Value;
 use crate::toy::ToyModel;
 use crate::toy::theory::{Theory, quadratic, theory};
@@ -214,6 +216,9 @@ impl Evaluation {
         wanted.extend(SIDE_VECTORS);
         wanted.push("matching");
         let mut scores = score::evaluate(&arrays, Some(&wanted));
+        if let (Some(coder), Some(samples), Some(coded)) = (coder, samples, &coded) {
+            self.add_scores_of_cell(coder, samples, coded, columns, &mut scores);
+        }
         if let Some(training) = &self.training {
             let vector = Vector::Numbers(training.data_dimensionality.clone());
             scores.vectors.push((&score::DATA_DIMENSIONALITY, vector));
@@ -227,6 +232,32 @@ impl Evaluation {
             values.push(value);
         }
         CellScores { values, undefined, scores }
+    }
+
+    /// Scores that need the toy model, the sets of the world or the decoder's bias.
+    fn add_scores_of_cell(
+        &self,
+        coder: &dyn Coder,
+        samples: &Samples,
+        coded: &Coded,
+        columns: &[ScoreColumn],
+        scores: &mut Scores,
+    ) {
+        let wanted: Vec<&str> = columns.iter().map(|column| column.definition.name).collect();
+        let needs = |need| columns.iter().any(|column| column.definition.needs.contains(&need));
+        let centred = if needs(Need::Bias) { samples.centred(coder) } else { Array2::zeros((0, coder.d_hidden())) };
+        let matching = scores.matching.clone().unwrap_or_default();
+        let arrays = CellArrays {
+            truth: &self.directions,
+            dictionary: coder.decoder(),
+            x: samples.x(),
+            z: &coded.latents,
+            matching: &matching,
+            toy: self.toy(),
+            groups: &self.world.groups,
+            centred: centred.view(),
+        };
+        score::of_cell(&arrays, &wanted, scores);
     }
 
     fn value(&self, column: &ScoreColumn, scores: &Scores) -> (Value, Option<&'static str>) {

@@ -1,6 +1,6 @@
 //! The evaluation samples of a stem: x by what is not 0, h piece by piece.
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, CowArray, Ix2, s};
 use rayon::prelude::*;
 
 use crate::codes::Codes;
@@ -69,28 +69,37 @@ impl Samples {
         dense
     }
 
+    /// The first [`PIECE`] hidden states without the decoder's bias, `[samples, d_hidden]`.
+    pub fn centred(&self, coder: &dyn Coder) -> Array2<f32> {
+        let silent = Array2::zeros((1, coder.n_latents()));
+        let h = self.piece(0);
+        &h.view() - &coder.decode(silent.view()).row(0)
+    }
+
+    /// Hidden states of the samples from `first`, a multiple of [`PIECE`], on.
+    fn piece(&self, first: usize) -> CowArray<'_, f32, Ix2> {
+        let count = PIECE.min(self.x.samples() - first);
+        match &self.h {
+            Some(h) => h.slice(s![first..first + count, ..]).into(),
+            None => {
+                let mut batch = HiddenBatch::default();
+                self.stream.draw_hidden_range(0, first, count, &mut batch);
+                Array2::from_shape_vec((count, self.d_hidden), batch.h).expect("d_hidden numbers a sample").into()
+            }
+        }
+    }
+
     /// Latents and reconstructions of all samples, pieces over threads and put together in order.
     pub fn code(&self, coder: &dyn Coder) -> Coded {
         let samples = self.x.samples();
         let piece = |first: usize| {
-            let count = PIECE.min(samples - first);
-            let code = |h: ArrayView2<'_, f32>| {
-                let latents = match coder.needs_truth() {
-                    true => Codes::of_dense(coder.encode_knowing(h, self.dense_x(first, count).view()).view()),
-                    false => coder.encode_sparse(h),
-                };
-                let rebuilt = Rebuilt::of_piece(h, coder.decode_sparse(&latents).view());
-                (latents, rebuilt)
+            let h = self.piece(first);
+            let latents = match coder.needs_truth() {
+                true => Codes::of_dense(coder.encode_knowing(h.view(), self.dense_x(first, h.nrows()).view()).view()),
+                false => coder.encode_sparse(h.view()),
             };
-            match &self.h {
-                Some(h) => code(h.slice(s![first..first + count, ..])),
-                None => {
-                    let mut batch = HiddenBatch::default();
-                    self.stream.draw_hidden_range(0, first, count, &mut batch);
-                    let h = ArrayView2::from_shape((count, self.d_hidden), &batch.h);
-                    code(h.expect("d_hidden numbers a sample"))
-                }
-            }
+            let rebuilt = Rebuilt::of_piece(h.view(), coder.decode_sparse(&latents).view());
+            (latents, rebuilt)
         };
         let firsts: Vec<usize> = (0..samples).step_by(PIECE).collect();
         let pieces: Vec<(Codes<f32>, Rebuilt)> = firsts.into_par_iter().map(piece).collect();

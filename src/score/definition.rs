@@ -40,6 +40,8 @@ pub enum Need {
     Hidden,
     /// Reconstructions, `[samples, d_hidden]`.
     Reconstruction,
+    /// The decoder's bias.
+    Bias,
     /// The hierarchy, {child: parent}.
     Parents,
     /// A trained toy model with its importances.
@@ -118,9 +120,10 @@ impl Index {
 }
 
 use super::{
-    absorption, absorption_gap, census, classification, counts, cross, data_dimensionality, exact_recovery, fisher,
-    gaps, geometry, graph, interference, leakage, magnitude, mcc, merging, mixing, mmcs, neurons, readout,
-    reconstruction, sets, simulation, sparsity, splitting, toy_loss, uniqueness, vulnerability,
+    absorption, absorption_gap, census, classification, composed, counts, cross, data_dimensionality, decoder,
+    exact_recovery, fisher, gaps, geometry, graph, interference, intervention, leakage, magnitude, mcc, merging,
+    mixing, mmcs, neurons, readout, reconstruction, sets, simulation, sparsity, splitting, toy_loss, uniqueness,
+    vulnerability,
 };
 
 /// Every score, in the order of rows and of the JSON of the `score` command.
@@ -184,6 +187,8 @@ pub const SCORES: &[Definition] = &[
     mmcs::RECOVERED,
     mcc::MCC,
     uniqueness::UNIQUENESS,
+    decoder::C_DEC,
+    composed::MMCS_COMPOSED,
     exact_recovery::EXACT_RECOVERY,
     counts::TRUE_L0,
     counts::L0,
@@ -192,6 +197,7 @@ pub const SCORES: &[Definition] = &[
     mmcs::MMCS_LATENTS,
     mcc::MCC_REPRESENTED,
     merging::MERGING,
+    decoder::CROSS_MAX,
     fisher::FISHER_DIAGONALITY,
     leakage::LEAKAGE,
     simulation::SIMULATION_SCORE,
@@ -210,6 +216,8 @@ pub const SCORES: &[Definition] = &[
     reconstruction::EXPLAINED_VARIANCE,
     reconstruction::FVU,
     reconstruction::SHRINKAGE,
+    intervention::CAUSAL_FAITHFULNESS,
+    intervention::STEERING_SPECIFICITY,
     geometry::NORM,
     geometry::SUPERPOSITION,
     geometry::DIMENSIONALITY,
@@ -220,6 +228,7 @@ pub const SCORES: &[Definition] = &[
     counts::DENSITY,
     data_dimensionality::DATA_DIMENSIONALITY,
     cross::CROSS,
+    decoder::DECODER_PROJECTION,
 ];
 
 /// Computed from closed forms by the toy module; defined here so that every column has its definition in one list.
@@ -292,7 +301,7 @@ pub const THEORY_CAPACITY: Definition = Definition {
     better: None,
 };
 /// Scores that rows have only where `score:` names them: they answer special questions, or cost more than the others.
-const ON_REQUEST: [&[&Definition]; 6] = [
+const ON_REQUEST: [&[&Definition]; 8] = [
     &[
         &census::CENSUS_DEDICATED,
         &census::CENSUS_TETRAHEDRON,
@@ -311,13 +320,18 @@ const ON_REQUEST: [&[&Definition]; 6] = [
     ],
     &[&sparsity::UNDERSAMPLING, &sparsity::ACTIVE_PER_DIMENSION, &sparsity::DONOHO_TANNER],
     &[&vulnerability::VULNERABILITY, &exact_recovery::EXACT_RECOVERY],
+    &[&intervention::CAUSAL_FAITHFULNESS, &intervention::STEERING_SPECIFICITY],
+    &[&decoder::C_DEC, &decoder::CROSS_MAX, &composed::MMCS_COMPOSED],
     sets::SETS,
 ];
 
 impl Definition {
     /// Whether [`evaluate`](super::evaluate) computes it, from arrays alone.
     pub fn is_of_arrays(&self) -> bool {
-        !self.needs.iter().any(|need| matches!(need, Need::ToyModel | Need::Theory | Need::World | Need::Groups))
+        !self
+            .needs
+            .iter()
+            .any(|need| matches!(need, Need::ToyModel | Need::Theory | Need::World | Need::Groups | Need::Bias))
     }
 
     /// Whether rows have it only where `score:` names it.

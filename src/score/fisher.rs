@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use super::activity::Activity;
 use super::definition::{Better, Definition, Kind, Need, Shape};
 use super::firings::Together;
-use super::vector::{Directions, Real, dot};
+use super::tiles::dots;
+use super::vector::{Directions, Real};
 use super::{NOTHING_ALIVE, Undefined, Value};
 
 /// Latents that a thread takes together.
@@ -30,19 +31,21 @@ pub fn fisher_diagonality<T: Real>(dictionary: &Directions, latents: &Activity<'
     if alive.is_empty() {
         return Err(NOTHING_ALIVE);
     }
-    let entry = |j: usize, k: usize, both: usize| {
-        both as f64 / firings.samples as f64 * dot(dictionary.unit(j), dictionary.unit(k))
-    };
+    let entry = |both: usize, cosine: f64| both as f64 / firings.samples as f64 * cosine;
     // (F_jj², Σ_{k>j} F_jk²) of each alive latent; F is symmetric, a dead latent's row is 0, and so are pairs that never
     // fire together.
-    let row = |together: &mut Together, j: usize| {
-        let own = entry(j, j, firings.counts[j]);
+    let row = |together: &mut Together, j: usize, cosines: &[f64]| {
+        let own = entry(firings.counts[j], cosines[j]);
         let others = together.with((firings, j), latents).iter().filter(|(k, _)| *k > j);
-        (own * own, others.map(|&(k, both)| entry(j, k, both)).map(|f| f * f).sum::<f64>())
+        (own * own, others.map(|&(k, both)| entry(both, cosines[k])).map(|f| f * f).sum::<f64>())
     };
     let block = |latents: &[usize]| {
+        let rows: Vec<f64> = latents.iter().flat_map(|&j| dictionary.unit_rows(j..j + 1)).copied().collect();
+        let mut cosines = vec![0.0; latents.len() * dictionary.n];
+        dots(&rows, dictionary.unit_rows(0..dictionary.n), dictionary.width, &mut cosines);
         let mut together = Together::new(firings.n);
-        latents.iter().map(|&j| row(&mut together, j)).collect::<Vec<_>>()
+        let of_latent = |(&j, cosines)| row(&mut together, j, cosines);
+        latents.iter().zip(cosines.chunks_exact(dictionary.n)).map(of_latent).collect::<Vec<_>>()
     };
     let rows: Vec<(f64, f64)> = alive.par_chunks(BLOCK).map(block).collect::<Vec<_>>().into_iter().flatten().collect();
     let diagonal: f64 = rows.iter().map(|row| row.0).sum();

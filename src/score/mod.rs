@@ -25,10 +25,12 @@ mod activity;
 mod assignment;
 mod census;
 mod classification;
+mod composed;
 mod correlation;
 mod counts;
 mod cross;
 mod data_dimensionality;
+mod decoder;
 mod exact_recovery;
 mod firing_match;
 mod firings;
@@ -36,7 +38,9 @@ mod fisher;
 mod gaps;
 mod geometry;
 mod graph;
+mod hedging;
 mod interference;
+mod intervention;
 mod leakage;
 mod least_squares;
 mod magnitude;
@@ -46,6 +50,7 @@ mod merging;
 mod mixing;
 mod mmcs;
 mod neurons;
+mod of_cell;
 mod of_world;
 mod readout;
 mod reconstruction;
@@ -69,6 +74,7 @@ pub use data_dimensionality::{DATA_DIMENSIONALITY, data_dimensionality};
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
 pub use neurons::{Neurons, neuron_score};
+pub use of_cell::{CellArrays, hedging_rate, of_cell};
 pub use of_world::{WorldArrays, of_groups, of_world};
 pub use reconstruction::{PIECE, Rebuilt};
 pub use shared::Truth;
@@ -353,6 +359,8 @@ fn score_directions<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
         let (cosines, matching) = (shared.cosines()?, shared.matching()?);
         Some(leakage::leakage(shared.truth, cosines, matching, represented, shared.parents?))
     });
+    asked.number(&decoder::C_DEC, || Some(decoder::c_dec(shared.dictionary?)));
+    asked.number(&decoder::CROSS_MAX, || Some(decoder::cross_max(shared.cosines()?, represented, shared.matching()?)));
     asked.vector(&cross::CROSS, || Some(Vector::Numbers(cross::cross(shared.cosines()?, shared.matching()?))));
 }
 
