@@ -127,6 +127,9 @@ pub fn read_sae(
     let node = document.part(Part::Sae(i), choice)?;
     let entry = EntryOf::<SaeKind>::read(&node, reader)?;
     check::sae(&entry, &node, reader);
+    if document.experiment.activations.is_some() {
+        check::sae_without_truth(&entry, &node, reader);
+    }
     let shared = document.part(Part::SaeTrain, choice);
     let train = sae::train_node(shared.as_ref(), entry.train.as_ref(), reader);
     let section = SaeTrainSection::read(&train, reader)?;

@@ -84,7 +84,7 @@ pub fn compute(
     for stem in stems {
         let mut coded = Vec::new();
         for (index, cell) in &stem {
-            let (coder, trace) = match &cell.method {
+            let (coder, trace, missed) = match &cell.method {
                 CellMethod::Sae(..) => {
                     let outcome = trained.next().expect("one outcome for each job");
                     if let end @ TrainingEnd::Diverged { .. } = &outcome.end {
@@ -92,22 +92,22 @@ pub fn compute(
                         records.push(CellRecord::diverged(*index, "sae", end, columns, None, outcome.trace));
                         continue;
                     }
-                    (outcome.coder, outcome.trace)
+                    (outcome.coder, outcome.trace, outcome.missed)
                 }
                 CellMethod::Baseline(kind) => {
                     // The width was checked to be given, or to be that of an SAE.
                     let learned = learned(kind, &source(activations, cell.seed), 1, cell.seed);
-                    (learned.ok_or("an oracle has no place beside activations from files")?, vec![])
+                    (learned.ok_or("an oracle has no place beside activations from files")?, vec![], None)
                 }
                 CellMethod::None => return Err("there is nothing to train on the activations".into()),
             };
-            coded.push((*index, cell, coder, trace));
+            coded.push((*index, cell, coder, trace, missed));
         }
         let samples = stem[0].1.evaluate.samples;
-        let coders: Vec<&dyn Coder> = coded.iter().map(|(_, _, coder, _)| &**coder).collect();
+        let coders: Vec<&dyn Coder> = coded.iter().map(|(_, _, coder, ..)| &**coder).collect();
         let tallies = evaluate(activations, samples, &coders);
-        for ((index, cell, coder, trace), tally) in coded.into_iter().zip(tallies) {
-            records.push(record(index, cell, coder, trace, &tally, bench.columns));
+        for ((index, cell, coder, trace, missed), tally) in coded.into_iter().zip(tallies) {
+            records.push(record(index, cell, coder, trace, &tally, bench.columns).off_target(missed));
         }
     }
     if let Some(failure) = activations.failure() {
@@ -188,7 +188,7 @@ fn record(
 
 /// The record of a cell as if it had been trained, for its columns.
 pub fn made_up(index: usize, cell: &Cell, columns: &[ScoreColumn], traced: bool) -> CellRecord {
-    let trace = if traced { vec![SaeTrace { step: 0, loss: 0.0, l0: 0.0 }] } else { vec![] };
+    let trace = if traced { vec![SaeTrace { step: 0, loss: 0.0, l0: 0.0, control: None }] } else { vec![] };
     record(index, cell, Box::new(baseline::random(2, 1, None, 0)), trace, &Tally::new(2, 1), columns)
 }
 

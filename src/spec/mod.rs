@@ -18,6 +18,7 @@ pub mod linked;
 pub mod node;
 pub mod output;
 pub mod sae;
+pub mod sae_check;
 pub mod sweep;
 pub mod toy;
 
