@@ -20,6 +20,7 @@ pub mod output;
 pub mod sae;
 pub mod sae_check;
 pub mod sweep;
+pub mod synthetic;
 pub mod toy;
 
 pub use document::Document;

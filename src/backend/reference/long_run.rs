@@ -24,6 +24,7 @@ fn four_hundred_steps_of_topk_are_those_of_saelens() {
         b_enc: vec![0.0; n_latents],
         w_dec: decoder,
         b_dec: vec![0.0; d_hidden],
+        per_latent: vec![],
     };
     let mut sae = ReferenceSae::new(&weights, Architecture::TopK { k: 2, aux_k: d_hidden / 2 }.program());
     let train = crate::sae::SaeTrain { lr: 3e-3, ..Golden::train(Some(1.0)) };

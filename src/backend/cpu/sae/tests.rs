@@ -340,7 +340,7 @@ fn an_orthogonal_dictionary_is_found_by_every_kind() {
     if let Architecture::Matryoshka { levels, .. } = &mut saes[4].architecture {
         levels.average = true;
     }
-    let group = SaeGroup { source: source(dictionary, 0.08, 6), saes };
+    let group = SaeGroup { source: source(dictionary, 0.08, 6).into(), saes };
     for (job, outcome) in group.saes.iter().zip(&train(std::slice::from_ref(&group), &Count::default())[0]) {
         let outcome = outcome.as_ref().unwrap();
         let found = mean_best_cosine(&truth, outcome.coder.decoder());
@@ -355,7 +355,7 @@ fn a_target_that_is_out_of_reach_is_reported() {
     let mut led = job(RELU, 24, 300);
     let target = Some(Target { l0: 23.9, rate: 3e-4, approach: 0.01, tolerance: 0.01 });
     led.options = Options { target, relative_penalty: true, ..Options::default() };
-    let group = SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1), saes: vec![led] };
+    let group = SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1).into(), saes: vec![led] };
     let outcome = train(&[group], &Count::default()).remove(0).remove(0).unwrap();
     let missed = outcome.missed.expect("not reached");
     assert!(missed.contains("target_l0 23.9 not reached") && missed.contains("multiplier"), "{missed}");
