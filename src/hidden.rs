@@ -178,6 +178,14 @@ impl HiddenStream {
         self.project(step, 0, samples, out);
     }
 
+    /// Samples `first .. first + samples` of batch `step` without dense x.
+    ///
+    /// # Panics
+    /// If `first` is not a multiple of [`ROW_BLOCK`].
+    pub fn draw_hidden_range(&self, step: u32, first: usize, samples: usize, out: &mut HiddenBatch) {
+        self.project(step, first, samples, out);
+    }
+
     fn project(&self, step: u32, first: usize, samples: usize, out: &mut HiddenBatch) {
         self.sampler.draw_events_range(step, first, samples, &mut out.events);
         (out.samples, out.d_hidden) = (samples, self.d_hidden);

@@ -57,6 +57,9 @@ pub mod training;
 /// Eigenvectors and least squares.
 pub mod linalg;
 
+/// Rows that are mostly zero.
+pub mod codes;
+
 /// How far a run is.
 pub mod progress;
 

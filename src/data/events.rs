@@ -2,6 +2,7 @@
 
 use super::sampler::Batch;
 use crate::backend::simd::Lanes;
+use crate::codes::Codes;
 
 /// The entries of x that are not 0, in order of sample, then feature.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,20 @@ impl Events {
             let (sample, feature) = divide.apply(position);
             batch.lanes[sample as usize / 16 * self.n_features + feature as usize].0[sample as usize % 16] = value;
         }
+    }
+
+    /// The same batch as sparse rows.
+    pub fn to_codes(&self) -> Codes<f32> {
+        let mut codes = Codes::new(self.n_features);
+        let mut next = 0;
+        for sample in 0..self.samples {
+            let end = (sample + 1) * self.n_features;
+            let count = self.positions()[next..].iter().take_while(|&&position| (position as usize) < end).count();
+            let entry = |e: usize| (self.position[e] as usize - sample * self.n_features, self.value[e]);
+            codes.push_row((next..next + count).map(entry));
+            next += count;
+        }
+        codes
     }
 
     pub(crate) fn clear(&mut self, n_features: usize, samples: usize) {

@@ -3,6 +3,12 @@
 use super::Plan;
 use super::parts::step_samples;
 
+/// Latents taken to be active in a sample.
+const ACTIVE_LATENTS: f64 = 64.0;
+
+/// Numbers of evaluation samples' hidden states that a stem keeps; of more, every dictionary draws its own again.
+pub const KEPT_HIDDEN: usize = 1 << 24;
+
 /// Estimated work of one chunk, in floating-point operations: about half a minute of one core.
 pub const WORK: f64 = 6e11;
 /// Cells of one chunk, at most.
@@ -39,8 +45,11 @@ impl Plan {
         // Of a finite set what fires, and of snapshots the rows.
         let kept = 100.0 * self.snapshot_rows(&data, &toy) as f64 + 16.0 * data.dataset as f64 * d;
         let weights = 16.0 * (n * d + 2.0 * m * d) + kept;
-        let samples = 4.0 * evaluate.work * (n + 2.0 * d + m);
-        weights + samples
+        // Scores: entries of x and z with their transposes, h where it is small enough to keep, directions in f64, and the
+        // cosines of a block of latents.
+        let entries = 20.0 * evaluate.work * (data.active + m.min(ACTIVE_LATENTS));
+        let hidden = 4.0 * (evaluate.work * d).min(KEPT_HIDDEN as f64);
+        weights + entries + hidden + 16.0 * d * (n + m) + 512.0 * n
     }
 
     /// Estimated bytes that a trained cell holds until its chunk is published: weights, moments and what its rows come from.

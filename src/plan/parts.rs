@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::id::{PartHash, part_hash};
+use super::resolve;
 use crate::spec::baseline::BaselineKind;
 use crate::spec::data::{DataSection, DictionarySection};
 use crate::spec::diagnostic::Diagnostic;
@@ -59,6 +60,8 @@ pub struct Facts {
     pub batch_size: Option<usize>,
     /// Samples of a finite training set; 0 where they are fresh.
     pub dataset: usize,
+    /// Of data: how many features are active in a sample, by their firing probabilities.
+    pub active: f64,
 }
 
 /// Samples of one step of a toy model with these facts, in a world with those.
@@ -249,7 +252,8 @@ impl Tables {
             let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
             let dataset = section.dataset.as_ref().map_or(0, |d| d.samples);
             let signed = section.is_signed();
-            let facts = Facts { n_features: section.n_features, d_hidden, dataset, signed, ..Facts::default() };
+            let active = resolve::active(&section);
+            let facts = Facts { n_features: section.n_features, d_hidden, dataset, signed, active, ..Facts::default() };
             Some((part_hash(&with_contents(document, &section, choice, reader)?), facts))
         });
         let toy = document.experiment.toy.as_ref().map(|_| {

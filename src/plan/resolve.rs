@@ -32,6 +32,15 @@ pub fn curve(curve: &Curve) -> data::Curve {
     }
 }
 
+/// How many features are active in a sample, nearly: the sum of the firing probabilities as written.
+pub fn active(section: &DataSection) -> f64 {
+    match &section.firing_probability {
+        // A list of the wrong length is refused elsewhere.
+        Curve::List(list) => list.iter().sum(),
+        other => curve(other).values_for(section.n_features, 0, "data.firing_probability").iter().sum(),
+    }
+}
+
 /// The world of a seed (random curves are drawn once per seed).
 pub fn world(section: &DataSection, seed: u64) -> World {
     let n = section.n_features;

@@ -37,6 +37,9 @@ struct Trained {
     saes: Vec<Option<SaeOutcome>>,
 }
 
+/// Cells estimated to take more memory than this are scored one at a time.
+const LARGE: f64 = 128e6;
+
 /// What a chunk is computed with.
 pub struct Bench<'a> {
     pub plan: &'a Plan,
@@ -69,7 +72,9 @@ impl Bench<'_> {
             return Ok(None);
         }
         let losses = self.losses(&stems, &trained);
-        let stems = stems.into_par_iter().zip(trained).zip(losses);
+        // Large stems one after the other: each has work for all threads, and their memory need not add up.
+        let in_turn = self.in_turn(indices);
+        let stems = stems.into_par_iter().zip(trained).zip(losses).with_min_len(in_turn);
         let records: Vec<Vec<CellRecord>> =
             stems.map(|((stem, trained), losses)| self.score_stem(&stem, trained, losses)).collect();
         Ok(Some(records.into_iter().flatten().collect()))
@@ -97,6 +102,12 @@ impl Bench<'_> {
         }
         let outcome = trained[0].saes.pop().flatten();
         Ok(outcome.filter(|outcome| outcome.end == TrainingEnd::Finished).map(|outcome| outcome.coder))
+    }
+
+    /// How many of these cells, or of their stems, one thread scores in turn.
+    fn in_turn(&self, indices: &[usize]) -> usize {
+        let large = indices.iter().any(|index| self.plan.memory(*index) > LARGE);
+        if large { indices.len().max(1) } else { 1 }
     }
 
     fn stems(&self, indices: &[usize]) -> Vec<Stem> {
@@ -210,6 +221,7 @@ impl Bench<'_> {
         let cells: Vec<_> = stem.cells.iter().zip(&stem.sections).zip(trained.saes).collect();
         cells
             .into_par_iter()
+            .with_min_len(self.in_turn(&stem.cells))
             .map(|((index, section), sae)| {
                 if let Some(SaeOutcome { end: end @ TrainingEnd::Diverged { .. }, trace, .. }) = &sae {
                     let trace = trace.clone();

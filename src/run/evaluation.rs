@@ -7,22 +7,20 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use super::columns::{SIDE_VECTORS, ScoreColumn};
+use super::samples::Samples;
 use super::training_set::TrainingSet;
 use crate::backend::ops::toy_loss::ToyLoss;
 use crate::backend::simd::Isa;
 use crate::data::law::ROW_BLOCK;
 use crate::data::world::same_data;
 use crate::data::{Batch, Sampler, World};
-use crate::hidden::{HiddenBatch, HiddenMaker, HiddenSource};
+use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::random::Stream;
 use crate::sae::Coder;
-use crate::score::{self, Arrays, Entry, Index, Need, Neurons, Scores, Vector, WorldArrays};
+use crate::score::{self, Activations, Arrays, Entry, Index, Need, Neurons, Scores, Truth, Vector, WorldArrays};
 use crate::store::Value;
 use crate::toy::ToyModel;
 use crate::toy::theory::{Theory, quadratic, theory};
-
-/// Samples drawn at once: whole row blocks of the data law.
-const PIECE: usize = 16 * 1024;
 
 /// Losses of a toy model: (loss, loss_weighted).
 pub type Losses = (f64, f64);
@@ -75,6 +73,9 @@ pub struct Evaluation {
     pub maker: HiddenMaker,
     /// True directions, `[n_features, d_hidden]`.
     truth: Array2<f32>,
+    /// The same with what scores have worked out of them.
+    directions: Truth,
+    /// Only where a score or a coder reads them.
     samples: Option<Samples>,
     losses: Option<Losses>,
     theory: Option<Theory>,
@@ -85,34 +86,6 @@ pub struct Evaluation {
     training: Option<TrainingSet>,
     /// Scores of the world and its directions that are the same for all cells.
     of_world: Vec<(&'static str, score::Value)>,
-}
-
-/// Samples as arrays: only where a score or a coder reads them.
-struct Samples {
-    /// `[samples, n_features]`
-    x: Array2<f32>,
-    /// `[samples, d_hidden]`
-    h: Array2<f32>,
-}
-
-impl Samples {
-    fn draw(source: &HiddenSource, samples: usize) -> Samples {
-        let (n, d) = (source.world.n_features, source.d_hidden());
-        let (mut x, mut h) = (Array2::zeros((samples, n)), Array2::zeros((samples, d)));
-        let stream = source.open(Stream::Evaluate);
-        let mut batch = HiddenBatch::default();
-        for first in (0..samples).step_by(PIECE) {
-            let count = PIECE.min(samples - first);
-            stream.draw_range(0, first, count, &mut batch);
-            for s in 0..count {
-                let row = (0..n).map(|i| batch.x.value(s, i));
-                x.row_mut(first + s).iter_mut().zip(row).for_each(|(to, v)| *to = v);
-                let row = &batch.h[s * d..(s + 1) * d];
-                h.row_mut(first + s).iter_mut().zip(row).for_each(|(to, v)| *to = *v);
-            }
-        }
-        Samples { x, h }
-    }
 }
 
 /// Whether any of the columns is computed from arrays of samples.
@@ -164,10 +137,12 @@ impl Evaluation {
             (source.world.n_features, source.d_hidden()),
             source.maker.directions().into_owned(),
         );
+        let truth = truth.expect("one direction of d_hidden numbers per feature");
         let mut evaluation = Evaluation {
             world: source.world.clone(),
             maker: source.maker.clone(),
-            truth: truth.expect("one direction of d_hidden numbers per feature"),
+            directions: Truth::new(truth.view()),
+            truth,
             samples: samples.map(|samples| Samples::draw(source, samples)),
             losses,
             theory,
@@ -180,7 +155,7 @@ impl Evaluation {
         let arrays = WorldArrays {
             world: &evaluation.world,
             truth: evaluation.truth(),
-            features: evaluation.samples.as_ref().map(|samples| samples.x.view()),
+            features: evaluation.samples.as_ref().map(|samples| samples.x().codes()),
             toy: evaluation.toy(),
         };
         evaluation.of_world = score::of_world(&arrays, &wanted);
@@ -216,19 +191,14 @@ impl Evaluation {
 
     /// Scores of the stem alone, or with what `coder` makes of its hidden states; a coder reads samples.
     pub fn score(&self, coder: Option<&dyn Coder>, columns: &[ScoreColumn]) -> CellScores {
-        let (features, hidden) = (self.samples.as_ref().map(|s| s.x.view()), self.samples.as_ref().map(|s| s.h.view()));
-        let latents = coder.map(|c| {
-            let drawn = "samples are drawn where there is a coder";
-            c.encode_knowing(hidden.expect(drawn), features.expect(drawn))
-        });
-        let reconstruction = coder.zip(latents.as_ref()).map(|(c, z)| c.decode(z.view()));
+        let samples = self.samples.as_ref();
+        let coded = coder.map(|coder| samples.expect("samples are drawn where there is a coder").code(coder));
         let arrays = Arrays {
             dictionary: coder.map(|c| c.decoder()),
-            features,
-            latents: latents.as_ref().map(|z| z.view()),
-            hidden,
-            reconstruction: reconstruction.as_ref().map(|r| r.view()),
-            ..Arrays::of_truth(self.truth())
+            features: samples.map(|samples| Activations::Prepared(samples.x())),
+            latents: coded.as_ref().map(|coded| Activations::Sparse(&coded.latents)),
+            rebuilt: coded.as_ref().map(|coded| &coded.rebuilt),
+            ..Arrays::of_truth(&self.directions)
         };
         // The side table shows every feature's geometry and its matched latent.
         let mut wanted: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();

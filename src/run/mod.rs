@@ -15,6 +15,7 @@ pub mod probe;
 pub mod questions;
 pub mod record;
 pub mod results;
+mod samples;
 pub mod snapshots;
 pub mod stand_in;
 pub mod tables;
@@ -24,6 +25,7 @@ use crate::backend::{Backend, Watch};
 use crate::plan::chunk::{Chunk, WORK};
 use crate::plan::{AxisKind, AxisValue, Plan};
 use crate::progress::Progress;
+use crate::spec::activations::FOLDER;
 use crate::spec::data::DictionarySection;
 use crate::spec::diagnostic::SpecError;
 use crate::spec::node::Node;
@@ -204,7 +206,17 @@ pub fn run(
 }
 
 /// Copies the file that the world names beside the kept spec, where the same relative name finds it again.
+///
+/// Activations are too large for that: where they are named relative to the experiment, its folder is written down instead.
 fn keep_inputs(plan: &Plan, out: &Path) -> Result<(), RunError> {
+    if let Some(section) = &plan.document.experiment.activations
+        && section.files.iter().any(|file| Path::new(file).is_relative())
+    {
+        let path = out.join(FOLDER);
+        let fail = |error: std::io::Error| RunError::Unreadable(format!("{}: {error}", path.display()));
+        let folder = std::path::absolute(plan.document.folder().join(".")).map_err(fail)?;
+        return std::fs::write(&path, folder.display().to_string()).map_err(fail);
+    }
     let dictionary = plan.document.experiment.data.dictionary.as_ref();
     let Some((name, _)) = dictionary.and_then(DictionarySection::file) else { return Ok(()) };
     let inside = Path::new(&name).components().all(|c| matches!(c, Component::Normal(_)));

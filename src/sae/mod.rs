@@ -13,6 +13,7 @@ use ndarray::{Array2, ArrayD, ArrayView2};
 pub use program::{Penalty, Program};
 pub use weights::{Sae, Weights};
 
+use crate::codes::Codes;
 use crate::toy::TrainingEnd;
 use crate::training::{Optimizer, Schedule};
 
@@ -40,6 +41,14 @@ pub trait Coder: Send + Sync {
     }
     /// Reconstruction `[samples, d_hidden]` of latents `[samples, n_latents]`.
     fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32>;
+    /// [`Coder::encode`], by what is not 0.
+    fn encode_sparse(&self, h: ArrayView2<'_, f32>) -> Codes<f32> {
+        Codes::of_dense(self.encode(h).view())
+    }
+    /// [`Coder::decode`] of sparse latents.
+    fn decode_sparse(&self, latents: &Codes<f32>) -> Array2<f32> {
+        self.decode(latents.to_dense().view())
+    }
     /// Every array that makes it, by name, for export.
     fn tensors(&self) -> Vec<(&'static str, ArrayD<f32>)>;
 }

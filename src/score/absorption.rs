@@ -14,11 +14,15 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
+use super::activity::Activity;
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::firings::Firings;
 use super::matching::Cosines;
-use super::vector::{Directions, Real, Rows, mean};
+use super::vector::{Directions, Real, mean};
 use super::{Undefined, Value};
+use crate::codes::Codes;
+
+/// Features whose cosines with all latents are computed together.
+const BLOCK: usize = 16;
 
 /// Least cosine of an absorber.
 const ABSORBER_COSINE: f64 = 0.1;
@@ -81,13 +85,12 @@ pub struct Absorbed {
 }
 
 /// What absorption is measured on.
-pub struct Scene<'a, T: Clone> {
+pub struct Scene<'a, T> {
     pub truth: &'a Directions,
     pub dictionary: &'a Directions,
-    pub cosines: &'a Cosines,
-    pub features: &'a Rows<'a, T>,
-    pub latents: &'a Rows<'a, T>,
-    pub feature_firings: &'a Firings,
+    pub cosines: &'a Cosines<'a>,
+    pub features: &'a Activity<'a, T>,
+    pub latents: &'a Codes<T>,
     pub owner: &'a [Option<usize>],
     pub sets: &'a [Vec<usize>],
 }
@@ -107,7 +110,13 @@ pub fn parents_of(parents: &BTreeMap<usize, usize>) -> Vec<usize> {
 
 /// Absorption of each of `of`; those without a latent are left out.
 pub fn absorbed<T: Real>(scene: &Scene<T>, of: &[usize]) -> Vec<Absorbed> {
-    of.par_iter().filter(|&&i| !scene.sets[i].is_empty()).map(|&i| absorbed_feature(scene, i)).collect()
+    let heard: Vec<usize> = of.iter().copied().filter(|&i| !scene.sets[i].is_empty()).collect();
+    let block = |features: &[usize]| {
+        let cosines = scene.cosines.of_features(features);
+        let of_feature = |(&i, cosines)| absorbed_feature(scene, i, cosines);
+        features.iter().zip(cosines.chunks_exact(scene.dictionary.n)).map(of_feature).collect::<Vec<_>>()
+    };
+    heard.par_chunks(BLOCK).map(block).collect::<Vec<_>>().into_iter().flatten().collect()
 }
 
 const NO_LATENTS: Undefined = Undefined("none of the features has a latent");
@@ -122,39 +131,42 @@ pub fn absorption_full(absorbed: &[Absorbed]) -> Value {
     mean(absorbed.iter().map(|feature| feature.full)).ok_or(NO_LATENTS)
 }
 
-/// A latent as one feature sees it.
+/// A latent that fires on a sample, as one feature sees it.
+#[derive(Clone, Copy)]
 struct Seen {
-    latent: usize,
     cosine: f64,
-    /// decoder_j·g_i, the decoder's norm included.
-    pull: f64,
+    /// z_j decoder_j·g_i, the decoder's norm included.
+    projection: f64,
     foreign: bool,
 }
 
-/// The feature has a latent that fires with it, so it fires on at least one sample.
-fn absorbed_feature<T: Real>(scene: &Scene<T>, i: usize) -> Absorbed {
-    let see = |latent: usize| {
-        let cosine = scene.cosines.at(latent, i);
-        let pull = cosine * scene.dictionary.length(latent);
-        Seen { latent, cosine, pull, foreign: scene.owner[latent] != Some(i) }
-    };
-    let main: Vec<Seen> = scene.sets[i].iter().map(|&latent| see(latent)).collect();
-    let in_set = |latent: &usize| scene.sets[i].contains(latent);
-    let outside: Vec<Seen> = (0..scene.dictionary.n).filter(|latent| !in_set(latent)).map(see).collect();
-    let absorbs = |seen: &&Seen| seen.foreign && seen.cosine >= ABSORBER_COSINE;
-    let absorbers: Vec<(usize, f64)> = outside.iter().filter(absorbs).map(|seen| (seen.latent, seen.pull)).collect();
-
+/// The feature has a latent that fires with it, so it fires on at least one sample. `cosines` are those with all latents.
+fn absorbed_feature<T: Real>(scene: &Scene<T>, i: usize, cosines: &[f64]) -> Absorbed {
+    let pull = |latent: usize| cosines[latent] * scene.dictionary.length(latent);
+    let main = &scene.sets[i];
     let (mut fraction_sum, mut full_count, mut samples) = (0.0, 0usize, 0usize);
-    for sample in scene.feature_firings.samples_of(i) {
-        let x: f64 = scene.features.row(sample)[i].into();
-        let z = scene.latents.row(sample);
-        let there = x * scene.truth.norms[i];
-        let carried: f64 = main.iter().map(|seen| z[seen.latent].into() * seen.pull).sum();
-        if carried < there {
-            fraction_sum += fraction(there, carried, strongest(&absorbers, z));
+    let mut outside: Vec<Seen> = vec![];
+    for (sample, x) in scene.features.columns().entries(i).filter(|&(_, x)| x > T::default()) {
+        let there = x.into() * scene.truth.norms[i];
+        let mut carried = 0.0;
+        let mut silent = true;
+        for &latent in main {
+            let z: f64 = scene.latents.at(sample, latent).into();
+            carried += z * pull(latent);
+            silent &= z.abs() < SILENT;
         }
-        let silent = main.iter().all(|seen| z[seen.latent].into().abs() < SILENT);
-        full_count += (silent && fully_absorbed(&outside, z, there)) as usize;
+        if carried < there || silent {
+            let see = |(latent, z): (usize, T)| {
+                let foreign = scene.owner[latent] != Some(i);
+                Seen { cosine: cosines[latent], projection: z.into() * pull(latent), foreign }
+            };
+            outside.clear();
+            outside.extend(scene.latents.entries(sample).filter(|(latent, _)| !main.contains(latent)).map(see));
+        }
+        if carried < there {
+            fraction_sum += fraction(there, carried, strongest(&outside));
+        }
+        full_count += (silent && fully_absorbed(&outside, there)) as usize;
         samples += 1;
     }
     Absorbed { fraction: fraction_sum / samples as f64, full: full_count as f64 / samples as f64 }
@@ -173,11 +185,11 @@ fn fraction(there: f64, carried: f64, taken: f64) -> f64 {
 }
 
 /// A: the sum of the three greatest positive projections of absorbers.
-fn strongest<T: Real>(absorbers: &[(usize, f64)], z: &[T]) -> f64 {
+fn strongest(outside: &[Seen]) -> f64 {
     let mut top = [0.0f64; ABSORBERS];
-    for &(latent, pull) in absorbers {
-        let mut projection = z[latent].into() * pull;
-        // Each place keeps the greater and passes the lesser on; without branches, which would be mispredicted.
+    for seen in outside.iter().filter(|seen| seen.foreign && seen.cosine >= ABSORBER_COSINE) {
+        let mut projection = seen.projection;
+        // Each place keeps the greater and passes the lesser on.
         for place in &mut top {
             let (greater, lesser) = if projection > *place { (projection, *place) } else { (*place, projection) };
             (*place, projection) = (greater, lesser);
@@ -186,16 +198,16 @@ fn strongest<T: Real>(absorbers: &[(usize, f64)], z: &[T]) -> f64 {
     top.iter().sum()
 }
 
-/// Whether the latent of greatest projection outside S_i (the lower of equal ones) takes the feature over.
-fn fully_absorbed<T: Real>(outside: &[Seen], z: &[T], there: f64) -> bool {
-    let mut top: Option<(&Seen, f64)> = None;
+/// Whether the latent of greatest projection outside S_i (the lower of equal ones) takes the feature over. Latents that do
+/// not fire project 0, which takes nothing over.
+fn fully_absorbed(outside: &[Seen], there: f64) -> bool {
+    let mut top: Option<&Seen> = None;
     for seen in outside {
-        let projection = z[seen.latent].into() * seen.pull;
-        if top.is_none_or(|(_, greatest)| projection > greatest) {
-            top = Some((seen, projection));
+        if top.is_none_or(|top| seen.projection > top.projection) {
+            top = Some(seen);
         }
     }
-    top.is_some_and(|(seen, projection)| {
-        seen.foreign && projection > 0.0 && seen.cosine >= FULL_COSINE && projection / there >= ABSORBED_SHARE
+    top.is_some_and(|seen| {
+        seen.foreign && seen.projection > 0.0 && seen.cosine >= FULL_COSINE && seen.projection / there >= ABSORBED_SHARE
     })
 }

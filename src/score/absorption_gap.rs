@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
+
 use super::definition::{Better, Definition, Kind, Need, Shape};
 use super::firings::Firings;
-use super::splitting::heard;
+use super::splitting::Samples;
 use super::vector::mean;
 use super::{Undefined, Value};
 
@@ -28,15 +30,28 @@ pub fn absorption_gap(
     latents: &Firings,
     parents: &BTreeMap<usize, usize>,
 ) -> Value {
-    let of_pair = |(&child, &parent): (&usize, &usize)| {
-        if sets[parent].is_empty() {
-            return None;
-        }
-        let sides = features.column(parent).iter().zip(features.column(child));
-        let off: Vec<u64> = sides.clone().map(|(parent, child)| parent & !child).collect();
-        let on: Vec<u64> = sides.map(|(parent, child)| parent & child).collect();
-        Some(heard(&sets[parent], latents, &off)? - heard(&sets[parent], latents, &on)?)
+    let mut children: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    parents.iter().for_each(|(&child, &parent)| children.entry(parent).or_default().push(child));
+    let children: Vec<(usize, Vec<usize>)> = children.into_iter().filter(|(i, _)| !sets[*i].is_empty()).collect();
+    let of_parent = |(parent, children): &(usize, Vec<usize>)| {
+        let mut any = Samples::of(latents.samples, &[]);
+        sets[*parent].iter().for_each(|&j| any.add(latents.samples_of(j)));
+        let gap = |&child: &usize| {
+            let on = Samples::of(features.samples, features.samples_of(child));
+            // [child off, child on]: samples, and those on which the parent's latents are heard.
+            let (mut samples, mut heard) = ([0usize; 2], [0usize; 2]);
+            for &sample in features.samples_of(*parent) {
+                let side = on.has(sample) as usize;
+                samples[side] += 1;
+                heard[side] += any.has(sample) as usize;
+            }
+            let recall = |side: usize| (samples[side] > 0).then(|| heard[side] as f64 / samples[side] as f64);
+            Some((child, recall(0)? - recall(1)?))
+        };
+        children.iter().filter_map(gap).collect::<Vec<_>>()
     };
-    mean(parents.iter().filter_map(of_pair))
+    let mut gaps: Vec<(usize, f64)> = children.par_iter().map(of_parent).collect::<Vec<_>>().concat();
+    gaps.sort_unstable_by_key(|(child, _)| *child);
+    mean(gaps.into_iter().map(|(_, gap)| gap))
         .ok_or(Undefined("no parent has a latent and samples with and without its child"))
 }

@@ -62,7 +62,7 @@ pub fn classification(closest: &[usize], features: &Firings, latents: &Firings) 
     }
     let (mut precision, mut recall, mut f1_sum) = (0.0, 0.0, 0.0);
     for (j, &i) in closest.iter().enumerate() {
-        let hits = both(latents.column(j), features.column(i));
+        let hits = both(latents, j, features, i);
         precision += share(hits, latents.counts[j]);
         recall += share(hits, features.counts[i]);
         f1_sum += f1(hits, latents.counts[j], features.counts[i]);

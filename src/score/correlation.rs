@@ -2,13 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::vector::{Real, Rows};
+use super::activity::Activity;
+use super::vector::Real;
+use crate::codes::Columns;
 
-/// Columns of one side that are correlated together: bounds the table of sums, and is the unit of work of a thread.
+/// Columns of one side that a thread takes together.
 const BLOCK: usize = 64;
-
-/// Entries that are gathered one by one cost this many times one that is added in a row.
-const GATHER: usize = 4;
 
 /// Where mean over spread of two columns multiply to more than this, the one-pass sum would lose digits.
 const ILL_CONDITIONED: f64 = 1e3;
@@ -21,26 +20,23 @@ pub struct Moments {
 }
 
 impl Moments {
-    pub fn new<T: Real>(rows: &Rows<T>) -> Moments {
-        let n = rows.n_rows as f64;
-        let mut mean = vec![0.0f64; rows.n_columns];
-        let mut varies = vec![false; rows.n_columns];
-        for row in rows.rows() {
-            for ((sum, varies), (&value, &first)) in mean.iter_mut().zip(&mut varies).zip(row.iter().zip(rows.row(0))) {
-                *sum += value.into();
-                *varies |= value != first;
+    pub fn new<T: Real>(samples: usize, columns: &Columns<T>) -> Moments {
+        let (mut mean, mut spread) = (vec![0.0f64; columns.n_columns()], vec![f64::INFINITY; columns.n_columns()]);
+        for (column, (mean, spread)) in mean.iter_mut().zip(&mut spread).enumerate() {
+            let values = columns.column(column).1;
+            *mean = values.iter().map(|&value| value.into()).sum::<f64>() / samples as f64;
+            let silent = samples - values.len();
+            let varies = match values.first() {
+                Some(first) => silent > 0 || values.iter().any(|value| value != first),
+                None => false,
+            };
+            if varies {
+                let square = |value: f64| (value - *mean) * (value - *mean);
+                let active: f64 = values.iter().map(|&value| square(value.into())).sum();
+                *spread = (active + silent as f64 * square(0.0)).sqrt();
             }
         }
-        mean.iter_mut().for_each(|sum| *sum /= n);
-        let mut spread = vec![0.0f64; rows.n_columns];
-        for row in rows.rows() {
-            for ((sum, &value), mean) in spread.iter_mut().zip(row).zip(&mean) {
-                let deviation = value.into() - mean;
-                *sum += deviation * deviation;
-            }
-        }
-        let spread = spread.iter().zip(varies).map(|(sum, varies)| if varies { sum.sqrt() } else { f64::INFINITY });
-        Moments { mean, spread: spread.collect() }
+        Moments { mean, spread }
     }
 
     /// sqrt(n) |mean| / spread: how much greater a column is than its deviations.
@@ -51,84 +47,78 @@ impl Moments {
 
 /// For each of `columns` of `a`, in order, `f(column, r)` with r its correlation with every column of `b`.
 ///
-/// `a` and `b` are `[samples, columns]` with their moments. Σ ab is gathered over entries that are not zero, sample by
-/// sample; columns far from zero are done again from their deviations.
+/// `a` and `b` have the same samples. Σ ab is gathered over entries that are not zero, sample by sample; columns far from
+/// zero are done again from their deviations.
 pub fn correlations<T: Real, R: Send>(
-    (a, a_moments): (&Rows<T>, &Moments),
-    (b, b_moments): (&Rows<T>, &Moments),
+    a: &Activity<'_, T>,
+    b: &Activity<'_, T>,
     columns: &[usize],
     f: impl Fn(usize, &[f64]) -> R + Sync,
 ) -> Vec<R> {
-    let n = a.n_rows as f64;
+    let (samples, n_b) = (a.samples(), b.n());
+    let (a_moments, b_moments) = (a.moments(), b.moments());
+    let b_offsets: Vec<f64> = (0..n_b).map(|k| b_moments.offset(k, samples)).collect();
     let block = |columns: &[usize]| {
-        let sums = products(a, b, columns);
-        let mut r = vec![0.0; b.n_columns];
-        let of_column = |(position, &column): (usize, &usize)| {
+        let mut r = vec![0.0; n_b];
+        let of_column = |&column: &usize| {
+            r.fill(0.0);
+            products(a, column, b, &mut r);
+            let (offset, mean) = (a_moments.offset(column, samples), a_moments.mean[column]);
             for (k, r) in r.iter_mut().enumerate() {
-                let ill = a_moments.offset(column, a.n_rows) * b_moments.offset(k, b.n_rows) > ILL_CONDITIONED;
-                let covariance = if ill {
-                    deviations(a, a_moments, column, b, b_moments, k)
+                let covariance = if offset * b_offsets[k] > ILL_CONDITIONED {
+                    deviations(a, column, b, k)
                 } else {
-                    sums[position * b.n_columns + k] - n * a_moments.mean[column] * b_moments.mean[k]
+                    *r - samples as f64 * mean * b_moments.mean[k]
                 };
                 *r = covariance / (a_moments.spread[column] * b_moments.spread[k]);
             }
             f(column, &r)
         };
-        columns.iter().enumerate().map(of_column).collect::<Vec<R>>()
+        columns.iter().map(of_column).collect::<Vec<R>>()
     };
     columns.par_chunks(BLOCK).map(block).collect::<Vec<_>>().into_iter().flatten().collect()
 }
 
-/// Σ over samples of a_column b_k, `[columns, b columns]`.
-///
-/// A row of b with many zeros is gathered, another one added whole, which the compiler does several entries at a time:
-/// the zeros it adds change no sum, so both ways give the same bits.
-fn products<T: Real>(a: &Rows<T>, b: &Rows<T>, columns: &[usize]) -> Vec<f64> {
-    let mut sums = vec![0.0f64; columns.len() * b.n_columns];
-    let mut active: Vec<(usize, f64)> = vec![];
-    let mut whole = vec![0.0f64; b.n_columns];
-    for (a_row, b_row) in a.rows().zip(b.rows()) {
-        let count = b_row.iter().filter(|b| **b != T::default()).count();
-        if count == 0 {
-            continue;
-        }
-        let gather = GATHER * count < b.n_columns;
-        if gather {
-            active.clear();
-            active.extend(b_row.iter().enumerate().filter(|(_, b)| **b != T::default()).map(|(k, &b)| (k, b.into())));
+/// Adds Σ over samples of a_column b_k to `sums`, `[b columns]`. A row of b without zeros is added whole, which the compiler
+/// does several entries at a time; the order of every sum is the same.
+fn products<T: Real>(a: &Activity<'_, T>, column: usize, b: &Activity<'_, T>, sums: &mut [f64]) {
+    for (sample, value) in a.columns().entries(column) {
+        let value: f64 = value.into();
+        let (columns, values) = b.codes().row(sample);
+        if columns.len() == sums.len() {
+            sums.iter_mut().zip(values).for_each(|(sum, &b)| *sum += value * b.into());
         } else {
-            whole.iter_mut().zip(b_row).for_each(|(whole, &b)| *whole = b.into());
-        }
-        for (sums, &column) in sums.chunks_exact_mut(b.n_columns).zip(columns) {
-            let value: f64 = a_row[column].into();
-            if value == 0.0 {
-                continue;
-            }
-            if gather {
-                active.iter().for_each(|&(k, b)| sums[k] += value * b);
-            } else {
-                sums.iter_mut().zip(&whole).for_each(|(sum, b)| *sum += value * b);
-            }
+            columns.iter().zip(values).for_each(|(&k, &b)| sums[k as usize] += value * b.into());
         }
     }
-    sums
 }
 
 /// Σ (a_i - mean) (b_k - mean)
-fn deviations<T: Real>(a: &Rows<T>, am: &Moments, i: usize, b: &Rows<T>, bm: &Moments, k: usize) -> f64 {
-    a.rows().zip(b.rows()).map(|(a, b)| (a[i].into() - am.mean[i]) * (b[k].into() - bm.mean[k])).sum()
+fn deviations<T: Real>(a: &Activity<'_, T>, i: usize, b: &Activity<'_, T>, k: usize) -> f64 {
+    let (a_mean, b_mean) = (a.moments().mean[i], b.moments().mean[k]);
+    let (mut a_next, mut b_next) = (a.columns().entries(i).peekable(), b.columns().entries(k).peekable());
+    let mut sum = 0.0;
+    for sample in 0..a.samples() {
+        let at = |entry: Option<(usize, T)>| entry.map_or(0.0, |(_, value)| value.into());
+        let x = at(a_next.next_if(|entry| entry.0 == sample));
+        let y = at(b_next.next_if(|entry| entry.0 == sample));
+        sum += (x - a_mean) * (y - b_mean);
+    }
+    sum
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::activity::Side;
     use super::*;
+    use crate::codes::Codes;
     use ndarray::{Array2, array};
 
     fn table(a: &Array2<f64>, b: &Array2<f64>) -> Vec<Vec<f64>> {
-        let (a, b) = (Rows::new(a.view()), Rows::new(b.view()));
-        let columns: Vec<usize> = (0..a.n_columns).collect();
-        correlations((&a, &Moments::new(&a)), (&b, &Moments::new(&b)), &columns, |_, r| r.to_vec())
+        let activity = |dense: &Array2<f64>| Activity::new(Codes::of_dense(dense.view()), Side::Latents);
+        let (a, b) = (activity(a), activity(b));
+        let columns: Vec<usize> = (0..a.n()).collect();
+        correlations(&a, &b, &columns, |_, r| r.to_vec())
     }
 
     /// By hand: a = (0, 1, 2, 3), deviations (-1.5, -.5, .5, 1.5), squares 5. b = (0, 0, 0, 4): deviations (-1, -1, -1, 3),

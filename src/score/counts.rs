@@ -2,8 +2,9 @@
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
 use super::firings::Firings;
-use super::vector::{Real, Rows};
+use super::vector::Real;
 use super::{NO_SAMPLES, Undefined, Value};
+use crate::codes::Codes;
 
 pub const TRUE_L0: Definition = Definition {
     name: "true_l0",
@@ -19,9 +20,8 @@ pub const TRUE_L0: Definition = Definition {
 };
 
 /// [`TRUE_L0`]. Negative activations count here, and only here.
-pub fn true_l0<T: Real>(features: &Rows<T>) -> Value {
-    let active: usize = features.rows().map(|x| x.iter().filter(|&&x| x != T::default()).count()).sum();
-    per_sample(active, features.n_rows)
+pub fn true_l0<T: Real>(features: &Codes<T>) -> Value {
+    per_sample(features.n_entries(), features.n_rows())
 }
 
 pub const L0: Definition = Definition {

@@ -1,7 +1,13 @@
 //! What the latents of other features share with a feature.
 
+use rayon::prelude::*;
+
 use super::definition::{Better, Definition, Kind, Need, Shape};
 use super::matching::{Cosines, pairs};
+use super::vector::mean;
+
+/// Features whose cosines with all latents are computed together.
+const BLOCK: usize = 64;
 
 pub const CROSS: Definition = Definition {
     name: "cross",
@@ -19,7 +25,14 @@ pub const CROSS: Definition = Definition {
 /// [`CROSS`] of each feature; None where no other feature is matched.
 pub fn cross(cosines: &Cosines, matching: &[Option<usize>]) -> Vec<Option<f64>> {
     let matched = pairs(matching);
-    let of_feature =
-        |i: usize| super::vector::mean(matched.iter().filter(|(k, _)| *k != i).map(|&(_, j)| cosines.at(j, i)));
-    (0..cosines.n_features).map(of_feature).collect()
+    let block = |features: &[usize]| {
+        let of_latents = cosines.of_features(features);
+        let of_feature = |(at, &i): (usize, &usize)| {
+            let own = &of_latents[at * cosines.n_latents..];
+            mean(matched.iter().filter(|(k, _)| *k != i).map(|&(_, j)| own[j]))
+        };
+        features.iter().enumerate().map(of_feature).collect::<Vec<_>>()
+    };
+    let features: Vec<usize> = (0..cosines.n_features).collect();
+    features.par_chunks(BLOCK).map(block).collect::<Vec<_>>().into_iter().flatten().collect()
 }

@@ -1,8 +1,10 @@
 //! Whether codes are found exactly, sample by sample.
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::vector::{Directions, Real, Rows};
+use super::matching::pairs;
+use super::vector::{Directions, Real};
 use super::{NO_SAMPLES, Value};
+use crate::codes::Codes;
 
 /// An activation is right where it is this near to the true one, in units of the sample's greatest.
 pub const TOLERANCE: f64 = 1e-3;
@@ -25,25 +27,32 @@ pub const EXACT_RECOVERY: Definition = Definition {
 pub fn exact_recovery<T: Real>(
     truth: &Directions,
     dictionary: &Directions,
-    features: &Rows<'_, T>,
-    latents: &Rows<'_, T>,
+    features: &Codes<T>,
+    latents: &Codes<T>,
     matching: &[Option<usize>],
 ) -> Value {
-    if features.n_rows == 0 {
+    if features.n_rows() == 0 {
         return Err(NO_SAMPLES);
     }
-    let mut taken = vec![false; dictionary.n];
-    matching.iter().flatten().for_each(|&j| taken[j] = true);
+    let mut feature_of = vec![None; dictionary.n];
+    pairs(matching).into_iter().for_each(|(i, j)| feature_of[j] = Some(i));
     let recovered = |sample: usize| {
-        let (x, z) = (features.row(sample), latents.row(sample));
-        let true_size = |i: usize| x[i].into() * truth.norms[i];
-        let found_size = |j: usize| z[j].into() * dictionary.norms[j];
-        let allowed = TOLERANCE * (0..truth.n).map(|i| true_size(i).abs()).fold(0.0, f64::max);
-        let right = |i: usize| (matching[i].map_or(0.0, found_size) - true_size(i)).abs() <= allowed;
-        (0..truth.n).all(right) && (0..dictionary.n).all(|j| taken[j] || found_size(j).abs() <= allowed)
+        let true_size = |(i, x): (usize, T)| x.into() * truth.norms[i];
+        let found_size = |(j, z): (usize, T)| z.into() * dictionary.norms[j];
+        let allowed = TOLERANCE * features.entries(sample).map(|x| true_size(x).abs()).fold(0.0, f64::max);
+        // Where neither fires nothing is wrong, so features that fire and latents that fire are looked at.
+        let right = |(i, x): (usize, T)| {
+            let found = matching[i].map_or(0.0, |j| found_size((j, latents.at(sample, j))));
+            (found - true_size((i, x))).abs() <= allowed
+        };
+        let called_for = |(j, z): (usize, T)| {
+            let there = feature_of[j].map_or(0.0, |i| true_size((i, features.at(sample, i))));
+            (found_size((j, z)) - there).abs() <= allowed
+        };
+        features.entries(sample).all(right) && latents.entries(sample).all(called_for)
     };
-    let count = (0..features.n_rows).filter(|&sample| recovered(sample)).count();
-    Ok(count as f64 / features.n_rows as f64)
+    let count = (0..features.n_rows()).filter(|&sample| recovered(sample)).count();
+    Ok(count as f64 / features.n_rows() as f64)
 }
 
 #[cfg(test)]
@@ -65,7 +74,7 @@ mod tests {
             [1e-9, 0.0, 0.0],      // something of nothing
             [0.001, 0.5, 0.0],     // .002 where nothing is
         ]);
-        let (x, z) = (Rows::new(x.view()), Rows::new(z.view()));
+        let (x, z) = (Codes::of_dense(x.view()), Codes::of_dense(z.view()));
         let found = exact_recovery(&truth, &dictionary, &x, &z, &[Some(1), Some(0)]);
         assert_eq!(found, Ok(3.0 / 6.0));
         // A feature without a latent is right where it does not fire.
@@ -77,7 +86,7 @@ mod tests {
     fn no_samples_have_no_share() {
         let truth = Directions::new(arr2(&[[1.0]]).view());
         let none = ndarray::Array2::<f64>::zeros((0, 1));
-        let rows = Rows::new(none.view());
+        let rows = Codes::of_dense(none.view());
         assert!(exact_recovery(&truth, &truth, &rows, &rows, &[Some(0)]).is_err());
     }
 }

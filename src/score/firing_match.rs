@@ -3,24 +3,30 @@
 
 use rayon::prelude::*;
 
-use super::firings::{Firings, both, f1};
+use super::activity::Activity;
+use super::firings::{Firings, Together, f1};
 use super::matching::Cosines;
-use super::vector::first_greatest;
+use super::vector::{Real, first_greatest};
+
+/// Latents that a thread takes together.
+const BLOCK: usize = 64;
 
 /// The represented feature that each latent belongs to, `[n_latents]`: the one of greatest F1 between "the latent fires"
 /// and "the feature fires"; then of greater signed cosine; then the lower. None for a latent that is dead or fires with
 /// no represented feature.
-pub fn belongs_to(
+pub fn belongs_to<T: Real>(
     cosines: &Cosines,
     represented: &[usize],
-    features: &Firings,
+    features: &Activity<'_, T>,
     latents: &Firings,
 ) -> Vec<Option<usize>> {
-    let owner = |j: usize| {
+    let mut takes_part = vec![false; features.n()];
+    represented.iter().for_each(|&i| takes_part[i] = true);
+    let owner = |together: &mut Together, j: usize| {
         let (mut best, mut equal) = (0.0, vec![]);
-        for &i in represented {
-            let hits = both(latents.column(j), features.column(i));
-            let f1 = f1(hits, latents.counts[j], features.counts[i]);
+        let met = together.with((latents, j), features).iter();
+        for &(i, hits) in met.filter(|(i, _)| takes_part[*i]) {
+            let f1 = f1(hits, latents.counts[j], features.firings().counts[i]);
             if f1 > best {
                 best = f1;
                 equal.clear();
@@ -31,5 +37,10 @@ pub fn belongs_to(
         }
         first_greatest(equal.iter().map(|&i| cosines.at(j, i))).map(|position| equal[position])
     };
-    (0..latents.n).into_par_iter().map(owner).collect()
+    let all: Vec<usize> = (0..latents.n).collect();
+    let block = |latents: &[usize]| {
+        let mut together = Together::new(features.n());
+        latents.iter().map(|&j| owner(&mut together, j)).collect::<Vec<_>>()
+    };
+    all.par_chunks(BLOCK).map(block).collect::<Vec<_>>().into_iter().flatten().collect()
 }

@@ -2,10 +2,14 @@
 
 use rayon::prelude::*;
 
+use super::activity::Activity;
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::firings::{Firings, both};
-use super::vector::{Directions, dot};
+use super::firings::Together;
+use super::vector::{Directions, Real, dot};
 use super::{NOTHING_ALIVE, Undefined, Value};
+
+/// Latents that a thread takes together.
+const BLOCK: usize = 64;
 
 pub const FISHER_DIAGONALITY: Definition = Definition {
     name: "fisher_diagonality",
@@ -21,21 +25,26 @@ pub const FISHER_DIAGONALITY: Definition = Definition {
 };
 
 /// [`FISHER_DIAGONALITY`]
-pub fn fisher_diagonality(dictionary: &Directions, latents: &Firings, alive: &[usize]) -> Value {
+pub fn fisher_diagonality<T: Real>(dictionary: &Directions, latents: &Activity<'_, T>, alive: &[usize]) -> Value {
+    let firings = latents.firings();
     if alive.is_empty() {
         return Err(NOTHING_ALIVE);
     }
     let entry = |j: usize, k: usize, both: usize| {
-        both as f64 / latents.samples as f64 * dot(dictionary.unit(j), dictionary.unit(k))
+        both as f64 / firings.samples as f64 * dot(dictionary.unit(j), dictionary.unit(k))
     };
-    // (F_jj², Σ_{k>j} F_jk²) of each alive latent; F is symmetric and a dead latent's row is 0.
-    let row = |position: usize| {
-        let j = alive[position];
-        let own = entry(j, j, latents.counts[j]);
-        let others = alive[position + 1..].iter().map(|&k| entry(j, k, both(latents.column(j), latents.column(k))));
-        (own * own, others.map(|f| f * f).sum::<f64>())
+    // (F_jj², Σ_{k>j} F_jk²) of each alive latent; F is symmetric, a dead latent's row is 0, and so are pairs that never
+    // fire together.
+    let row = |together: &mut Together, j: usize| {
+        let own = entry(j, j, firings.counts[j]);
+        let others = together.with((firings, j), latents).iter().filter(|(k, _)| *k > j);
+        (own * own, others.map(|&(k, both)| entry(j, k, both)).map(|f| f * f).sum::<f64>())
     };
-    let rows: Vec<(f64, f64)> = (0..alive.len()).into_par_iter().map(row).collect();
+    let block = |latents: &[usize]| {
+        let mut together = Together::new(firings.n);
+        latents.iter().map(|&j| row(&mut together, j)).collect::<Vec<_>>()
+    };
+    let rows: Vec<(f64, f64)> = alive.par_chunks(BLOCK).map(block).collect::<Vec<_>>().into_iter().flatten().collect();
     let diagonal: f64 = rows.iter().map(|row| row.0).sum();
     let above: f64 = rows.iter().map(|row| row.1).sum();
     let total = diagonal + 2.0 * above;

@@ -5,7 +5,8 @@
 use rayon::prelude::*;
 
 use super::definition::{Definition, Kind, Need, Shape};
-use super::vector::{Directions, dot, mean};
+use super::tiles::dots;
+use super::vector::{Directions, mean};
 use super::{NOTHING_REPRESENTED, Undefined, Value};
 
 /// A feature is represented where its norm is at least this (Elhage et al. 2022).
@@ -16,6 +17,9 @@ const SUPERPOSITION_FLOOR: f64 = 0.1;
 
 /// Dimensionality is 0 below this norm.
 const DIMENSIONALITY_FLOOR: f64 = 0.05;
+
+/// Features whose products with all others are computed together.
+const BLOCK: usize = 64;
 
 const TOY_MODELS: &str = "Elhage et al. 2022, Toy Models of Superposition";
 
@@ -34,10 +38,9 @@ pub struct Overlap {
 
 /// The overlap of each feature with all others, `[n_features]`: the one pass over pairs that all scores of this kind share.
 pub fn overlaps(truth: &Directions) -> Vec<Overlap> {
-    let of_feature = |i: usize| {
+    let of_feature = |i: usize, along: &[f64]| {
         let mut overlap = Overlap::default();
-        for j in 0..truth.n {
-            let along = dot(truth.unit(i), truth.raw(j));
+        for (j, &along) in along.iter().enumerate() {
             if i == j {
                 overlap.own = along * along;
                 continue;
@@ -51,7 +54,14 @@ pub fn overlaps(truth: &Directions) -> Vec<Overlap> {
         }
         overlap
     };
-    (0..truth.n).into_par_iter().map(of_feature).collect()
+    let block = |first: usize| {
+        let last = (first + BLOCK).min(truth.n);
+        let mut along = vec![0.0; (last - first) * truth.n];
+        dots(truth.unit_rows(first..last), truth.raw_rows(0..truth.n), truth.width, &mut along);
+        along.chunks_exact(truth.n).enumerate().map(|(k, along)| of_feature(first + k, along)).collect::<Vec<_>>()
+    };
+    let firsts: Vec<usize> = (0..truth.n).step_by(BLOCK).collect();
+    firsts.into_par_iter().map(block).collect::<Vec<_>>().into_iter().flatten().collect()
 }
 
 /// Features of norm at least 0.5, ascending.

@@ -1,9 +1,13 @@
 //! Are latents as large as they should be?
 
+use rayon::prelude::*;
+
+use super::activity::Activity;
 use super::definition::{Definition, Kind, Need, Shape};
 use super::matching::pairs;
-use super::vector::{Directions, Real, Rows};
+use super::vector::{Directions, Real};
 use super::{Undefined, Value};
+use crate::codes::Codes;
 
 pub const MAGNITUDE_SLOPE: Definition = Definition {
     name: "magnitude_slope",
@@ -22,19 +26,21 @@ pub const MAGNITUDE_SLOPE: Definition = Definition {
 pub fn magnitude_slope<T: Real>(
     truth: &Directions,
     dictionary: &Directions,
-    features: &Rows<T>,
-    latents: &Rows<T>,
+    features: &Activity<'_, T>,
+    latents: &Codes<T>,
     matching: &[Option<usize>],
 ) -> Value {
     let pairs = pairs(matching);
-    let mut sums = vec![(0.0f64, 0.0f64); pairs.len()];
-    for (x, z) in features.rows().zip(latents.rows()) {
-        for ((xz, xx), &(i, j)) in sums.iter_mut().zip(&pairs) {
-            let (x, z): (f64, f64) = (x[i].into(), z[j].into());
-            *xz += x * z;
-            *xx += x * x;
+    let sums = pairs.par_iter().map(|&(i, j)| {
+        let (mut xz, mut xx) = (0.0f64, 0.0f64);
+        for (sample, x) in features.columns().entries(i) {
+            let (x, z): (f64, f64) = (x.into(), latents.at(sample, j).into());
+            xz += x * z;
+            xx += x * x;
         }
-    }
+        (xz, xx)
+    });
+    let sums: Vec<(f64, f64)> = sums.collect();
     let (mut uv, mut uu) = (0.0, 0.0);
     for (&(xz, xx), &(i, j)) in sums.iter().zip(&pairs) {
         uv += xz * truth.norms[i] * dictionary.norms[j];

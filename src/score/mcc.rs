@@ -1,7 +1,7 @@
 //! Mean |cosine| under one-to-one matching. Sign is ignored.
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::matching::{Cosines, assign, pairs};
+use super::matching::{Cosines, pairs};
 use super::vector::mean;
 use super::{NOTHING_REPRESENTED, Undefined, Value};
 
@@ -18,11 +18,9 @@ pub const MCC: Definition = Definition {
     better: Some(Better::Higher),
 };
 
-/// [`MCC`]
-pub fn mcc(cosines: &Cosines) -> Value {
-    let (features, latents): (Vec<_>, Vec<_>) = ((0..cosines.n_features).collect(), (0..cosines.n_latents).collect());
-    let matched = assign(cosines, &features, &latents);
-    mean(matched.into_iter().map(|(i, j)| cosines.at(j, i).abs())).ok_or(Undefined("no feature or no latent to match"))
+/// [`MCC`], given the assignment of all features and all latents.
+pub fn mcc(cosines: &Cosines, matched: &[(usize, usize)]) -> Value {
+    mean(matched.iter().map(|&(i, j)| cosines.at(j, i).abs())).ok_or(Undefined("no feature or no latent to match"))
 }
 
 pub const MCC_REPRESENTED: Definition = Definition {

@@ -1,7 +1,7 @@
 //! One latent for several features.
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::matching::Cosines;
+use super::survey::Survey;
 use super::vector::mean;
 use super::{NOTHING_ALIVE, NOTHING_REPRESENTED, Value};
 
@@ -28,19 +28,21 @@ pub const MERGING: Definition = Definition {
 };
 
 /// [`MERGING`]
-pub fn merging(cosines: &Cosines, represented: &[usize], alive: &[usize]) -> Value {
+pub fn merging(survey: &Survey, represented: &[usize], alive: &[usize]) -> Value {
     if represented.is_empty() {
         return Err(NOTHING_REPRESENTED);
     }
-    let merges = |&j: &usize| {
-        let (mut second, mut fourth, mut greatest) = (0.0, 0.0, 0.0f64);
-        for c in represented.iter().map(|&i| cosines.at(j, i)).filter(|&c| c >= PART) {
-            second += c * c;
-            fourth += c * c * c * c;
-            greatest = greatest.max(c);
-        }
-        let count = if fourth > 0.0 { second * second / fourth } else { 0.0 };
-        (count >= COUNT && greatest < OWN) as u8 as f64
-    };
-    mean(alive.iter().map(merges)).ok_or(NOTHING_ALIVE)
+    mean(alive.iter().map(|&j| survey.merges[j] as u8 as f64)).ok_or(NOTHING_ALIVE)
+}
+
+/// Whether a latent with these cosines with represented features stands for several of them.
+pub fn merges(cosines: impl Iterator<Item = f64>) -> bool {
+    let (mut second, mut fourth, mut greatest) = (0.0, 0.0, 0.0f64);
+    for c in cosines.filter(|&c| c >= PART) {
+        second += c * c;
+        fourth += c * c * c * c;
+        greatest = greatest.max(c);
+    }
+    let count = if fourth > 0.0 { second * second / fourth } else { 0.0 };
+    count >= COUNT && greatest < OWN
 }

@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::correlation::{Moments, correlations};
+use super::activity::Activity;
+use super::correlation::correlations;
 use super::definition::{Better, Definition, Kind, Need, Shape};
 use super::least_squares::least_squares;
 use super::matching::pairs;
-use super::vector::{Directions, Real, Rows, mean, square};
+use super::vector::{Directions, Real, mean, square};
 use super::{Undefined, Value};
 
 /// Features correlate from this |Pearson correlation| on.
@@ -29,13 +30,13 @@ pub const MIXING: Definition = Definition {
 pub fn mixing<T: Real>(
     truth: &Directions,
     dictionary: &Directions,
-    (features, moments): (&Rows<T>, &Moments),
+    features: &Activity<'_, T>,
     represented: &[usize],
     matching: &[Option<usize>],
 ) -> Value {
     let matched = pairs(matching);
     let columns: Vec<usize> = matched.iter().map(|&(i, _)| i).collect();
-    let companions = correlations((features, moments), (features, moments), &columns, |i, r| {
+    let companions = correlations(features, features, &columns, |i, r| {
         represented.iter().copied().filter(|&k| k != i && r[k].abs() >= CORRELATED).collect::<Vec<usize>>()
     });
     let of_pair = |(&(i, j), companions): (&(usize, usize), &Vec<usize>)| {

@@ -1,7 +1,7 @@
 //! Best cosine per feature and per latent. Signed: a negated latent has not found its feature.
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::matching::Cosines;
+use super::survey::Survey;
 use super::vector::mean;
 use super::{NOTHING_ALIVE, NOTHING_REPRESENTED, Undefined, Value};
 
@@ -22,16 +22,15 @@ pub const MMCS: Definition = Definition {
 };
 
 /// Greatest signed cosine of any latent with a feature, for each represented feature; None without latents.
-fn best_per_feature(cosines: &Cosines, represented: &[usize]) -> Option<Vec<f64>> {
-    let best = |&i: &usize| (0..cosines.n_latents).map(|j| cosines.at(j, i)).fold(f64::NEG_INFINITY, f64::max);
-    (cosines.n_latents > 0).then(|| represented.iter().map(best).collect())
+fn best_per_feature<'a>(survey: &'a Survey, represented: &'a [usize]) -> Option<impl Iterator<Item = f64> + 'a> {
+    (!survey.best_of_latent.is_empty()).then(|| represented.iter().map(|&i| survey.best_of_feature[i]))
 }
 
 const NO_LATENTS: Undefined = Undefined("the dictionary has no latents");
 
 /// [`MMCS`]
-pub fn mmcs(cosines: &Cosines, represented: &[usize]) -> Value {
-    let best = best_per_feature(cosines, represented).ok_or(NO_LATENTS)?;
+pub fn mmcs(survey: &Survey, represented: &[usize]) -> Value {
+    let best = best_per_feature(survey, represented).ok_or(NO_LATENTS)?;
     mean(best).ok_or(NOTHING_REPRESENTED)
 }
 
@@ -49,9 +48,9 @@ pub const RECOVERED: Definition = Definition {
 };
 
 /// [`RECOVERED`]
-pub fn recovered(cosines: &Cosines, represented: &[usize]) -> Value {
-    let best = best_per_feature(cosines, represented).ok_or(NO_LATENTS)?;
-    mean(best.into_iter().map(|cosine| (cosine >= RECOVERED_AT) as u8 as f64)).ok_or(NOTHING_REPRESENTED)
+pub fn recovered(survey: &Survey, represented: &[usize]) -> Value {
+    let best = best_per_feature(survey, represented).ok_or(NO_LATENTS)?;
+    mean(best.map(|cosine| (cosine >= RECOVERED_AT) as u8 as f64)).ok_or(NOTHING_REPRESENTED)
 }
 
 pub const MMCS_LATENTS: Definition = Definition {
@@ -68,10 +67,9 @@ pub const MMCS_LATENTS: Definition = Definition {
 };
 
 /// [`MMCS_LATENTS`]
-pub fn mmcs_latents(cosines: &Cosines, represented: &[usize], alive: &[usize]) -> Value {
+pub fn mmcs_latents(survey: &Survey, represented: &[usize], alive: &[usize]) -> Value {
     if represented.is_empty() {
         return Err(NOTHING_REPRESENTED);
     }
-    let best = |&j: &usize| represented.iter().map(|&i| cosines.at(j, i)).fold(f64::NEG_INFINITY, f64::max);
-    mean(alive.iter().map(best)).ok_or(NOTHING_ALIVE)
+    mean(alive.iter().map(|&j| survey.best_of_latent[j])).ok_or(NOTHING_ALIVE)
 }

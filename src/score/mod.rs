@@ -21,6 +21,8 @@ pub mod input;
 
 mod absorption;
 mod absorption_gap;
+mod activity;
+mod assignment;
 mod census;
 mod classification;
 mod correlation;
@@ -52,6 +54,8 @@ mod shared;
 mod simulation;
 mod sparsity;
 mod splitting;
+mod survey;
+mod tiles;
 mod toy_loss;
 mod uniqueness;
 mod vector;
@@ -60,15 +64,18 @@ mod vulnerability;
 #[cfg(test)]
 mod tests;
 
+pub use activity::{Activations, Activity, Side};
 pub use data_dimensionality::{DATA_DIMENSIONALITY, data_dimensionality};
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
 pub use neurons::{Neurons, neuron_score};
 pub use of_world::{WorldArrays, of_groups, of_world};
+pub use reconstruction::{PIECE, Rebuilt};
+pub use shared::Truth;
 pub use toy_loss::{LOSS_WEIGHTED, ToyLoss, toy_loss};
 pub use vector::Real;
 
-use shared::Shared;
+use shared::{Inputs, Shared};
 
 /// Why a score has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,33 +96,66 @@ const NOTHING_ALIVE: Undefined = Undefined("no latent is alive");
 #[derive(Clone, Copy)]
 pub struct Arrays<'a, T = f32> {
     /// `[n_features, d_hidden]`: true directions as they are, not normalised; of a toy model the columns W_i as rows.
-    pub truth: ArrayView2<'a, T>,
+    pub truth: TruthRows<'a, T>,
     /// `[n_latents, d_hidden]`: decoder rows as trained, not normalised.
     pub dictionary: Option<ArrayView2<'a, T>>,
     /// `[samples, n_features]`: true activations x.
-    pub features: Option<ArrayView2<'a, T>>,
+    pub features: Option<Activations<'a, T>>,
     /// `[samples, n_latents]`: latents z under the inference rule.
-    pub latents: Option<ArrayView2<'a, T>>,
+    pub latents: Option<Activations<'a, T>>,
     /// `[samples, d_hidden]`: hidden states h given to the SAE.
     pub hidden: Option<ArrayView2<'a, T>>,
     /// `[samples, d_hidden]`: what the SAE makes of them.
     pub reconstruction: Option<ArrayView2<'a, T>>,
+    /// In place of these two the sums over them, where they are not held whole.
+    pub rebuilt: Option<&'a Rebuilt>,
     /// {child: parent}, features by index. An empty map is as none.
     pub parents: Option<&'a BTreeMap<usize, usize>>,
 }
 
 impl<'a, T> Arrays<'a, T> {
     /// The truth alone; set the other fields as there are arrays.
-    pub fn of_truth(truth: ArrayView2<'a, T>) -> Self {
+    pub fn of_truth(truth: impl Into<TruthRows<'a, T>>) -> Self {
         Arrays {
-            truth,
+            truth: truth.into(),
             dictionary: None,
             features: None,
             latents: None,
             hidden: None,
             reconstruction: None,
+            rebuilt: None,
             parents: None,
         }
+    }
+}
+
+/// True directions `[n_features, d_hidden]`.
+#[derive(Clone, Copy)]
+pub enum TruthRows<'a, T> {
+    /// As they are.
+    Rows(ArrayView2<'a, T>),
+    /// With what has been worked out of them before.
+    Prepared(&'a Truth),
+}
+
+impl<T> TruthRows<'_, T> {
+    fn dim(&self) -> (usize, usize) {
+        match self {
+            TruthRows::Rows(rows) => rows.dim(),
+            TruthRows::Prepared(truth) => (truth.directions.n, truth.directions.d_hidden),
+        }
+    }
+}
+
+impl<'a, T> From<ArrayView2<'a, T>> for TruthRows<'a, T> {
+    fn from(rows: ArrayView2<'a, T>) -> Self {
+        TruthRows::Rows(rows)
+    }
+}
+
+impl<'a, T> From<&'a Truth> for TruthRows<'a, T> {
+    fn from(truth: &'a Truth) -> Self {
+        TruthRows::Prepared(truth)
     }
 }
 
@@ -164,7 +204,8 @@ pub const TABLES: [&str; 3] = ["matching", "belongs_to", "sets"];
 /// `matching`, `belongs_to` and `sets` are given where `wanted` names them or is None.
 pub fn evaluate<T: Real>(arrays: &Arrays<'_, T>, wanted: Option<&[&str]>) -> Scores {
     check(arrays);
-    let shared = Shared::new(arrays);
+    let inputs = Inputs::new(arrays);
+    let shared = Shared::new(&inputs);
     // Names are read once: a plan of tiny models would spend most of its time on reading them for every score.
     let wanted: Option<Vec<&str>> =
         wanted.map(|names| names.iter().map(|name| parse_name(name).map_or(*name, |(found, _)| found.name)).collect());
@@ -184,7 +225,8 @@ pub fn evaluate<T: Real>(arrays: &Arrays<'_, T>, wanted: Option<&[&str]>) -> Sco
 fn check<T: Real>(arrays: &Arrays<'_, T>) {
     let (n, d) = arrays.truth.dim();
     let of = |array: Option<ArrayView2<'_, T>>| array.map(|array| array.dim());
-    let (dictionary, x, z) = (of(arrays.dictionary), of(arrays.features), of(arrays.latents));
+    let dictionary = of(arrays.dictionary);
+    let (x, z) = (arrays.features.map(|x| x.dim()), arrays.latents.map(|z| z.dim()));
     let (h, r) = (of(arrays.hidden), of(arrays.reconstruction));
     debug_assert!(dictionary.is_none_or(|dim| dim.1 == d), "dictionary and truth differ in d_hidden");
     debug_assert!(x.is_none_or(|dim| dim.1 == n), "features and truth differ in n_features");
@@ -248,7 +290,7 @@ impl Asked<'_> {
 }
 
 fn score_truth<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
-    let (truth, represented) = (&shared.truth, &shared.represented);
+    let (truth, represented) = (shared.truth, shared.represented);
     asked.number(&geometry::N_REPRESENTED, || Some(Ok(represented.len() as f64)));
     asked.number(&geometry::NORM_MEAN, || Some(geometry::norm_mean(truth, represented)));
     asked.number(&geometry::D_STAR, || Some(geometry::d_star(truth)));
@@ -280,13 +322,13 @@ fn score_truth<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
 /// The census, and the graph of represented features.
 fn score_polytopes<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
     let counted = OnceCell::new();
-    let counts = || counted.get_or_init(|| census::census(&shared.dimensionality(), &shared.represented));
+    let counts = || counted.get_or_init(|| census::census(&shared.dimensionality(), shared.represented));
     for (k, (_, definition)) in census::POLYTOPES.into_iter().enumerate() {
         asked.number(definition, || Some(Ok(counts().0[k] as f64)));
     }
     asked.number(&census::CENSUS_OTHER, || Some(Ok(counts().1 as f64)));
     let joined = OnceCell::new();
-    let sizes = || joined.get_or_init(|| graph::components(&shared.truth, &shared.represented));
+    let sizes = || joined.get_or_init(|| graph::components(shared.truth, shared.represented));
     asked.number(&graph::N_COMPONENTS, || Some(Ok(sizes().len() as f64)));
     asked.number(&graph::LARGEST_COMPONENT, || Some(graph::largest_component(sizes())));
     asked.number(&graph::PAIR_SHARE, || Some(graph::pair_share(sizes())));
@@ -297,36 +339,35 @@ fn defined(values: &[f64]) -> Vector {
 }
 
 fn score_directions<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
-    let represented = &shared.represented;
-    asked.number(&mmcs::MMCS, || Some(mmcs::mmcs(shared.cosines()?, represented)));
-    asked.number(&mmcs::RECOVERED, || Some(mmcs::recovered(shared.cosines()?, represented)));
-    asked.number(&mcc::MCC, || Some(mcc::mcc(shared.cosines()?)));
-    asked.number(&uniqueness::UNIQUENESS, || Some(uniqueness::uniqueness(shared.closest()?)));
-    asked.number(&mmcs::MMCS_LATENTS, || Some(mmcs::mmcs_latents(shared.cosines()?, represented, shared.alive()?)));
+    let represented = shared.represented;
+    asked.number(&mmcs::MMCS, || Some(mmcs::mmcs(shared.survey()?, represented)));
+    asked.number(&mmcs::RECOVERED, || Some(mmcs::recovered(shared.survey()?, represented)));
+    asked.number(&mcc::MCC, || Some(mcc::mcc(shared.cosines()?, shared.pairs()?)));
+    asked.number(&uniqueness::UNIQUENESS, || Some(uniqueness::uniqueness(&shared.survey()?.closest)));
+    asked.number(&mmcs::MMCS_LATENTS, || Some(mmcs::mmcs_latents(shared.survey()?, represented, shared.alive()?)));
     asked.number(&mcc::MCC_REPRESENTED, || {
         Some(mcc::mcc_represented(shared.cosines()?, represented, shared.matching()?))
     });
-    asked.number(&merging::MERGING, || Some(merging::merging(shared.cosines()?, represented, shared.alive()?)));
+    asked.number(&merging::MERGING, || Some(merging::merging(shared.survey()?, represented, shared.alive()?)));
     asked.number(&leakage::LEAKAGE, || {
         let (cosines, matching) = (shared.cosines()?, shared.matching()?);
-        Some(leakage::leakage(&shared.truth, cosines, matching, represented, shared.parents?))
+        Some(leakage::leakage(shared.truth, cosines, matching, represented, shared.parents?))
     });
     asked.vector(&cross::CROSS, || Some(Vector::Numbers(cross::cross(shared.cosines()?, shared.matching()?))));
 }
 
 fn score_firings<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
-    asked.number(&counts::TRUE_L0, || Some(counts::true_l0(shared.features.as_ref()?)));
+    asked.number(&counts::TRUE_L0, || Some(counts::true_l0(shared.features?.codes())));
     asked.number(&sparsity::ACTIVE_PER_DIMENSION, || {
-        let x = shared.features.as_ref()?;
-        let active = x.rows().flatten().filter(|x| **x != T::default()).count();
-        Some(sparsity::active_per_dimension(active, x.n_rows, shared.truth.d_hidden))
+        let x = shared.features?.codes();
+        Some(sparsity::active_per_dimension(x.n_entries(), x.n_rows(), shared.truth.d_hidden))
     });
-    asked.number(&counts::L0, || Some(counts::l0(shared.latent_firings()?)));
-    asked.number(&counts::DEAD, || Some(Ok(counts::dead(shared.latent_firings()?) as f64)));
-    asked.number(&counts::DEAD_FRACTION, || Some(counts::dead_fraction(shared.latent_firings()?)));
-    asked.vector(&counts::DENSITY, || Some(Vector::Numbers(counts::density(shared.latent_firings()?))));
+    asked.number(&counts::L0, || Some(counts::l0(shared.latents?.firings())));
+    asked.number(&counts::DEAD, || Some(Ok(counts::dead(shared.latents?.firings()) as f64)));
+    asked.number(&counts::DEAD_FRACTION, || Some(counts::dead_fraction(shared.latents?.firings())));
+    asked.vector(&counts::DENSITY, || Some(Vector::Numbers(counts::density(shared.latents?.firings()))));
     asked.number(&fisher::FISHER_DIAGONALITY, || {
-        Some(fisher::fisher_diagonality(shared.dictionary.as_ref()?, shared.latent_firings()?, shared.alive()?))
+        Some(fisher::fisher_diagonality(shared.dictionary?, shared.latents?, shared.alive()?))
     });
     asked.number(&classification::PRECISION, || Some(shared.classification()?.precision));
     asked.number(&classification::RECALL, || Some(shared.classification()?.recall));
@@ -334,28 +375,26 @@ fn score_firings<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
     asked.number(&splitting::SPLITTING, || Some(splitting::splitting(shared.sets()?)));
     asked.number(&splitting::SPLIT_SHARE, || Some(splitting::split_share(shared.sets()?)));
     asked.number(&splitting::MISSED_SHARE, || {
-        Some(splitting::missed_share(shared.sets()?, &shared.represented, shared.feature_firings()?))
+        Some(splitting::missed_share(shared.sets()?, shared.represented, shared.features?.firings()))
     });
 }
 
 fn score_activations<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
-    let (truth, features) = (&shared.truth, shared.features.as_ref());
+    let (truth, features) = (shared.truth, shared.features);
     asked.number(&magnitude::MAGNITUDE_SLOPE, || {
-        let (dictionary, latents) = (shared.dictionary.as_ref()?, shared.latents.as_ref()?);
+        let (dictionary, latents) = (shared.dictionary?, shared.latents?.codes());
         Some(magnitude::magnitude_slope(truth, dictionary, features?, latents, shared.matching()?))
     });
     asked.number(&exact_recovery::EXACT_RECOVERY, || {
-        let (dictionary, latents) = (shared.dictionary.as_ref()?, shared.latents.as_ref()?);
-        Some(exact_recovery::exact_recovery(truth, dictionary, features?, latents, shared.matching()?))
+        let (dictionary, latents) = (shared.dictionary?, shared.latents?.codes());
+        Some(exact_recovery::exact_recovery(truth, dictionary, features?.codes(), latents, shared.matching()?))
     });
     asked.number(&simulation::SIMULATION_SCORE, || {
-        let latents = shared.latents.as_ref()?;
-        Some(simulation::simulation_score((features?, shared.feature_moments()?), latents, shared.alive()?))
+        Some(simulation::simulation_score(features?, shared.latents?, shared.alive()?))
     });
     asked.number(&mixing::MIXING, || {
-        let (dictionary, matching) = (shared.dictionary.as_ref()?, shared.matching()?);
-        let features = (features?, shared.feature_moments()?);
-        Some(mixing::mixing(truth, dictionary, features, &shared.represented, matching))
+        let (dictionary, matching) = (shared.dictionary?, shared.matching()?);
+        Some(mixing::mixing(truth, dictionary, features?, shared.represented, matching))
     });
 }
 
@@ -374,17 +413,16 @@ fn score_absorption<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
         asked.number(&absorption::ABSORPTION_FULL, || Some(absorption::absorption_full(&absorbed)));
     }
     asked.number(&absorption_gap::ABSORPTION_GAP, || {
-        let (features, latents) = (shared.feature_firings()?, shared.latent_firings()?);
+        let (features, latents) = (shared.features?.firings(), shared.latents?.firings());
         Some(absorption_gap::absorption_gap(shared.sets()?, features, latents, shared.parents?))
     });
 }
 
 fn score_reconstruction<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
-    let pair = shared.hidden.as_ref().zip(shared.reconstruction.as_ref());
-    let explained = || pair.map(|(h, r)| reconstruction::explained_variance(h, r));
+    let explained = || shared.rebuilt.map(reconstruction::explained_variance);
     asked.number(&reconstruction::EXPLAINED_VARIANCE, explained);
     asked.number(&reconstruction::FVU, || explained().map(|value| value.map(|value| 1.0 - value)));
-    asked.number(&reconstruction::SHRINKAGE, || pair.map(|(h, r)| reconstruction::shrinkage(h, r)));
+    asked.number(&reconstruction::SHRINKAGE, || shared.rebuilt.map(reconstruction::shrinkage));
 }
 
 impl Scores {

@@ -3,8 +3,9 @@
 use ndarray::ArrayView2;
 
 use super::geometry::represented;
-use super::vector::{Directions, Rows};
+use super::vector::Directions;
 use super::{Value, readout, sets, sparsity, vulnerability};
+use crate::codes::Codes;
 use crate::data::{Group, World};
 use crate::toy::ToyModel;
 
@@ -16,7 +17,7 @@ pub struct WorldArrays<'a> {
     /// `[n_features, d_hidden]`, as for [`evaluate`](super::evaluate).
     pub truth: ArrayView2<'a, f32>,
     /// `[samples, n_features]`: evaluation samples, where a score needs them.
-    pub features: Option<ArrayView2<'a, f32>>,
+    pub features: Option<&'a Codes<f32>>,
     /// The toy model, where there is one.
     pub toy: Option<&'a ToyModel>,
 }
@@ -29,14 +30,14 @@ pub fn of_world(arrays: &WorldArrays<'_>, wanted: &[&'static str]) -> Vec<(&'sta
     if known.is_empty() {
         return vec![];
     }
-    let (truth, x) = (Directions::new(arrays.truth), arrays.features.map(Rows::new));
+    let (truth, x) = (Directions::new(arrays.truth), arrays.features);
     let represented = represented(&truth);
     let value = |name: &'static str| {
         let value = match name {
             "interference_expected" => readout::interference_expected(arrays.world, &truth, &represented),
-            "interference_measured" => readout::interference_measured(x.as_ref()?, &truth, &represented),
+            "interference_measured" => readout::interference_measured(x?, &truth, &represented),
             "donoho_tanner_limit" => sparsity::donoho_tanner(truth.n, truth.d_hidden, arrays.world.is_signed()),
-            "vulnerability" => vulnerability::vulnerability(arrays.toy?, &truth, &represented, x.as_ref()?),
+            "vulnerability" => vulnerability::vulnerability(arrays.toy?, &truth, &represented, x?),
             _ => sets::of_sets(name, &truth, &arrays.world.groups)?,
         };
         Some((name, value))
@@ -79,6 +80,7 @@ mod tests {
             hierarchy: None,
         };
         let (truth, features) = (arr2(&[[1.0f32], [-1.0]]), arr2(&[[0.5f32, 0.0], [0.0, 0.0]]));
+        let features = Codes::of_dense(features.view());
         let model = ToyModel {
             kind: ToyKind::ReluOutput,
             n_features: 2,
@@ -88,8 +90,7 @@ mod tests {
             v: vec![],
             b: vec![0.0; 2],
         };
-        let arrays =
-            WorldArrays { world: &world, truth: truth.view(), features: Some(features.view()), toy: Some(&model) };
+        let arrays = WorldArrays { world: &world, truth: truth.view(), features: Some(&features), toy: Some(&model) };
         let wanted = [
             "vulnerability",
             "mcc",

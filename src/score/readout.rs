@@ -12,8 +12,9 @@
 use rayon::prelude::*;
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::vector::{Directions, Rows, dot, mean};
+use super::vector::{Directions, dot, mean};
 use super::{NO_SAMPLES, NOTHING_REPRESENTED, Undefined, Value};
+use crate::codes::Codes;
 use crate::data::{Group, GroupRule, Magnitude, MagnitudeSharing, Moments, World};
 use crate::toy::theory::interference::independent_interference;
 
@@ -134,30 +135,31 @@ impl Law {
 }
 
 /// [`INTERFERENCE_MEASURED`] on samples `[samples, n_features]`.
-pub fn interference_measured(x: &Rows<'_, f32>, truth: &Directions, represented: &[usize]) -> Value {
+pub fn interference_measured(x: &Codes<f32>, truth: &Directions, represented: &[usize]) -> Value {
     if represented.is_empty() {
         return Err(NOTHING_REPRESENTED);
     }
-    if x.n_rows == 0 {
+    if x.n_rows() == 0 {
         return Err(NO_SAMPLES);
     }
     let block = |block: usize| {
-        let (mut sum, mut h) = (0.0, vec![0.0f64; truth.d_hidden]);
-        for sample in block * BLOCK..x.n_rows.min((block + 1) * BLOCK) {
-            let x = x.row(sample);
+        let (mut sum, mut h, mut own) = (0.0, vec![0.0f64; truth.d_hidden], vec![0.0f64; truth.n]);
+        for sample in block * BLOCK..x.n_rows().min((block + 1) * BLOCK) {
             h.fill(0.0);
-            for (j, &x) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
+            own.fill(0.0);
+            for (j, x) in x.entries(sample) {
                 h.iter_mut().zip(truth.raw(j)).for_each(|(h, w)| *h += w * x as f64);
+                own[j] = x as f64;
             }
             for &i in represented {
-                let others = dot(truth.unit(i), &h) - x[i] as f64 * truth.norms[i];
+                let others = dot(truth.unit(i), &h) - own[i] * truth.norms[i];
                 sum += others * others;
             }
         }
         sum
     };
-    let blocks: Vec<f64> = (0..x.n_rows.div_ceil(BLOCK)).into_par_iter().map(block).collect();
-    Ok(blocks.iter().sum::<f64>() / (x.n_rows * represented.len()) as f64)
+    let blocks: Vec<f64> = (0..x.n_rows().div_ceil(BLOCK)).into_par_iter().map(block).collect();
+    Ok(blocks.iter().sum::<f64>() / (x.n_rows() * represented.len()) as f64)
 }
 
 #[cfg(test)]
@@ -207,10 +209,10 @@ mod tests {
         let x = arr2(&[[1.0f32, 0.5], [0.0, 1.0]]);
         // Along feature 0: .5 · .6 and .6; along feature 1: 2 · .6 and 0.
         let expected = (0.09 + 0.36 + 1.44) / 4.0;
-        let found = interference_measured(&Rows::new(x.view()), &truth, &[0, 1]).unwrap();
+        let found = interference_measured(&Codes::of_dense(x.view()), &truth, &[0, 1]).unwrap();
         assert!((found - expected).abs() < 1e-15);
-        assert!(interference_measured(&Rows::new(x.view()), &truth, &[]).is_err());
-        assert!(interference_measured(&Rows::new(x.slice(ndarray::s![..0, ..])), &truth, &[0]).is_err());
+        assert!(interference_measured(&Codes::of_dense(x.view()), &truth, &[]).is_err());
+        assert!(interference_measured(&Codes::of_dense(x.slice(ndarray::s![..0, ..])), &truth, &[0]).is_err());
     }
 
     /// Samples of 24 features in 6 dimensions against the law. One sample scatters by at most three times the mean, 40 000 of
@@ -243,7 +245,7 @@ mod tests {
                         continue;
                     };
                     let x = samples(&world, 40_000);
-                    let found = interference_measured(&Rows::new(x.view()), &truth, &all).unwrap();
+                    let found = interference_measured(&Codes::of_dense(x.view()), &truth, &all).unwrap();
                     assert!((found / expected - 1.0).abs() < 0.075, "{world:?}: {found} {expected}");
                     shared += usize::from(magnitude_sharing == MagnitudeSharing::Sample);
                 }

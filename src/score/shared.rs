@@ -2,37 +2,89 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
-use super::Arrays;
+use ndarray::ArrayView2;
+
 use super::absorption::Scene;
+use super::activity::{Activity, Held, Side};
 use super::classification::{Classification, classification};
-use super::correlation::Moments;
 use super::firing_match::belongs_to;
-use super::firings::Firings;
 use super::geometry::{Overlap, dimensionality, overlaps, represented};
-use super::matching::{Cosines, latent_of_feature};
+use super::matching::{Cosines, assign};
+use super::reconstruction::Rebuilt;
 use super::splitting::latent_sets;
-use super::uniqueness::closest_feature;
-use super::vector::{Directions, Real, Rows};
+use super::survey::Survey;
+use super::vector::{Directions, Real};
+use super::{Arrays, TruthRows};
 
-pub struct Shared<'a, T: Clone> {
-    pub truth: Directions,
+/// The truth with what has been worked out of it: for directions that several dictionaries are scored against.
+pub struct Truth {
+    pub(super) directions: Directions,
     /// Features of norm at least 0.5, ascending.
-    pub represented: Vec<usize>,
-    pub dictionary: Option<Directions>,
-    pub features: Option<Rows<'a, T>>,
-    pub latents: Option<Rows<'a, T>>,
-    pub hidden: Option<Rows<'a, T>>,
-    pub reconstruction: Option<Rows<'a, T>>,
+    pub(super) represented: Vec<usize>,
+    overlaps: OnceLock<Vec<Overlap>>,
+}
+
+impl Truth {
+    /// Of rows `[n_features, d_hidden]`.
+    pub fn new<T: Real>(rows: ArrayView2<'_, T>) -> Truth {
+        let directions = Directions::new(rows);
+        Truth { represented: represented(&directions), directions, overlaps: OnceLock::new() }
+    }
+
+    pub(super) fn overlaps(&self) -> &[Overlap] {
+        self.overlaps.get_or_init(|| overlaps(&self.directions))
+    }
+}
+
+enum HeldTruth<'a> {
+    Lent(&'a Truth),
+    Own(Box<Truth>),
+}
+
+/// What scores are computed from, the truth and the dictionary as directions, activations by what is not 0.
+pub struct Inputs<'a, T> {
+    truth: HeldTruth<'a>,
+    dictionary: Option<Directions>,
+    features: Option<Held<'a, T>>,
+    latents: Option<Held<'a, T>>,
+    rebuilt: Option<Rebuilt>,
+    parents: Option<&'a BTreeMap<usize, usize>>,
+}
+
+impl<'a, T: Real> Inputs<'a, T> {
+    pub fn new(arrays: &Arrays<'a, T>) -> Inputs<'a, T> {
+        let dense = arrays.hidden.zip(arrays.reconstruction).map(|(h, r)| Rebuilt::of(h, r));
+        Inputs {
+            truth: match arrays.truth {
+                TruthRows::Rows(rows) => HeldTruth::Own(Box::new(Truth::new(rows))),
+                TruthRows::Prepared(truth) => HeldTruth::Lent(truth),
+            },
+            dictionary: arrays.dictionary.map(Directions::new),
+            features: arrays.features.map(|x| Held::new(x, Side::Features)),
+            latents: arrays.latents.map(|z| Held::new(z, Side::Latents)),
+            rebuilt: dense.or_else(|| arrays.rebuilt.cloned()),
+            parents: arrays.parents.filter(|parents| !parents.is_empty()),
+        }
+    }
+}
+
+pub struct Shared<'a, T> {
+    whole_truth: &'a Truth,
+    pub truth: &'a Directions,
+    /// Features of norm at least 0.5, ascending.
+    pub represented: &'a [usize],
+    pub dictionary: Option<&'a Directions>,
+    pub features: Option<&'a Activity<'a, T>>,
+    pub latents: Option<&'a Activity<'a, T>>,
+    pub rebuilt: Option<&'a Rebuilt>,
     /// None where there are no pairs.
     pub parents: Option<&'a BTreeMap<usize, usize>>,
-    overlaps: OnceCell<Vec<Overlap>>,
-    cosines: OnceCell<Cosines>,
-    closest: OnceCell<Vec<usize>>,
-    feature_firings: OnceCell<Firings>,
-    latent_firings: OnceCell<Firings>,
-    feature_moments: OnceCell<Moments>,
+    cosines: OnceCell<Cosines<'a>>,
+    survey: OnceCell<Survey>,
     alive: OnceCell<Vec<usize>>,
+    pairs: OnceCell<Vec<(usize, usize)>>,
     matching: OnceCell<Vec<Option<usize>>>,
     owner: OnceCell<Vec<Option<usize>>>,
     sets: OnceCell<Vec<Vec<usize>>>,
@@ -40,24 +92,24 @@ pub struct Shared<'a, T: Clone> {
 }
 
 impl<'a, T: Real> Shared<'a, T> {
-    pub fn new(arrays: &Arrays<'a, T>) -> Shared<'a, T> {
-        let truth = Directions::new(arrays.truth);
+    pub fn new(inputs: &'a Inputs<'a, T>) -> Shared<'a, T> {
+        let truth = match &inputs.truth {
+            HeldTruth::Lent(truth) => truth,
+            HeldTruth::Own(truth) => &**truth,
+        };
         Shared {
-            represented: represented(&truth),
-            truth,
-            dictionary: arrays.dictionary.map(Directions::new),
-            features: arrays.features.map(Rows::new),
-            latents: arrays.latents.map(Rows::new),
-            hidden: arrays.hidden.map(Rows::new),
-            reconstruction: arrays.reconstruction.map(Rows::new),
-            parents: arrays.parents.filter(|parents| !parents.is_empty()),
-            overlaps: OnceCell::new(),
+            whole_truth: truth,
+            truth: &truth.directions,
+            represented: &truth.represented,
+            dictionary: inputs.dictionary.as_ref(),
+            features: inputs.features.as_ref().map(Held::get),
+            latents: inputs.latents.as_ref().map(Held::get),
+            rebuilt: inputs.rebuilt.as_ref(),
+            parents: inputs.parents,
             cosines: OnceCell::new(),
-            closest: OnceCell::new(),
-            feature_firings: OnceCell::new(),
-            latent_firings: OnceCell::new(),
-            feature_moments: OnceCell::new(),
+            survey: OnceCell::new(),
             alive: OnceCell::new(),
+            pairs: OnceCell::new(),
             matching: OnceCell::new(),
             owner: OnceCell::new(),
             sets: OnceCell::new(),
@@ -65,75 +117,78 @@ impl<'a, T: Real> Shared<'a, T> {
         }
     }
 
-    pub fn overlaps(&self) -> &[Overlap] {
-        self.overlaps.get_or_init(|| overlaps(&self.truth))
+    pub fn overlaps(&self) -> &'a [Overlap] {
+        self.whole_truth.overlaps()
     }
 
     pub fn dimensionality(&self) -> Vec<f64> {
-        dimensionality(&self.truth, self.overlaps())
+        dimensionality(self.truth, self.overlaps())
     }
 
-    pub fn cosines(&self) -> Option<&Cosines> {
-        let dictionary = self.dictionary.as_ref()?;
-        Some(self.cosines.get_or_init(|| Cosines::new(&self.truth, dictionary)))
+    pub fn cosines(&self) -> Option<&Cosines<'a>> {
+        let dictionary = self.dictionary?;
+        Some(self.cosines.get_or_init(|| Cosines::new(self.truth, dictionary)))
     }
 
-    pub fn closest(&self) -> Option<&[usize]> {
+    pub fn survey(&self) -> Option<&Survey> {
         let cosines = self.cosines()?;
-        Some(self.closest.get_or_init(|| closest_feature(cosines)))
-    }
-
-    pub fn feature_firings(&self) -> Option<&Firings> {
-        let features = self.features.as_ref()?;
-        Some(self.feature_firings.get_or_init(|| Firings::new(features, |x| x > T::default())))
-    }
-
-    pub fn latent_firings(&self) -> Option<&Firings> {
-        let latents = self.latents.as_ref()?;
-        Some(self.latent_firings.get_or_init(|| Firings::new(latents, |z| z != T::default())))
-    }
-
-    pub fn feature_moments(&self) -> Option<&Moments> {
-        let features = self.features.as_ref()?;
-        Some(self.feature_moments.get_or_init(|| Moments::new(features)))
+        Some(self.survey.get_or_init(|| Survey::new(cosines, self.represented)))
     }
 
     /// Latents that fire at least once, ascending.
     pub fn alive(&self) -> Option<&[usize]> {
-        let firings = self.latent_firings()?;
+        let firings = self.latents?.firings();
         Some(self.alive.get_or_init(|| firings.alive()))
     }
 
-    /// The latent of each feature: represented features and alive latents.
+    /// The assignment of all features and all latents, as pairs (feature, latent).
+    pub fn pairs(&self) -> Option<&[(usize, usize)]> {
+        let cosines = self.cosines()?;
+        let (features, latents) =
+            ((0..cosines.n_features).collect::<Vec<_>>(), (0..cosines.n_latents).collect::<Vec<_>>());
+        Some(self.pairs.get_or_init(|| assign(cosines, &features, &latents)))
+    }
+
+    /// The latent of each feature: represented features and alive latents. `[n_features]`; None for a feature that is not
+    /// represented, or left over.
     pub fn matching(&self) -> Option<&Vec<Option<usize>>> {
         let (cosines, alive) = (self.cosines()?, self.alive()?);
-        Some(self.matching.get_or_init(|| latent_of_feature(cosines, &self.represented, alive)))
+        Some(self.matching.get_or_init(|| {
+            let mut latent_of = vec![None; cosines.n_features];
+            // Where all take part, the assignment may be there already.
+            let all = alive.len() == cosines.n_latents && self.represented.len() == cosines.n_features;
+            let pairs = match self.pairs.get().filter(|_| all) {
+                Some(pairs) => pairs.clone(),
+                None => assign(cosines, self.represented, alive),
+            };
+            pairs.into_iter().for_each(|(feature, latent)| latent_of[feature] = Some(latent));
+            latent_of
+        }))
     }
 
     pub fn belongs_to(&self) -> Option<&Vec<Option<usize>>> {
-        let (cosines, features, latents) = (self.cosines()?, self.feature_firings()?, self.latent_firings()?);
-        Some(self.owner.get_or_init(|| belongs_to(cosines, &self.represented, features, latents)))
+        let (cosines, features, latents) = (self.cosines()?, self.features?, self.latents?);
+        Some(self.owner.get_or_init(|| belongs_to(cosines, self.represented, features, latents.firings())))
     }
 
     pub fn sets(&self) -> Option<&Vec<Vec<usize>>> {
         let (cosines, owner) = (self.cosines()?, self.belongs_to()?);
-        let (features, latents) = (self.feature_firings()?, self.latent_firings()?);
-        Some(self.sets.get_or_init(|| latent_sets(cosines, owner, features, latents)))
+        let (features, latents) = (self.features?, self.latents?);
+        Some(self.sets.get_or_init(|| latent_sets(cosines, owner, features.firings(), latents.firings())))
     }
 
     pub fn classification(&self) -> Option<&Classification> {
-        let (closest, features, latents) = (self.closest()?, self.feature_firings()?, self.latent_firings()?);
-        Some(self.classification.get_or_init(|| classification(closest, features, latents)))
+        let (closest, features, latents) = (&self.survey()?.closest, self.features?, self.latents?);
+        Some(self.classification.get_or_init(|| classification(closest, features.firings(), latents.firings())))
     }
 
     pub fn scene(&self) -> Option<Scene<'_, T>> {
         Some(Scene {
-            truth: &self.truth,
-            dictionary: self.dictionary.as_ref()?,
+            truth: self.truth,
+            dictionary: self.dictionary?,
             cosines: self.cosines()?,
-            features: self.features.as_ref()?,
-            latents: self.latents.as_ref()?,
-            feature_firings: self.feature_firings()?,
+            features: self.features?,
+            latents: self.latents?.codes(),
             owner: self.belongs_to()?,
             sets: self.sets()?,
         })

@@ -1,13 +1,14 @@
 //! What an ideal one-feature explanation of a latent would score.
 
-use super::correlation::{Moments, correlations};
+use super::activity::Activity;
+use super::correlation::correlations;
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::vector::{Real, Rows, mean};
+use super::vector::{Real, mean};
 use super::{NOTHING_ALIVE, Undefined, Value};
 
 pub const SIMULATION_SCORE: Definition = Definition {
     name: "simulation_score",
-    version: 1,
+    version: 2,
     meaning: "mean over alive latents of the best correlation with any feature's activation",
     formula: "mean over alive j of max over all i of Pearson(z_j, x_i); a constant column correlates 0",
     source: "Bills et al. 2023, Language models can explain neurons in language models; the ideal simulator of one feature",
@@ -19,19 +20,14 @@ pub const SIMULATION_SCORE: Definition = Definition {
 };
 
 /// [`SIMULATION_SCORE`]: signed, over all features, represented or not.
-pub fn simulation_score<T: Real>(
-    (features, feature_moments): (&Rows<T>, &Moments),
-    latents: &Rows<T>,
-    alive: &[usize],
-) -> Value {
+pub fn simulation_score<T: Real>(features: &Activity<'_, T>, latents: &Activity<'_, T>, alive: &[usize]) -> Value {
     if alive.is_empty() {
         return Err(NOTHING_ALIVE);
     }
-    if features.n_columns == 0 {
+    if features.n() == 0 {
         return Err(Undefined("there are no features"));
     }
-    let moments = Moments::new(latents);
     let greatest = |_: usize, r: &[f64]| r.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let best = correlations((latents, &moments), (features, feature_moments), alive, greatest);
+    let best = correlations(latents, features, alive, greatest);
     mean(best).ok_or(NOTHING_ALIVE)
 }

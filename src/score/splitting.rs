@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::firings::{Firings, both, f1};
+use super::firings::{Firings, f1};
 use super::matching::Cosines;
 use super::vector::{first_greatest, mean};
 use super::{Undefined, Value};
@@ -73,16 +73,21 @@ pub fn latent_sets(
 }
 
 fn grow(i: usize, mut left: Vec<usize>, cosines: &Cosines, features: &Firings, latents: &Firings) -> Vec<usize> {
-    let truth = features.column(i);
-    let (mut set, mut any, mut current) = (vec![], vec![0u64; truth.len()], 0.0);
+    if left.is_empty() {
+        return vec![];
+    }
+    let truth = Samples::of(features.samples, features.samples_of(i));
+    let (mut set, mut any, mut current) = (vec![], Samples::of(features.samples, &[]), 0.0);
+    let (mut any_fires, mut any_hits) = (0, 0);
+    // How many samples and hits a latent adds to those of the set.
+    let added = |any: &Samples, j: usize| {
+        let new = latents.samples_of(j).iter().filter(|sample| !any.has(**sample));
+        new.fold((0, 0), |(fires, hits), &sample| (fires + 1, hits + truth.has(sample) as usize))
+    };
     while !left.is_empty() {
         let with = |j: usize| {
-            let (mut hits, mut fires) = (0, 0);
-            for ((any, bits), truth) in any.iter().zip(latents.column(j)).zip(truth) {
-                fires += (any | bits).count_ones() as usize;
-                hits += ((any | bits) & truth).count_ones() as usize;
-            }
-            f1(hits, fires, features.counts[i])
+            let (fires, hits) = added(&any, j);
+            f1(any_hits + hits, any_fires + fires, features.counts[i])
         };
         let scores: Vec<f64> = left.iter().map(|&j| with(j)).collect();
         let best = scores.iter().copied().fold(0.0, f64::max);
@@ -93,7 +98,9 @@ fn grow(i: usize, mut left: Vec<usize>, cosines: &Cosines, features: &Firings, l
         // `equal` holds the position of the greatest score, so there is a first one.
         let Some(first) = first_greatest(equal.iter().map(|&position| cosines.at(left[position], i))) else { break };
         let latent = left.remove(equal[first]);
-        any.iter_mut().zip(latents.column(latent)).for_each(|(any, bits)| *any |= bits);
+        let (fires, hits) = added(&any, latent);
+        (any_fires, any_hits) = (any_fires + fires, any_hits + hits);
+        any.add(latents.samples_of(latent));
         set.push(latent);
         current = best;
     }
@@ -122,12 +129,21 @@ pub fn missed_share(sets: &[Vec<usize>], represented: &[usize], features: &Firin
     mean(fire.map(|&i| sets[i].is_empty() as u8 as f64)).ok_or(Undefined("no represented feature fires"))
 }
 
-/// Share of the samples in `among` on which any latent of `set` fires; None where `among` holds no sample.
-pub fn heard(set: &[usize], latents: &Firings, among: &[u64]) -> Option<f64> {
-    let mut any = vec![0u64; among.len()];
-    for &j in set {
-        any.iter_mut().zip(latents.column(j)).for_each(|(any, bits)| *any |= bits);
+/// A set of samples as bits.
+pub struct Samples(Vec<u64>);
+
+impl Samples {
+    pub fn of(samples: usize, listed: &[u32]) -> Samples {
+        let mut set = Samples(vec![0; samples.div_ceil(64)]);
+        set.add(listed);
+        set
     }
-    let samples: usize = among.iter().map(|bits| bits.count_ones() as usize).sum();
-    (samples > 0).then(|| both(&any, among) as f64 / samples as f64)
+
+    pub fn add(&mut self, listed: &[u32]) {
+        listed.iter().for_each(|&sample| self.0[sample as usize / 64] |= 1 << (sample % 64));
+    }
+
+    pub fn has(&self, sample: u32) -> bool {
+        self.0[sample as usize / 64] >> (sample % 64) & 1 == 1
+    }
 }

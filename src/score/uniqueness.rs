@@ -1,8 +1,6 @@
 //! Do latents point at different features?
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
-use super::matching::Cosines;
-use super::vector::first_greatest;
 use super::{Undefined, Value};
 
 pub const UNIQUENESS: Definition = Definition {
@@ -18,12 +16,7 @@ pub const UNIQUENESS: Definition = Definition {
     better: Some(Better::Higher),
 };
 
-/// The feature of greatest |cosine| of each latent, over all features, `[n_latents]`; empty without features.
-pub fn closest_feature(cosines: &Cosines) -> Vec<usize> {
-    (0..cosines.n_latents).filter_map(|j| first_greatest(cosines.of_latent(j).iter().map(|c| c.abs()))).collect()
-}
-
-/// [`UNIQUENESS`]
+/// [`UNIQUENESS`] from the feature of greatest |cosine| of each latent.
 pub fn uniqueness(closest: &[usize]) -> Value {
     let mut different = closest.to_vec();
     different.sort_unstable();

@@ -3,8 +3,12 @@
 //! Sums over a row have eight lanes and one fold, so that the compiler may use vectors and every machine still gives the
 //! same bits: multiply and add are separate, never fused, and no library picks a kernel by the CPU.
 
-use ndarray::ArrayView2;
 use std::borrow::Cow;
+use std::ops::Range;
+
+use ndarray::ArrayView2;
+
+use super::tiles::padded;
 
 /// Norms are clamped here in every cosine, on both sides, as SAELens does.
 pub const NORM_FLOOR: f64 = 1e-8;
@@ -86,17 +90,14 @@ impl<'a, T: Real> Rows<'a, T> {
     pub fn row(&self, row: usize) -> &[T] {
         &self.values[row * self.n_columns..(row + 1) * self.n_columns]
     }
-
-    /// Every row in order; also right for a matrix without columns.
-    pub fn rows(&self) -> impl Iterator<Item = &[T]> {
-        (0..self.n_rows).map(|row| self.row(row))
-    }
 }
 
-/// Rows as directions in d_hidden dimensions: truth or decoder, with their norms.
+/// Rows as directions in d_hidden dimensions: truth or decoder, with their norms. 16 bytes a number.
 pub struct Directions {
     pub n: usize,
     pub d_hidden: usize,
+    /// Length of a row in memory: d_hidden and zeros behind it, as [`tiles`](super::tiles) wants them.
+    pub width: usize,
     raw: Vec<f64>,
     unit: Vec<f64>,
     /// Euclidean norm of each row, `[n]`.
@@ -106,22 +107,38 @@ pub struct Directions {
 impl Directions {
     pub fn new<T: Real>(view: ArrayView2<'_, T>) -> Directions {
         let (n, d_hidden) = view.dim();
-        let raw: Vec<f64> = view.iter().map(|&value| value.into()).collect();
-        let row = |i: usize| &raw[i * d_hidden..(i + 1) * d_hidden];
-        let norms: Vec<f64> = (0..n).map(|i| square(row(i)).sqrt()).collect();
-        let unit = (0..n).flat_map(|i| row(i).iter().map(|value| value / norms[i].max(NORM_FLOOR)).collect::<Vec<_>>());
-        let unit = unit.collect();
-        Directions { n, d_hidden, raw, unit, norms }
+        let width = padded(d_hidden.max(1));
+        let (mut raw, mut unit) = (vec![0.0f64; n * width], vec![0.0f64; n * width]);
+        let mut norms = Vec::with_capacity(n);
+        for (i, row) in view.rows().into_iter().enumerate() {
+            let raw = &mut raw[i * width..][..d_hidden];
+            raw.iter_mut().zip(row).for_each(|(to, &value)| *to = value.into());
+            let norm = square(raw).sqrt();
+            let length = norm.max(NORM_FLOOR);
+            unit[i * width..][..d_hidden].iter_mut().zip(raw).for_each(|(to, value)| *to = *value / length);
+            norms.push(norm);
+        }
+        Directions { n, d_hidden, width, raw, unit, norms }
     }
 
     /// Row i as given.
     pub fn raw(&self, i: usize) -> &[f64] {
-        &self.raw[i * self.d_hidden..(i + 1) * self.d_hidden]
+        &self.raw[i * self.width..][..self.d_hidden]
     }
 
     /// Row i over max(norm, 1e-8): a row of zeros stays zero.
     pub fn unit(&self, i: usize) -> &[f64] {
-        &self.unit[i * self.d_hidden..(i + 1) * self.d_hidden]
+        &self.unit[i * self.width..][..self.d_hidden]
+    }
+
+    /// Rows as given, with their padding.
+    pub fn raw_rows(&self, rows: Range<usize>) -> &[f64] {
+        &self.raw[rows.start * self.width..rows.end * self.width]
+    }
+
+    /// Unit rows, with their padding.
+    pub fn unit_rows(&self, rows: Range<usize>) -> &[f64] {
+        &self.unit[rows.start * self.width..rows.end * self.width]
     }
 
     /// The number that a row was divided by to make it unit.
@@ -153,7 +170,7 @@ mod tests {
         let turned = array![[1.0f32, 4.0], [2.0, 5.0], [3.0, 6.0]];
         let rows = Rows::new(turned.t());
         assert_eq!((rows.n_rows, rows.n_columns), (2, 3));
-        assert!(rows.rows().eq(Rows::new(plain.view()).rows()));
+        assert!((0..2).all(|row| rows.row(row) == Rows::new(plain.view()).row(row)));
     }
 
     #[test]

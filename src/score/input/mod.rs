@@ -258,13 +258,13 @@ fn evaluate_as<T: Real>(inputs: Inputs, convert: fn(Matrix) -> Array2<T>) -> Sco
         matrix.as_ref().map(|matrix| matrix.view())
     }
     let arrays = Arrays {
-        truth: truth.view(),
         dictionary: view(&dictionary),
-        features: view(&features),
-        latents: view(&latents),
+        features: view(&features).map(Into::into),
+        latents: view(&latents).map(Into::into),
         hidden: view(&hidden),
         reconstruction: view(&reconstruction),
         parents: inputs.parents.as_ref(),
+        ..Arrays::of_truth(truth.view())
     };
     evaluate(&arrays, None)
 }

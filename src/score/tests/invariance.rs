@@ -141,9 +141,9 @@ fn arrays_of_f32_score_as_the_same_numbers_in_f64_and_in_any_memory_order() {
     let turned = double.clone().map(|array| array.t().as_standard_layout().to_owned());
     fn arrays<'a, T>(a: [ndarray::ArrayView2<'a, T>; 6], parents: &'a BTreeMap<usize, usize>) -> Arrays<'a, T> {
         let [truth, dictionary, features, latents, hidden, reconstruction] = a;
-        let (dictionary, features, latents) = (Some(dictionary), Some(features), Some(latents));
+        let (dictionary, features, latents) = (Some(dictionary), Some(features.into()), Some(latents.into()));
         let (hidden, reconstruction, parents) = (Some(hidden), Some(reconstruction), Some(parents));
-        Arrays { truth, dictionary, features, latents, hidden, reconstruction, parents }
+        Arrays { dictionary, features, latents, hidden, reconstruction, parents, ..Arrays::of_truth(truth) }
     }
     let expected = evaluate(&arrays(double.each_ref().map(|array| array.view()), &case.parents), None);
     let from_single = evaluate(&arrays(single.each_ref().map(|array| array.view()), &case.parents), None);
@@ -191,6 +191,7 @@ fn only<'a>(case: &'a Case, needs: &[Need]) -> Arrays<'a, f64> {
         latents: all.latents.filter(|_| given(Need::Latents)),
         hidden: all.hidden.filter(|_| given(Need::Hidden)),
         reconstruction: all.reconstruction.filter(|_| given(Need::Reconstruction)),
+        rebuilt: None,
         parents: all.parents.filter(|_| given(Need::Parents)),
     }
 }

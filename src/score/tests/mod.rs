@@ -33,13 +33,13 @@ impl Case {
 
     fn arrays(&self) -> Arrays<'_, f64> {
         Arrays {
-            truth: self.truth.view(),
             dictionary: Some(self.dictionary.view()),
-            features: Some(self.features.view()),
-            latents: Some(self.latents.view()),
+            features: Some(self.features.view().into()),
+            latents: Some(self.latents.view().into()),
             hidden: Some(self.hidden.view()),
             reconstruction: Some(self.reconstruction.view()),
             parents: Some(&self.parents),
+            ..Arrays::of_truth(self.truth.view())
         }
     }
 
