@@ -120,10 +120,8 @@ def compare_codes(run, table, only):
             if sae.cfg.architecture() == "topk":
                 # There latents are times the norms of their rows.
                 z = z / np.linalg.norm(sae.W_dec.detach().numpy(), axis=1)
-            if sae.cfg.architecture() == "matching_pursuit":
-                # There rows are in the scale of training.
-                weights = load_file(folder / "tegum_scale.safetensors") if (folder / "tegum_scale.safetensors").exists() else None
-                z = z * (weights["scale"] if weights else 1.0)
+            # There tied rows do not know of the scale of the inputs in training.
+            z = z * (sae.cfg.metadata["latent_scale"] or 1.0)
             off = np.abs(z - codes["latents"]).max()
             off_rebuilt = np.abs(rebuilt - codes["reconstruction"]).max()
             active = int((codes["latents"] != 0).sum())

@@ -16,7 +16,7 @@ sae_train: {steps: 600, batch_size: 128, lr: 3e-3}
 baselines: [pca, {ksvd: {k: 2, samples: 1000, iterations: 8}}]
 save: {weights: all, trace: {every: 200}}
 expect:
-  - {claim: TopK explains the held-out rows, value: min(explained_variance), where: method = 'topk', at_least: 0.9}
+  - {claim: TopK explains the held-out rows, value: min(explained_variance), where: method = 'topk', at_least: 0.8}
 ";
 
 /// Sums of directions in six dimensions: eight of them, each with probability 1/8.
@@ -103,7 +103,7 @@ fn an_experiment_may_name_its_activations_and_shards_stand_in_a_folder() {
     write(
         folder.path(),
         "named.yaml",
-        &text.replace("name: given", "name: named").replace("at_least: 0.9", "at_least: 0"),
+        &text.replace("name: given", "name: named").replace("at_least: 0.8", "at_least: 0"),
     );
     assert!(good(folder.path(), &["check", "named.yaml"]).stdout.contains("10 cells"));
     good(folder.path(), &["run", "named.yaml"]);
@@ -188,15 +188,15 @@ fn what_is_wrong_is_said_with_its_place_before_anything_is_written() {
         (&["train", "double.npy", "--spec", "given.yaml"], 3, &["double.npy", "float64", "convert"]),
         (&["train", "none.npy", "--spec", "given.yaml"], 3, &["none.npy", "No such file"]),
         (&["train", "given.yaml", "--spec", "given.yaml"], 3, &["neither .npy nor .safetensors"]),
-        (&["train", "acts.npy", "--spec", "world.yaml"], 3, &["world.yaml:12:", "`data` makes hidden states"]),
-        (&["train", "acts.npy", "--spec", "twice.yaml"], 3, &["twice.yaml:12:", "on the command line"]),
-        (&["train", "acts.npy", "--spec", "truth.yaml"], 3, &["truth.yaml:12:", "`mcc` needs a known truth"]),
-        (&["train", "acts.npy", "--spec", "swept.yaml"], 3, &["swept.yaml:12:", "is no axis here"]),
+        (&["train", "acts.npy", "--spec", "world.yaml"], 3, &["world.yaml:11:", "`data` makes hidden states"]),
+        (&["train", "acts.npy", "--spec", "twice.yaml"], 3, &["twice.yaml:11:", "on the command line"]),
+        (&["train", "acts.npy", "--spec", "truth.yaml"], 3, &["truth.yaml:11:", "`mcc` needs a known truth"]),
+        (&["train", "acts.npy", "--spec", "swept.yaml"], 3, &["swept.yaml:11:", "is no axis here"]),
         (&["train", "acts.npy", "--spec", "oracle.yaml"], 3, &["oracle.yaml:2:", "come without one"]),
         (&["train", "acts.npy", "--spec", "narrow.yaml"], 3, &["narrow.yaml:3:", "needs `n_latents`"]),
         (&["train", "acts.npy", "--spec", "nothing.yaml"], 3, &["nothing to train"]),
         (&["train", "acts.npy", "--spec", "braces.yaml"], 3, &["braces"]),
-        (&["run", "both.yaml"], 3, &["both.yaml:13:", "both `toy` and `activations`"]),
+        (&["run", "both.yaml"], 3, &["both.yaml:12:", "both `toy` and `activations`"]),
         (&["train", "acts.npy", "--spec", "given.yaml", "--hold-out", "1"], 2, &["--hold-out 1"]),
         (&["train", "--spec", "given.yaml"], 2, &["required"]),
     ] {

@@ -7,7 +7,8 @@
 //!                                                              unit rows, which reconstructs the same
 //! a threshold for each latent          jumprelu                yes
 //! gated                                gated                   yes
-//! matching pursuit                     matching_pursuit        times the scale of the inputs while training
+//! matching pursuit                     matching_pursuit        over the scale of the inputs while training, `latent_scale` in
+//!                                                              the metadata
 //! ```
 //!
 //! There `W_enc` is `[d_in, d_sae]`; scales of normalised inputs are in the weights already.
@@ -19,7 +20,58 @@ use std::path::Path;
 use ndarray::{ArrayD, Ix2};
 use serde_json::{Map, Value as Json, json};
 
-use crate::spec::sae::SaeKind;
+use crate::spec::sae::{InferenceSection, SaeKind};
+
+/// How an autoencoder finds its latents, as far as its tensors do not say: thresholds and gates stand among them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// Every positive pre-activation, or what a threshold or gate lets through.
+    Positive,
+    /// The k greatest of pre times the decoder row's norm.
+    TopK {
+        /// Latents kept.
+        k: usize,
+    },
+    /// One latent after the other, encoder and decoder tied.
+    Pursuit {
+        /// Rounds at most.
+        max_iterations: usize,
+        /// Length of what is left at which it ends, in the scale of training.
+        residual_threshold: f64,
+        /// Whether it ends where no latent was new.
+        stop_on_duplicate: bool,
+    },
+}
+
+impl Rule {
+    /// That of a kind.
+    ///
+    /// # Errors
+    /// Selecting over batches is no rule for single samples, and SAELens has no such architecture after training.
+    pub fn of(kind: &SaeKind) -> Result<Rule, String> {
+        let over_batches = match kind {
+            SaeKind::BatchTopK(section) => Some(&section.inference),
+            SaeKind::Matryoshka(section) => section.batch_topk.as_ref().map(|nested| &nested.inference),
+            _ => None,
+        };
+        if over_batches == Some(&InferenceSection::Batch) {
+            return Err("`inference: batch` selects over batches, which SAELens does in training only; \
+                        train with `inference: threshold` to export"
+                .to_owned());
+        }
+        let topk = |k: usize| Rule::TopK { k };
+        Ok(match kind {
+            SaeKind::TopK(section) => topk(section.k),
+            SaeKind::Matryoshka(section) => section.topk.as_ref().map_or(Rule::Positive, |nested| topk(nested.k)),
+            SaeKind::MatchingPursuit(section) => Rule::Pursuit {
+                max_iterations: section.k,
+                residual_threshold: section.residual_threshold,
+                stop_on_duplicate: section.stop_on_duplicate,
+            },
+            SaeKind::Relu(_) | SaeKind::BatchTopK(_) | SaeKind::Gated(_) | SaeKind::JumpRelu(_) => Rule::Positive,
+        })
+    }
+}
 
 /// Arrays by name.
 pub type Tensors = BTreeMap<String, ArrayD<f32>>;
@@ -33,13 +85,15 @@ pub struct Form {
     pub settings: Map<String, Json>,
     /// `W_dec` `[d_sae, d_in]`, `b_dec` `[d_in]`, and what else the architecture has.
     pub weights: Tensors,
+    /// Latents here over latents there, but for the norms of decoder rows under `topk`.
+    pub latent_scale: f64,
 }
 
 /// The form of a trained autoencoder with these `tensors`, named as they are exported.
 ///
 /// # Errors
 /// A tensor that every autoencoder has is missing.
-pub fn form(kind: &SaeKind, tensors: &Tensors) -> Result<Form, String> {
+pub fn form(rule: Rule, tensors: &Tensors) -> Result<Form, String> {
     let tensor = |name: &str| -> Result<ArrayD<f32>, String> {
         let found = tensors.get(&format!("sae.{name}"));
         found.cloned().ok_or_else(|| format!("the autoencoder has no tensor {name}"))
@@ -53,9 +107,17 @@ pub fn form(kind: &SaeKind, tensors: &Tensors) -> Result<Form, String> {
     let mut put = |name: &str, tensor| weights.insert(name.to_owned(), tensor);
     put("W_dec", tensor("W_dec")?);
     put("b_dec", tensor("b_dec")?);
-    put("W_enc", encoder()?);
     let mut settings = Map::new();
-    let architecture = match kind {
+    if let Rule::Pursuit { max_iterations, residual_threshold, stop_on_duplicate } = rule {
+        let scale = tied_scale(&tensor("W_enc")?, &tensor("W_dec")?);
+        put("W_dec", tensor("W_dec")?.mapv(|w| (w as f64 * scale) as f32));
+        settings.insert("max_iterations".into(), json!(max_iterations));
+        settings.insert("residual_threshold".into(), json!(residual_threshold / scale));
+        settings.insert("stop_on_duplicate_support".into(), json!(stop_on_duplicate));
+        return Ok(Form { architecture: "matching_pursuit", settings, weights, latent_scale: scale });
+    }
+    put("W_enc", encoder()?);
+    let architecture = match rule {
         _ if has("b_gate") => {
             for name in ["b_gate", "r_mag", "b_mag"] {
                 put(name, tensor(name)?);
@@ -67,18 +129,26 @@ pub fn form(kind: &SaeKind, tensors: &Tensors) -> Result<Form, String> {
             put("threshold", tensor("threshold")?);
             "jumprelu"
         }
-        SaeKind::TopK(section) => {
+        Rule::TopK { k } => {
             put("b_enc", tensor("b_enc")?);
-            settings.insert("k".into(), json!(section.k));
+            settings.insert("k".into(), json!(k));
             settings.insert("rescale_acts_by_decoder_norm".into(), json!(true));
             "topk"
         }
-        SaeKind::Relu(_) => {
+        Rule::Positive | Rule::Pursuit { .. } => {
             put("b_enc", tensor("b_enc")?);
             "standard"
         }
     };
-    Ok(Form { architecture, settings, weights })
+    Ok(Form { architecture, settings, weights, latent_scale: 1.0 })
+}
+
+/// The scale s of the inputs while a tied autoencoder was trained: with rows w then, encoder rows are s w now and decoder rows w/s.
+/// There both are one matrix, so that for h as it is both are w, and latents are 1/s of those here.
+fn tied_scale(encoder: &ArrayD<f32>, decoder: &ArrayD<f32>) -> f64 {
+    let square = |w: &ArrayD<f32>| w.iter().map(|&w| w as f64 * w as f64).sum::<f64>();
+    let (above, below) = (square(encoder), square(decoder));
+    if above > 0.0 && below > 0.0 { (above / below).sqrt().sqrt() } else { 1.0 }
 }
 
 impl Form {
@@ -95,7 +165,12 @@ impl Form {
             "normalize_activations": "none",
             "reshape_activations": "none",
             // Without a version it would be read as a file of before 6.0.
-            "metadata": { "sae_lens_version": "6.54.0", "sae_lens_training_version": null, "tegum": origin },
+            "metadata": {
+                "sae_lens_version": "6.54.0",
+                "sae_lens_training_version": null,
+                "tegum": origin,
+                "latent_scale": self.latent_scale,
+            },
         });
         if let Json::Object(config) = &mut config {
             config.extend(self.settings.clone());
@@ -124,14 +199,7 @@ impl Form {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::kind::{Kind, Reader};
-    use crate::spec::node;
     use ndarray::{Array1, Array2};
-
-    fn kind(text: &str) -> SaeKind {
-        let node = node::parse("a.yaml", text).expect("good YAML");
-        SaeKind::read(&node, &mut Reader::default()).expect("a kind")
-    }
 
     fn tensors(extra: &[&str]) -> Tensors {
         let matrix = |first: f32| Array2::from_shape_fn((3, 2), |(j, k)| first + (2 * j + k) as f32).into_dyn();
@@ -146,14 +214,13 @@ mod tests {
 
     #[test]
     fn kinds_go_to_the_architecture_that_computes_the_same() {
-        let (relu, topk) = (kind("relu: {n_latents: 3, l1: 1}"), kind("topk: {n_latents: 3, k: 2}"));
-        for (kind, extra, architecture) in [
-            (&relu, &["b_enc"][..], "standard"),
-            (&topk, &["b_enc"], "topk"),
-            (&relu, &["b_enc", "threshold"], "jumprelu"),
-            (&relu, &["b_gate", "r_mag", "b_mag"], "gated"),
+        for (rule, extra, architecture) in [
+            (Rule::Positive, &["b_enc"][..], "standard"),
+            (Rule::TopK { k: 2 }, &["b_enc"], "topk"),
+            (Rule::Positive, &["b_enc", "threshold"], "jumprelu"),
+            (Rule::Positive, &["b_gate", "r_mag", "b_mag"], "gated"),
         ] {
-            let form = form(kind, &tensors(extra)).expect("all tensors are there");
+            let form = form(rule, &tensors(extra)).expect("all tensors are there");
             assert_eq!(form.architecture, architecture);
             let names: Vec<&str> = form.weights.keys().map(String::as_str).collect();
             let mut expected = vec!["W_dec", "W_enc", "b_dec"];
@@ -169,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_encoder_is_turned_and_laid_out_anew() {
-        let form = form(&kind("relu: {n_latents: 3, l1: 1}"), &tensors(&["b_enc"])).expect("all are there");
+        let form = form(Rule::Positive, &tensors(&["b_enc"])).expect("all are there");
         let encoder = &form.weights["W_enc"];
         assert_eq!(
             (encoder.shape(), encoder.as_slice().expect("laid out")),
@@ -180,7 +247,22 @@ mod tests {
 
     #[test]
     fn a_missing_tensor_is_named() {
-        let message = form(&kind("topk: {n_latents: 3, k: 2}"), &tensors(&[])).expect_err("no b_enc");
+        let message = form(Rule::TopK { k: 2 }, &tensors(&[])).expect_err("no b_enc");
         assert!(message.contains("b_enc"), "{message}");
+    }
+
+    /// Rows w trained on 4 h: encoder 4 w, decoder w / 4. There rows are w, what is left is measured in units of h.
+    #[test]
+    fn a_tied_pursuit_loses_the_scale_of_its_inputs() {
+        let rows = Array2::from_shape_fn((3, 2), |(j, k)| 1.0 + (2 * j + k) as f32).into_dyn();
+        let mut tensors = tensors(&[]);
+        tensors.insert("sae.W_enc".into(), &rows * 4.0);
+        tensors.insert("sae.W_dec".into(), &rows / 4.0);
+        let rule = Rule::Pursuit { max_iterations: 5, residual_threshold: 0.02, stop_on_duplicate: true };
+        let form = form(rule, &tensors).expect("all are there");
+        assert!((form.latent_scale - 4.0).abs() < 1e-6);
+        assert!((&form.weights["W_dec"] - &rows).iter().all(|e| e.abs() < 1e-5));
+        assert!(!form.weights.contains_key("W_enc") && form.settings["max_iterations"] == json!(5));
+        assert!((form.settings["residual_threshold"].as_f64().expect("a number") - 0.005).abs() < 1e-9);
     }
 }

@@ -321,7 +321,8 @@ impl Plan {
                     let entry = parts::read_baseline(&self.document, *i, &choice, &mut reader);
                     if let Some((entry, node)) = entry.zip(self.document.part(Part::Baseline(*i), &choice)) {
                         if self.document.experiment.activations.is_some() {
-                            check::baseline_without_truth(&entry, &node, &mut reader);
+                            check::baseline_without_truth(&entry, &node, d_hidden, &mut reader);
+                            continue;
                         }
                         check::baseline(&entry, &node, data.n_features, d_hidden, &mut reader);
                     }

@@ -26,6 +26,7 @@ use crate::figure::FigureSpec;
 use crate::plan::chunk::{Chunk, WORK};
 use crate::plan::{AxisKind, AxisValue, Plan};
 use crate::progress::Progress;
+use crate::spec::activations::FOLDER;
 use crate::spec::diagnostic::SpecError;
 use crate::spec::node::Node;
 use crate::spec::output::WeightsSection;
@@ -209,7 +210,17 @@ pub fn run(
 }
 
 /// Copies the files that the world names beside the kept spec, where the same relative names find them again.
+///
+/// Activations are too large for that: where they are named relative to the experiment, its folder is written down instead.
 fn keep_inputs(plan: &Plan, out: &Path) -> Result<(), RunError> {
+    if let Some(section) = &plan.document.experiment.activations
+        && section.files.iter().any(|file| Path::new(file).is_relative())
+    {
+        let path = out.join(FOLDER);
+        let fail = |error: std::io::Error| RunError::Unreadable(format!("{}: {error}", path.display()));
+        let folder = std::path::absolute(plan.document.folder().join(".")).map_err(fail)?;
+        return std::fs::write(&path, folder.display().to_string()).map_err(fail);
+    }
     for file in plan.document.experiment.data.files() {
         let name = Path::new(&file.name);
         let inside = name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));

@@ -1,5 +1,6 @@
 //! The `activations` section: hidden states from files, where no world makes them.
 
+use std::fs;
 use std::path::PathBuf;
 
 use super::document::{Document, Part, Target};
@@ -22,6 +23,9 @@ record! {
     }
 }
 
+/// File of a run directory that names the folder which paths of activations are relative to.
+pub const FOLDER: &str = "activations-folder.txt";
+
 impl ActivationsSection {
     /// Opens the files of a document; headers alone are read.
     ///
@@ -29,6 +33,8 @@ impl ActivationsSection {
     /// What [`Activations::open`] refuses.
     pub fn open(&self, document: &Document) -> Result<Activations, ActivationsError> {
         let folder = document.folder();
+        // A kept experiment stands in its run directory, which says where it came from.
+        let folder = fs::read_to_string(folder.join(FOLDER)).map_or(folder, PathBuf::from);
         let paths: Vec<PathBuf> = self.files.iter().map(|file| folder.join(file)).collect();
         Activations::open(&paths, self.hold_out, self.convert)
     }

@@ -243,13 +243,15 @@ pub fn sae_train(section: &SaeTrainSection, node: &Node, reader: &mut Reader) {
 }
 
 /// A baseline beside activations from files: nothing is known but these.
-pub fn baseline_without_truth(entry: &Entry<BaselineKind>, node: &Node, reader: &mut Reader) {
+pub fn baseline_without_truth(entry: &Entry<BaselineKind>, node: &Node, d_hidden: usize, reader: &mut Reader) {
     if matches!(entry.kind, BaselineKind::Oracle(_)) {
         let message = "an oracle has the true dictionary, and activations from files come without one";
         reader.error(node.place, message, Some("leave it out".to_owned()));
     } else if entry.kind.follows_width() {
         let message = format!("`{}` needs `n_latents`: there is no first entry of `sae` to follow", entry.kind.key());
         reader.error(node.place, message, Some(format!("for example `{}: {{n_latents: 64}}`", entry.kind.key())));
+    } else {
+        baseline(entry, node, usize::MAX, d_hidden, reader);
     }
 }
 
