@@ -181,6 +181,12 @@ rows! {
         ["x.yaml:2:43: -0.1 is out of range: firing_probability lies in [0, 1]"];
     an_exponential_curve_through_zero: with("").replace("0.1", "{exponential: {start: 0.5, end: 0}}"),
         ["0 is out of range", "above 0"];
+    a_synthetic_model_beside_another_key: "name: a\ndata: {synthetic_model: m, n_features: 4}\nbaselines: [pca]\n",
+        ["x.yaml:2:28: `synthetic_model` brings the whole world, `n_features` included", "leave it out"];
+    a_synthetic_model_that_is_not_there: "name: a\ndata: {synthetic_model: m}\nbaselines: [pca]\n",
+        ["x.yaml:2:25:", "synthetic_model_config.json", "give the folder that SAELens saved"];
+    a_sweep_of_a_synthetic_model: "name: a\ndata: {synthetic_model: m}\nbaselines: [pca]\nsweep: {data.synthetic_model: [m, n]}\n",
+        ["x.yaml:4:9:", "nothing of it can be swept"];
     neurons_of_a_dictionary: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4}}\nbaselines: [pca]\nscore: [n_neurons_0]\n",
         ["x.yaml:4:9: `n_neurons_0` needs a trained toy model"];
     theory_of_capacity_of_another_model: with("score: [theory_capacity_last]\n"), ["x.yaml:4:9: `theory_capacity_last` needs a toy model of kind `quadratic`"];

@@ -7,6 +7,7 @@ use super::{Failure, Outcome, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::data::superposition::superposition;
 use crate::data::synthetic_model::SyntheticModel;
+use crate::data::{Magnitude, World};
 use crate::plan::resolve;
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,9 @@ pub struct Args {
     /// Folder to write it to, as a synthetic model that SAELens loads
     #[arg(short)]
     output: Option<PathBuf>,
+    /// CSV file to write its features to: own probability, rate, mean and standard deviation of the magnitude, parent
+    #[arg(long)]
+    features: Option<PathBuf>,
 }
 
 /// Percentiles of overlaps, as SAELens gives them.
@@ -31,12 +35,12 @@ pub fn carry_out(args: &Args) -> Outcome {
         return Err(Failure::new(2, message));
     }
     let cell = plan.cell(args.cell);
-    let world = resolve::world(&cell.data, cell.seed);
+    let world = resolve::world(&cell.data, cell.seed, &plan.document.folder()).map_err(|e| Failure::new(3, e))?;
     let dictionary = resolve::dictionary(&cell.data, cell.seed, &plan.document.folder());
     let dictionary = dictionary.transpose().map_err(|e| Failure::new(3, e))?;
     let mut text = format!("{} features, seed {}\n", world.n_features, cell.seed);
     let rates = world.marginal_probability();
-    let _ = writeln!(text, "sum of firing probabilities: {:.4}", rates.iter().sum::<f64>());
+    let _ = writeln!(text, "features that fire in a sample: {:.4}", rates.iter().sum::<f64>());
     if let Some(found) = world.correlation.as_ref().and_then(|c| c.statistics()) {
         let _ = writeln!(text, "correlation: root mean square {:.4}, mean {:.4}", found.rms, found.mean);
     }
@@ -50,18 +54,47 @@ pub fn carry_out(args: &Args) -> Outcome {
             dictionary.d_hidden, found.mean_max, found.mean
         );
     }
+    if let Some(path) = &args.features {
+        std::fs::write(path, features(&world, &rates))
+            .map_err(|e| Failure::new(5, format!("{}: {e}", path.display())))?;
+        let _ = writeln!(text, "wrote {}", path.display());
+    }
     if let Some(folder) = &args.output {
-        let Some(dictionary) = &dictionary else {
-            return Err(Failure::new(
-                3,
-                "a synthetic model has a dictionary, and this world has none: its toy model makes h",
-            ));
+        let model = match (&cell.data.synthetic_model, &dictionary) {
+            // As it is: its laws are known, and those of drawn magnitudes cannot be found again in their numbers.
+            (Some(name), _) => {
+                SyntheticModel::load(&plan.document.folder().join(name)).map_err(|e| Failure::new(3, e.to_string()))?
+            }
+            (None, Some(dictionary)) => {
+                SyntheticModel::of_world(&world, dictionary).map_err(|e| Failure::new(3, e.to_string()))?
+            }
+            (None, None) => {
+                let message = "a synthetic model has a dictionary, and this world has none: its toy model makes h";
+                return Err(Failure::new(3, message));
+            }
         };
-        let model = SyntheticModel::of_world(&world, dictionary, None).map_err(|e| Failure::new(3, e.to_string()))?;
         model.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         model.write(folder).map_err(|e| Failure::new(5, e.to_string()))?;
         let _ = writeln!(text, "wrote {}", folder.display());
     }
     print(&text)?;
     Ok(0)
+}
+
+/// A line for each feature; what a law does not have is left empty.
+fn features(world: &World, rates: &[f64]) -> String {
+    let mut text = "feature,own_probability,rate,mean,std,parent\n".to_owned();
+    let parents = world.hierarchy.as_ref().map(|hierarchy| hierarchy.parents()).unwrap_or_default();
+    for (i, (own, rate)) in world.firing_probability.iter().zip(rates).enumerate() {
+        let (mean, std) = match &world.magnitude {
+            Magnitude::Constant(values) => (Some(values[i]), Some(0.0)),
+            Magnitude::Normal { mean, std } | Magnitude::FoldedNormal { mean, std } => (Some(mean[i]), Some(std[i])),
+            Magnitude::Exponential { mean } => (Some(mean[i]), None),
+            Magnitude::Uniform { .. } | Magnitude::Symmetric(_) => (None, None),
+        };
+        let number = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
+        let parent = parents.get(&i).map_or(String::new(), usize::to_string);
+        let _ = writeln!(text, "{i},{own},{rate},{},{},{parent}", number(mean), number(std));
+    }
+    text
 }

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::id::{PartHash, part_hash};
 use crate::spec::baseline::BaselineKind;
-use crate::spec::data::{DataSection, DictionarySection};
+use crate::spec::data::DataSection;
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::document::{Document, Part};
 use crate::spec::kind::{Kind, Reader};
@@ -306,25 +306,34 @@ impl Tables {
     }
 }
 
-/// The canonical world, with the content of the file it names in place of its name.
+/// The canonical world, with the contents of the files it names in place of their names.
 fn with_contents(document: &Document, section: &DataSection, choice: &[usize], reader: &mut Reader) -> Option<Json> {
     let mut canonical = DataSection::canonical(section);
-    let Some((path, tensor)) = section.dictionary.as_ref().and_then(DictionarySection::file) else {
-        return Some(canonical);
-    };
-    match std::fs::read(document.folder().join(&path)) {
-        Ok(bytes) => {
-            let content = blake3::hash(&bytes).to_hex();
-            canonical["dictionary"]["vectors"] = json!({ "file": content.as_str(), "tensor": tensor });
-            Some(canonical)
-        }
-        Err(error) => {
-            let place = place_in(document, Part::Data, &["dictionary", "vectors", "file"], choice);
-            let help = "paths are relative to the folder of the experiment file".to_owned();
-            reader.error(place, format!("{path} cannot be read: {error}"), Some(help));
-            None
+    let mut model = vec![];
+    for file in section.files() {
+        let content = match std::fs::read(document.folder().join(&file.name)) {
+            Ok(bytes) => Some(blake3::hash(&bytes).to_hex()),
+            Err(_) if file.optional => None,
+            Err(error) => {
+                let place = place_in(document, Part::Data, file.keys, choice);
+                let help = "paths are relative to the folder of the experiment file".to_owned();
+                reader.error(place, format!("{} cannot be read: {error}", file.name), Some(help));
+                return None;
+            }
+        };
+        let content = json!(content.as_ref().map(|content| content.as_str()));
+        match file.keys {
+            ["dictionary", ..] => {
+                canonical["dictionary"]["vectors"] = json!({ "file": content, "tensor": file.tensor })
+            }
+            ["correlation", ..] => canonical["correlation"] = json!({ "matrix": content, "tensor": file.tensor }),
+            _ => model.push(content),
         }
     }
+    if !model.is_empty() {
+        canonical["synthetic_model"] = Json::Array(model);
+    }
+    Some(canonical)
 }
 
 fn method_table(document: &Document, lengths: &[usize], method: Method) -> Result<PartTable, Vec<Diagnostic>> {

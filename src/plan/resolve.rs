@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Cell, linked, made};
-use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, Orthogonalise, World};
+use crate::data::{
+    self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, Orthogonalise, SyntheticModel, World,
+};
 use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
 use crate::spec::data::{DataSection, GroupSection, MagnitudeSection, SharingSection, VectorsSection};
@@ -37,8 +39,11 @@ pub fn curve(curve: &Curve) -> data::Curve {
 /// The world of a seed (random curves, correlations and trees are drawn once per seed). Files are read relative to `folder`.
 ///
 /// # Errors
-/// A matrix of correlations that cannot be read or is none.
+/// A matrix of correlations that cannot be read or is none, or a folder that is no synthetic model.
 pub fn world(section: &DataSection, seed: u64, folder: &Path) -> Result<World, String> {
+    if let Some(name) = &section.synthetic_model {
+        return SyntheticModel::load(&folder.join(name)).and_then(|model| model.world()).map_err(|e| e.to_string());
+    }
     let n = section.n_features;
     let values = |c: &Curve, field: &str| curve(c).values_for(n, seed, field);
     let firing_probability = values(&section.firing_probability, "data.firing_probability");
@@ -93,6 +98,10 @@ pub fn world(section: &DataSection, seed: u64, folder: &Path) -> Result<World, S
 
 /// The fixed dictionary of a seed, if the world has one. Files are read relative to `folder`.
 pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Result<Dictionary, String>> {
+    if let Some(name) = &section.synthetic_model {
+        let model = SyntheticModel::load(&folder.join(name)).map_err(|e| e.to_string());
+        return Some(model.map(|model| model.dictionary));
+    }
     let written = section.dictionary.as_ref()?;
     let (n, d) = (section.n_features, written.d_hidden);
     let plain = match &written.vectors {

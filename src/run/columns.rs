@@ -63,7 +63,7 @@ impl Offer {
             training_set: document.root.at(["data", "dataset"]).is_some(),
             model: experiment.toy.as_ref().filter(|_| !swept("toy.model")).map(|toy| toy.model.key()),
             groups: !experiment.data.groups.is_empty(),
-            parents: experiment.data.hierarchy.is_some(),
+            parents: experiment.data.hierarchy.is_some() || brings_trees(document),
         }
     }
 
@@ -95,6 +95,11 @@ impl Offer {
             Need::Parents => Some("features with parents: `data.hierarchy`"),
         })
     }
+}
+
+/// Whether the world comes from a folder with a hierarchy.
+fn brings_trees(document: &Document) -> bool {
+    document.experiment.data.files().iter().any(|file| file.optional && document.folder().join(&file.name).exists())
 }
 
 /// The score columns of a document: those asked for, or all scalars that apply.

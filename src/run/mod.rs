@@ -22,7 +22,6 @@ use crate::backend::{Backend, Watch};
 use crate::plan::chunk::{Chunk, WORK};
 use crate::plan::{AxisKind, AxisValue, Plan};
 use crate::progress::Progress;
-use crate::spec::data::DictionarySection;
 use crate::spec::diagnostic::SpecError;
 use crate::spec::node::Node;
 use crate::spec::output::WeightsSection;
@@ -192,19 +191,22 @@ pub fn run(
     Ok(summary)
 }
 
-/// Copies the file that the world names beside the kept spec, where the same relative name finds it again.
+/// Copies the files that the world names beside the kept spec, where the same relative names find them again.
 fn keep_inputs(plan: &Plan, out: &Path) -> Result<(), RunError> {
-    let dictionary = plan.document.experiment.data.dictionary.as_ref();
-    let Some((name, _)) = dictionary.and_then(DictionarySection::file) else { return Ok(()) };
-    let inside = Path::new(&name).components().all(|c| matches!(c, Component::Normal(_)));
-    let (from, to) = (plan.document.folder().join(&name), out.join(&name));
-    // An absolute name is found as it is; one that leads out of the folder is left where it is.
-    if !inside || to.exists() && std::fs::read(&from).ok() == std::fs::read(&to).ok() {
-        return Ok(());
+    for file in plan.document.experiment.data.files() {
+        let name = Path::new(&file.name);
+        let inside = name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+        let (from, to) = (plan.document.folder().join(name), out.join(name));
+        // An absolute name is found as it is; one that leads out of the folder is left where it is.
+        let known = to.exists() && std::fs::read(&from).ok() == std::fs::read(&to).ok();
+        if !inside || known || file.optional && !from.exists() {
+            continue;
+        }
+        let fail = |error: std::io::Error| RunError::Input(format!("{}: {error}", to.display()));
+        std::fs::create_dir_all(to.parent().unwrap_or(out)).map_err(fail)?;
+        std::fs::copy(&from, &to).map(|_| ()).map_err(fail)?;
     }
-    let fail = |error: std::io::Error| RunError::Input(format!("{}: {error}", to.display()));
-    std::fs::create_dir_all(to.parent().unwrap_or(out)).map_err(fail)?;
-    std::fs::copy(&from, &to).map(|_| ()).map_err(fail)
+    Ok(())
 }
 
 /// A chunk's number and the plan indices of its cells that have to be computed.

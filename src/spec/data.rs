@@ -8,6 +8,7 @@ use super::kind::{Samples, Shape, Text, Whole, Width};
 use super::kind::{choice, record};
 use super::linked::{CorrelationSection, HierarchySection};
 use super::node::{Node, Value};
+use crate::data::synthetic_model::FILES;
 
 record! {
     /// The world: the law of the feature activations x, and of the hidden states where no toy model makes them.
@@ -28,6 +29,8 @@ record! {
         correlation: CorrelationSection as CorrelationSection = "none",
         /// Features that fire only where another does.
         hierarchy: Option<HierarchySection> as Maybe<HierarchySection> = "none",
+        /// Folder of a SAELens synthetic model, which brings the whole world and its dictionary: no other key stands beside it.
+        synthetic_model: Option<String> as Maybe<Text> = "none",
         /// A finite training set for the toy model; none: fresh samples for ever.
         dataset: Option<DatasetSection> as Maybe<DatasetSection> = "none",
     }
@@ -212,14 +215,47 @@ record! {
     }
 }
 
-impl DictionarySection {
-    /// The file its directions come from and, of a `.safetensors` file with several tensors (`file.safetensors:name`), which.
-    pub fn file(&self) -> Option<(String, Option<&str>)> {
-        let VectorsSection::File(name) = &self.vectors else { return None };
-        Some(match name.rsplit_once(".safetensors:") {
-            Some((stem, tensor)) => (format!("{stem}.safetensors"), Some(tensor)),
-            None => (name.clone(), None),
-        })
+/// A file that the world is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    /// Its name, relative to the folder of the experiment.
+    pub name: String,
+    /// Which of its tensors (`file.safetensors:name`).
+    pub tensor: Option<String>,
+    /// The keys below `data` that name it.
+    pub keys: &'static [&'static str],
+    /// Whether the world may be without it.
+    pub optional: bool,
+}
+
+impl InputFile {
+    fn new(name: &str, keys: &'static [&'static str]) -> InputFile {
+        let (name, tensor) = match name.rsplit_once(".safetensors:") {
+            Some((stem, tensor)) => (format!("{stem}.safetensors"), Some(tensor.to_owned())),
+            None => (name.to_owned(), None),
+        };
+        InputFile { name, tensor, keys, optional: false }
+    }
+}
+
+impl DataSection {
+    /// The files that the world is read from.
+    pub fn files(&self) -> Vec<InputFile> {
+        let mut files = vec![];
+        if let Some(DictionarySection { vectors: VectorsSection::File(name), .. }) = &self.dictionary {
+            files.push(InputFile::new(name, &["dictionary", "vectors", "file"]));
+        }
+        if let CorrelationSection::Matrix(name) = &self.correlation {
+            files.push(InputFile::new(name, &["correlation", "matrix"]));
+        }
+        if let Some(folder) = &self.synthetic_model {
+            let of = |name: &str, optional| {
+                let name = format!("{}/{name}", folder.trim_end_matches('/'));
+                InputFile { name, tensor: None, keys: &["synthetic_model"], optional }
+            };
+            files.extend(FILES.map(|(name, optional)| of(name, optional)));
+        }
+        files
     }
 }
 

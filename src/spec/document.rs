@@ -12,6 +12,7 @@ use super::kind::{Kind, Reader, Shape};
 use super::node::{self, Node, Value};
 use super::sae::{SaeKind, entry_kind, entry_name};
 use super::sweep::{self, Axis};
+use super::synthetic;
 
 /// Greatest size of an experiment file.
 const MOST_BYTES: u64 = 4 << 20;
@@ -118,6 +119,7 @@ impl Document {
             }
             targets.push(per_path);
         }
+        synthetic::expand(&mut root, &folder_of(file), &axes, &mut reader);
         let experiment = Experiment::read(&root, &mut reader);
         if let Some(experiment) = &experiment {
             check_whole(experiment, &root, &mut reader);
@@ -132,7 +134,7 @@ impl Document {
 
     /// The folder that file names in the experiment are relative to.
     pub fn folder(&self) -> PathBuf {
-        Path::new(&self.file).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+        folder_of(&self.file)
     }
 
     /// An error about this file.
@@ -165,6 +167,10 @@ impl Document {
     pub fn touches(&self, axis: usize, part: Part) -> bool {
         self.targets[axis].iter().flatten().any(|t| t.part == part)
     }
+}
+
+fn folder_of(file: &str) -> PathBuf {
+    Path::new(file).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 impl Target {

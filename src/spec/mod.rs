@@ -18,6 +18,7 @@ pub mod node;
 pub mod output;
 pub mod sae;
 pub mod sweep;
+pub mod synthetic;
 pub mod toy;
 
 pub use document::Document;

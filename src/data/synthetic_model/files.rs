@@ -15,6 +15,9 @@ const CONFIG: &str = "synthetic_model_config.json";
 const TENSORS: &str = "synthetic_model.safetensors";
 const TREES: &str = "hierarchy.json";
 
+/// The files of a folder, and whether it may be without them.
+pub const FILES: [(&str, bool); 3] = [(CONFIG, false), (TENSORS, false), (TREES, true)];
+
 /// Why a folder is no synthetic model that can be read, or cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {

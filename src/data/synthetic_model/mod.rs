@@ -13,12 +13,13 @@
 mod files;
 mod laws;
 
-pub use files::ModelError;
+pub use files::{FILES, ModelError};
 pub use laws::{MagnitudeLaw, ProbabilityLaw};
 
 use super::correlation::Correlation;
 use super::dictionary::Dictionary;
 use super::hierarchy::{Hierarchy, Node};
+use super::rates::Rates;
 use super::world::{Magnitude, MagnitudeSharing, World};
 
 /// A synthetic model of SAELens: a world and its dictionary.
@@ -64,15 +65,11 @@ pub enum NotSaeLens {
 }
 
 impl SyntheticModel {
-    /// The model of a world. `asked` are the rates that its probabilities were compensated from, where they were.
+    /// The model of a world.
     ///
     /// # Errors
     /// If SAELens cannot say the world.
-    pub fn of_world(
-        world: &World,
-        dictionary: &Dictionary,
-        asked: Option<&[f64]>,
-    ) -> Result<SyntheticModel, NotSaeLens> {
+    pub fn of_world(world: &World, dictionary: &Dictionary) -> Result<SyntheticModel, NotSaeLens> {
         let refuse = |what| Err(NotSaeLens::Part { what });
         match world {
             World { groups, .. } if !groups.is_empty() => return refuse("groups of features"),
@@ -89,11 +86,12 @@ impl SyntheticModel {
             _ => return Err(NotSaeLens::Magnitude),
         };
         let law = |values: &[f64], what| MagnitudeLaw::of_values(values).ok_or(NotSaeLens::Curve { what });
+        let base = compensated_from(world);
         Ok(SyntheticModel {
             dictionary: dictionary.clone(),
             firing_probability: world.firing_probability.clone(),
-            law: ProbabilityLaw::of_values(asked.unwrap_or(&world.firing_probability)),
-            compensated: asked.is_some(),
+            law: ProbabilityLaw::of_values(base.unwrap_or(&world.firing_probability)),
+            compensated: base.is_some(),
             mean: law(&mean, "means")?,
             std: law(&std, "standard deviations")?,
             seed: None,
@@ -119,7 +117,7 @@ impl SyntheticModel {
             groups: vec![],
             dataset: None,
             correlation: self.correlation.clone(),
-            hierarchy: self.hierarchy.as_ref().map(|nodes| Hierarchy { nodes: nodes.clone() }),
+            hierarchy: self.hierarchy.as_ref().map(|nodes| Hierarchy { nodes: nodes.clone(), asked: None }),
         })
     }
 
@@ -137,9 +135,19 @@ impl SyntheticModel {
     }
 }
 
+/// What the probabilities of a world were asked to be, where SAELens's compensation makes of that what they are.
+fn compensated_from(world: &World) -> Option<&[f64]> {
+    let asked = world.hierarchy.as_ref()?.asked.as_deref()?;
+    let again = World { firing_probability: asked.to_vec(), ..world.clone() }.with_rates(Rates::FirstOrder);
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-9 * b;
+    let same = again.firing_probability.iter().zip(&world.firing_probability).all(near);
+    (same && asked != world.firing_probability).then_some(asked)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Curve, hierarchy::Trees};
     use crate::testing::{golden, json};
     use serde_json::Value;
 
@@ -212,7 +220,7 @@ mod tests {
     #[test]
     fn a_world_of_tegum_becomes_a_model_that_is_the_same_world() {
         let (world, dictionary) = (plain(7), Dictionary::random(7, 4, 1).with_bias(0.5, 1));
-        let model = SyntheticModel::of_world(&world, &dictionary, None).expect("SAELens has all of it");
+        let model = SyntheticModel::of_world(&world, &dictionary).expect("SAELens has all of it");
         assert_eq!(model.mean, MagnitudeLaw::Linear { start: 5.0, end: 4.0 });
         assert_eq!(
             (model.std.clone(), model.law.clone()),
@@ -228,12 +236,41 @@ mod tests {
     }
 
     #[test]
+    fn compensated_rates_are_written_as_the_law_that_was_asked() {
+        let trees = Trees {
+            roots: 4,
+            branching: [2, 2],
+            depth: 2,
+            exclusive: 1.0,
+            exclusive_levels: [0, 9],
+            scale_children: true,
+        };
+        let world = World {
+            firing_probability: Curve::Zipf { exponent: 0.5, max: 0.4, min: 0.05 }.values(40, 0),
+            hierarchy: Some(Hierarchy::generated(40, &trees, 0)),
+            correlation: Some(Correlation::low_rank(40, 3, 0.1, 0).expect("a scale").correlation),
+            ..plain(40)
+        };
+        let dictionary = Dictionary::random(40, 8, 1);
+        let law = ProbabilityLaw::Zipfian { exponent: 0.5, max: 0.4, min: 0.05 };
+        let first_order = world.clone().with_rates(Rates::FirstOrder);
+        let model = SyntheticModel::of_world(&first_order, &dictionary).expect("SAELens has all of it");
+        assert_eq!((model.law.as_ref(), model.compensated, model.warnings().len()), (Some(&law), true, 0));
+        let as_given = world.clone().with_rates(Rates::AsGiven);
+        let model = SyntheticModel::of_world(&as_given, &dictionary).expect("SAELens has all of it");
+        assert_eq!((model.law.as_ref(), model.compensated), (Some(&law), false));
+        let exact = world.with_rates(Rates::Exact);
+        let model = SyntheticModel::of_world(&exact, &dictionary).expect("SAELens has all but the law");
+        assert_eq!((model.law.clone(), model.compensated, model.warnings().len()), (None, false, 1));
+    }
+
+    #[test]
     fn worlds_that_saelens_cannot_say_are_refused() {
         let dictionary = Dictionary::random(3, 4, 1);
         let refused = |change: &dyn Fn(&mut World)| {
             let mut world = plain(3);
             change(&mut world);
-            SyntheticModel::of_world(&world, &dictionary, None).unwrap_err()
+            SyntheticModel::of_world(&world, &dictionary).unwrap_err()
         };
         assert_eq!(refused(&|w| w.magnitude = Magnitude::Symmetric(1.0)), NotSaeLens::Magnitude);
         assert_eq!(refused(&|w| w.magnitude = Magnitude::Constant(vec![1.0, -1.0, 1.0])), NotSaeLens::Magnitude);
@@ -247,7 +284,7 @@ mod tests {
             NotSaeLens::Part { what: "saved correlation matrices" }
         );
         let noisy = dictionary.clone().with_noise(0.1);
-        assert!(SyntheticModel::of_world(&plain(3), &noisy, None).is_err());
+        assert!(SyntheticModel::of_world(&plain(3), &noisy).is_err());
     }
 
     #[test]
@@ -277,6 +314,7 @@ mod tests {
         assert!(load().contains("feature 1 stands twice"), "{}", load());
         std::fs::write(&trees, r#"{"roots": [{"feature_index": 20}]}"#).expect("ours");
         assert!(load().contains("feature 20"), "{}", load());
+        std::fs::remove_file(&trees).expect("ours");
         std::fs::write(folder.path().join("synthetic_model.safetensors"), b"no").expect("ours");
         assert!(load().contains("synthetic_model.safetensors"), "{}", load());
     }
