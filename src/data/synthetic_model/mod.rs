@@ -314,6 +314,7 @@ mod tests {
         assert!(load().contains("feature 1 stands twice"), "{}", load());
         std::fs::write(&trees, r#"{"roots": [{"feature_index": 20}]}"#).expect("ours");
         assert!(load().contains("feature 20"), "{}", load());
+        std::fs::remove_file(&trees).expect("ours");
         std::fs::write(folder.path().join("synthetic_model.safetensors"), b"no").expect("ours");
         assert!(load().contains("synthetic_model.safetensors"), "{}", load());
     }
