@@ -6,6 +6,7 @@
 mod columns;
 mod expect;
 mod format;
+mod gaps;
 mod names;
 mod pairs;
 mod query;
@@ -14,6 +15,7 @@ mod reduce;
 pub use columns::Layout;
 pub use expect::{Asked, Bound, Expectation, Outcome, evaluate, readable, render_outcomes};
 pub use format::{Format, deliver, render, short};
+pub use gaps::{Standards, with_gaps};
 pub use names::{near, quote_dotted, split_list};
 pub use query::{Query, QueryError, Tables, select};
 pub use reduce::{Reduce, reduce};
