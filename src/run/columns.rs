@@ -2,11 +2,13 @@
 
 use super::given;
 use crate::score::{self, Definition, Index, Need};
+use crate::spec::baseline::BaselineKind;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::document::Document;
 use crate::spec::node::Value;
 use crate::spec::output::ReduceRule;
 use crate::store::{Column, Kind};
+use crate::table::Standards;
 
 /// A column of the rows that a score fills.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,6 +180,19 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
         columns.push(ScoreColumn { name: definition.name.to_owned(), definition, index: None });
     }
     if errors.is_empty() { Ok(columns) } else { Err(document.error(errors)) }
+}
+
+/// The baselines that rows are compared with.
+pub fn standards(document: &Document) -> Standards {
+    let entries = &document.experiment.baselines;
+    let names = |is: fn(&BaselineKind) -> bool| {
+        let of_kind = entries.iter().filter(|entry| is(&entry.kind));
+        of_kind.map(|entry| entry.name.clone()).collect::<Vec<String>>()
+    };
+    Standards {
+        oracles: names(|kind| matches!(kind, BaselineKind::Oracle(_))),
+        randoms: names(|kind| matches!(kind, BaselineKind::Random(_))),
+    }
 }
 
 /// Versions of everything that makes a row's numbers, in one text: part of every cell's id.

@@ -6,7 +6,7 @@ use super::results::{expectation, figure_seeds, reduce_rule};
 use super::{RunError, plan_record, probe};
 use crate::figure::{self, FigureSpec, SideTable, is_expression};
 use crate::plan::Plan;
-use crate::run::columns::{ScoreColumn, algorithms};
+use crate::run::columns::{ScoreColumn, algorithms, standards};
 use crate::spec::diagnostic::{Diagnostic, Place};
 use crate::spec::node::Value;
 use crate::spec::output::{Asked, WeightsSection};
@@ -29,6 +29,8 @@ fn places(plan: &Plan, key: &str) -> Vec<Place> {
 pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
     let record = plan_record(plan, columns, &algorithms(columns), "");
     let empty = store::frame(&record.experiment, &record.schema(), &[])?;
+    let failed = |error: table::QueryError| RunError::Input(error.to_string());
+    let empty = table::with_gaps(empty, &standards(&plan.document)).map_err(failed)?;
     let names: Vec<String> = empty.get_column_names().iter().map(|n| n.to_string()).collect();
     let mut errors = Vec::new();
     let experiment = &plan.document.experiment;
