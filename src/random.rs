@@ -31,6 +31,12 @@ pub enum Stream {
     Baseline,
     /// Random curves over features.
     Curve,
+    /// A random correlation between features.
+    Correlation,
+    /// Random trees over features, and the samples on which their rates are computed.
+    Hierarchy,
+    /// Resamples of seeds.
+    Bootstrap,
 }
 
 impl Stream {
@@ -48,6 +54,9 @@ impl Stream {
             Stream::Dictionary => "dictionary",
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",
+            Stream::Correlation => "correlation",
+            Stream::Hierarchy => "hierarchy",
+            Stream::Bootstrap => "bootstrap",
         }
     }
 }

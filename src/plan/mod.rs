@@ -20,6 +20,8 @@ pub mod architecture;
 pub mod chunk;
 pub mod exclude;
 pub mod id;
+mod linked;
+pub mod made;
 pub mod parts;
 pub mod resolve;
 

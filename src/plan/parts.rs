@@ -245,6 +245,9 @@ impl Tables {
         let touching = |parts: &[Part]| touching(document, Method::None, parts);
         let data = table(document, lengths, touching(&[Part::Data]), |choice, reader| {
             let section = read_data(document, choice, reader)?;
+            if let (true, Some(node)) = (reader.diagnostics.is_empty(), document.part(Part::Data, choice)) {
+                super::linked::check(&section, &node, reader);
+            }
             let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
             let dataset = section.dataset.as_ref().map_or(0, |d| d.samples);
             let signed = section.is_signed();

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Cell;
-use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};
+use super::{Cell, linked, made};
+use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, Orthogonalise, World};
 use crate::sae::{Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
 use crate::spec::data::{DataSection, GroupSection, MagnitudeSection, SharingSection, VectorsSection};
@@ -28,12 +28,17 @@ pub fn curve(curve: &Curve) -> data::Curve {
         Curve::Power(p) => data::Curve::Power { exponent: p.exponent },
         Curve::Last(one) => data::Curve::Last { value: one.value, others: one.others },
         Curve::First(one) => data::Curve::First { value: one.value, others: one.others },
+        Curve::FromTo(e) => data::Curve::FromTo { start: e.start, end: e.end },
+        Curve::Exponential(e) => data::Curve::Exponential { start: e.start, end: e.end },
         Curve::FoldedNormal(s) => data::Curve::FoldedNormal { mean: s.mean, std: s.std },
     }
 }
 
-/// The world of a seed (random curves are drawn once per seed).
-pub fn world(section: &DataSection, seed: u64) -> World {
+/// The world of a seed (random curves, correlations and trees are drawn once per seed). Files are read relative to `folder`.
+///
+/// # Errors
+/// A matrix of correlations that cannot be read or is none.
+pub fn world(section: &DataSection, seed: u64, folder: &Path) -> Result<World, String> {
     let n = section.n_features;
     let values = |c: &Curve, field: &str| curve(c).values_for(n, seed, field);
     let firing_probability = values(&section.firing_probability, "data.firing_probability");
@@ -65,17 +70,25 @@ pub fn world(section: &DataSection, seed: u64) -> World {
         firing_probability: firing_probability[group.members()[0]],
     });
     let groups = groups.collect();
+    let correlation = linked::correlation(section, seed, folder)?;
+    let hierarchy = linked::hierarchy(section, seed);
     let dataset = section.dataset.as_ref().map(|d| Finite { samples: d.samples, normalise: d.normalise });
-    World {
+    let mut world = World {
         n_features: n,
         firing_probability,
         magnitude,
         magnitude_sharing,
         groups,
         dataset,
-        correlation: None,
+        correlation,
         hierarchy: None,
+    };
+    if let Some((hierarchy, probabilities, rates)) = hierarchy {
+        world.hierarchy = Some(hierarchy);
+        probabilities.into_iter().for_each(|(feature, p)| world.firing_probability[feature] = p);
+        world = world.with_rates(rates);
     }
+    Ok(world)
 }
 
 /// The fixed dictionary of a seed, if the world has one. Files are read relative to `folder`.
@@ -85,6 +98,10 @@ pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Res
     let plain = match &written.vectors {
         VectorsSection::Orthogonal => Dictionary::orthogonal(n, d, seed).map_err(|e| e.to_string()),
         VectorsSection::Random => Ok(Dictionary::random(n, d, seed)),
+        VectorsSection::Orthogonalised(s) => {
+            Ok(made::orthogonalised(n, d, &Orthogonalise { steps: s.steps, lr: s.lr }, seed))
+        }
+        VectorsSection::Cosine(cosine) => Dictionary::at_cosine(n, d, *cosine, seed).map_err(|e| e.to_string()),
         VectorsSection::File(path) => {
             crate::score::input::read_matrix(&folder.join(path)).map_err(|e| e.to_string()).and_then(|rows| {
                 let shape = rows.dim();

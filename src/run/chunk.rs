@@ -53,7 +53,7 @@ impl Bench<'_> {
     /// # Errors
     /// A file that the experiment names cannot be read.
     pub fn compute(&self, indices: &[usize]) -> Result<Option<Vec<CellRecord>>, String> {
-        let stems = self.stems(indices);
+        let stems = self.stems(indices)?;
         let Some(toys) = self.train_toys(&stems) else { return Ok(None) };
         let mut trained = Vec::with_capacity(stems.len());
         for (stem, toy) in stems.iter().zip(toys) {
@@ -70,15 +70,15 @@ impl Bench<'_> {
         Ok(Some(records.into_iter().flatten().collect()))
     }
 
-    fn stems(&self, indices: &[usize]) -> Vec<Stem> {
+    fn stems(&self, indices: &[usize]) -> Result<Vec<Stem>, String> {
         let together = |a: &usize, b: &usize| self.plan.same_stem(*a, *b);
         let groups: Vec<&[usize]> = indices.chunk_by(together).collect();
         let stem = |cells: &[usize]| {
             let sections: Vec<Cell> = cells.iter().map(|i| self.plan.cell(*i)).collect();
             let first = &sections[0];
-            let world = Arc::new(resolve::world(&first.data, first.seed));
+            let world = Arc::new(resolve::world(&first.data, first.seed, &self.plan.document.folder())?);
             let importance = first.toy.as_ref().map(|toy| resolve::importance(toy, first.data.n_features, first.seed));
-            Stem { cells: cells.to_vec(), sections, world, importance }
+            Ok(Stem { cells: cells.to_vec(), sections, world, importance })
         };
         groups.into_iter().map(stem).collect()
     }

@@ -42,6 +42,8 @@ struct Offer {
     model: Option<&'static str>,
     /// Sets of features.
     groups: bool,
+    /// Features with parents.
+    parents: bool,
 }
 
 impl Offer {
@@ -61,6 +63,7 @@ impl Offer {
             training_set: document.root.at(["data", "dataset"]).is_some(),
             model: experiment.toy.as_ref().filter(|_| !swept("toy.model")).map(|toy| toy.model.key()),
             groups: !experiment.data.groups.is_empty(),
+            parents: experiment.data.hierarchy.is_some(),
         }
     }
 
@@ -88,7 +91,8 @@ impl Offer {
             },
             Need::Groups if self.groups => None,
             Need::Groups => Some("sets of features: `data.groups`"),
-            Need::Parents => Some("`data.hierarchy`, which is not built yet"),
+            Need::Parents if self.parents => None,
+            Need::Parents => Some("features with parents: `data.hierarchy`"),
         })
     }
 }

@@ -58,7 +58,7 @@ pub fn empty_tables(plan: &Plan, columns: &[ScoreColumn], rows: DataFrame) -> Re
 /// The record of a cell as if it had been trained.
 fn made_up(plan: &Plan, columns: &[ScoreColumn], index: usize) -> Result<CellRecord, RunError> {
     let (cell, trace) = (plan.cell(index), &plan.document.experiment.save.trace);
-    let mut world = resolve::world(&cell.data, cell.seed);
+    let mut world = resolve::world(&cell.data, cell.seed, &plan.document.folder()).map_err(RunError::Input)?;
     world.dataset = world.dataset.map(|d| Finite { samples: d.samples.min(SAMPLES), ..d });
     let world: Arc<World> = Arc::new(world);
     let toy = cell.toy.as_ref().map(|section| {

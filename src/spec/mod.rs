@@ -13,6 +13,7 @@ pub mod experiment;
 pub mod explain;
 pub mod figure;
 pub mod kind;
+pub mod linked;
 pub mod node;
 pub mod output;
 pub mod sae;
