@@ -16,7 +16,6 @@ use std::sync::Arc;
 use crate::backend::ops::activation::Activate;
 use crate::backend::ops::hidden::Project;
 use crate::backend::simd::{Isa, Lanes, run};
-use crate::data::law::ROW_BLOCK;
 use crate::data::{Batch, Events, Sampler, World};
 use crate::random::Stream;
 use crate::toy::{Activation, ToyModel};
@@ -167,7 +166,7 @@ impl HiddenStream {
     /// Samples `first .. first + samples` of batch `step`: a long batch in pieces.
     ///
     /// # Panics
-    /// If `first` is not a multiple of [`ROW_BLOCK`].
+    /// If `first` is not a multiple of [`HiddenStream::piece`].
     pub fn draw_range(&self, step: u32, first: usize, samples: usize, out: &mut HiddenBatch) {
         self.project(step, first, samples, out);
         out.events.to_dense(&mut out.x);
@@ -178,12 +177,18 @@ impl HiddenStream {
         self.project(step, 0, samples, out);
     }
 
-    /// Samples `first .. first + samples` of batch `step` without dense x.
+    /// Samples `first .. first + samples` of batch `step` without dense x: pieces that threads draw side by side. Pieces of
+    /// a few hundred samples cost no more than the batch whole.
     ///
     /// # Panics
-    /// If `first` is not a multiple of [`ROW_BLOCK`].
+    /// If `first` is not a multiple of [`HiddenStream::piece`].
     pub fn draw_hidden_range(&self, step: u32, first: usize, samples: usize, out: &mut HiddenBatch) {
         self.project(step, first, samples, out);
+    }
+
+    /// Where a piece of a batch may start: at any multiple of this ([`Sampler::piece`]).
+    pub fn piece(&self) -> usize {
+        self.sampler.piece()
     }
 
     fn project(&self, step: u32, first: usize, samples: usize, out: &mut HiddenBatch) {
@@ -200,7 +205,7 @@ impl HiddenStream {
                 noise: self.noise,
                 noise_key: self.sampler.key(),
                 step,
-                first_block: (first / ROW_BLOCK) as u32,
+                first,
                 d_hidden: self.d_hidden,
                 h: &mut out.h,
             },

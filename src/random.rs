@@ -21,12 +21,22 @@ pub enum Stream {
     ToyInit,
     /// Initial weights of a sparse autoencoder.
     SaeInit,
+    /// Lengths of sampled prefixes of a sparse autoencoder.
+    SaePrefixes,
+    /// Inputs that resampled latents of a sparse autoencoder start from.
+    SaeResample,
     /// A fixed dictionary.
     Dictionary,
     /// Baselines that draw, such as random directions.
     Baseline,
     /// Random curves over features.
     Curve,
+    /// A random correlation between features.
+    Correlation,
+    /// Random trees over features, and the samples on which their rates are computed.
+    Hierarchy,
+    /// Resamples of seeds.
+    Bootstrap,
 }
 
 impl Stream {
@@ -39,9 +49,14 @@ impl Stream {
             Stream::Select => "select",
             Stream::ToyInit => "toy-init",
             Stream::SaeInit => "sae-init",
+            Stream::SaePrefixes => "sae-prefixes",
+            Stream::SaeResample => "sae-resample",
             Stream::Dictionary => "dictionary",
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",
+            Stream::Correlation => "correlation",
+            Stream::Hierarchy => "hierarchy",
+            Stream::Bootstrap => "bootstrap",
         }
     }
 }

@@ -9,6 +9,11 @@ fn with(extra: &str) -> String {
     format!("name: a\ndata: {{n_features: 4, firing_probability: 0.1}}\ntoy: {{d_hidden: 2}}\n{extra}")
 }
 
+/// A world with `extra` in it.
+fn linked(extra: &str) -> String {
+    format!("name: a\ntoy: {{d_hidden: 2}}\ndata: {{n_features: 4, firing_probability: 0.1,\n  {extra}}}\n")
+}
+
 fn check(folder: &Path, text: &[u8]) -> Answer {
     std::fs::write(folder.join("x.yaml"), text).expect("a temporary folder takes a file");
     tegum(folder, &["check", "x.yaml"])
@@ -106,10 +111,47 @@ rows! {
     a_figure_with_a_line_nowhere: with("figures: [{curve: {x: seed, y: loss, lines: [{label: a}]}}]\n"), ["x.yaml:4:46:", "lines needs `at`"];
     an_expectation_of_no_column: with("expect: [{claim: c, value: avg(los), at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
     an_expectation_that_does_not_parse: with("expect: [{claim: c, value: \"avg(loss\", at_least: 0}]\n"), ["x.yaml:4:10: expectation"];
+    batch_topk_k_above_the_width: with("sae:\n  - batch_topk: {n_latents: 4, k: 4.5}\n"), ["x.yaml:5:35: k = 4.5 is greater than n_latents = 4 (line 5)"];
+    k_anneal_from_above_the_width: with("sae:\n  - topk: {n_latents: 4, k: 1, k_anneal: {from: 9}}\n"), ["from = 9 is greater than n_latents = 4"];
+    target_l0_and_a_coefficient: with("sae:\n  - relu:\n      n_latents: 4\n      l1: 0.1\n      target_l0: 2\n"),
+        ["x.yaml:7:11: `l1` and `target_l0` (line 8) are both given", "leave `l1` out"];
+    neither_target_l0_nor_a_coefficient: with("sae:\n  - jumprelu: {n_latents: 4}\n"), ["x.yaml:5:15: `l0` or `target_l0` is needed"];
+    target_l0_of_zero: with("sae:\n  - gated: {n_latents: 4, target_l0: 0}\n"), ["x.yaml:5:38: 0 is out of range: expected a number above 0"];
+    target_l0_above_the_width: with("sae:\n  - gated: {n_latents: 4, target_l0: 5}\n"), ["x.yaml:5:38: target_l0 = 5 is greater than n_latents = 4 (line 5)"];
+    prefixes_out_of_order: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [3, 2, 4], topk: {k: 1}}\n"),
+        ["x.yaml:5:46: prefix 2 after 3: prefixes are ascending"];
+    prefixes_that_end_early: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [1, 3], topk: {k: 1}}\n"),
+        ["x.yaml:5:46: the last prefix is 3, n_latents = 4 (line 5)", "end the list with 4"];
+    no_prefixes: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [], topk: {k: 1}}\n"), ["no prefix: at least the whole is one"];
+    too_many_sampled_prefixes: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: {sampled: {count: 5}}, topk: {k: 1}}\n"), ["count = 5 is greater than n_latents = 4"];
+    a_matryoshka_without_a_rule: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [1, 4]}\n"), ["one of `relu`, `topk` and `batch_topk`"];
+    a_matryoshka_with_two_rules: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [1, 4], topk: {k: 1}, relu: {l1: 1}}\n"), ["one of `relu`, `topk` and `batch_topk`"];
+    a_nested_k_above_the_width: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [1, 4], batch_topk: {k: 6}}\n"), ["k = 6 is greater than n_latents = 4"];
+    a_quadratic_target_above_the_width: with("sae:\n  - jumprelu: {n_latents: 4, l0: 1, sparsity: {quadratic: {target: 9}}}\n"), ["target = 9 is greater than n_latents = 4"];
+    resampling_at_no_step: with("sae:\n  - relu: {n_latents: 4, l1: 1, resample: {at: []}}\n"), ["no step at which to resample"];
     equal_methods: with("sae: [{topk: {n_latents: 4, k: 1}}, {name: b, topk: {n_latents: 4, k: 1}}]\n"), ["two cells are the same"];
     baselines_are_not_trained: with("baselines: [{random: {n_latents: 3}, train: {lr: 1}}]\n"), ["a baseline is not trained"];
     swept_oracle_above_the_features: with("baselines: [{oracle: {k: 1}}]\nsweep: {baselines.oracle.k: [1, 9]}\n"), ["k = 9 is greater than n_features = 4"];
     curves_do_not_go_with_groups: with("").replace("0.1}", "{geometric: 0.5}, groups: [{together: [0, 1]}]}"), ["the members of a group"];
+    row_52_correlations_that_no_features_have: linked("correlation: {pairs: [[0, 1, 0.9], [1, 2, 0.9], [0, 2, -0.9]]}"),
+        ["x.yaml:4:24: no features can be correlated like this", "least eigenvalue of the correlation matrix is -0.8", "correlations of 0.555 of these sizes can be"];
+    a_pair_given_twice: linked("correlation: {pairs: [[0, 1, 0.1], [1, 0, 0.2]]}"), ["x.yaml:4:38: features 1 and 0 are paired twice"];
+    a_pair_that_is_none: linked("correlation: {pairs: [[0, 1]]}"), ["x.yaml:4:25: expected a pair [i, j, rho]"];
+    a_correlation_beside_groups: linked("correlation: {low_rank: {rank: 2}}, groups: [{together: [0, 1]}]"),
+        ["x.yaml:4:16:", "`groups` and `correlation` both say which features fire together"];
+    a_hierarchy_with_a_cycle: linked("hierarchy: {tree: [{feature: 0, children: [{feature: 1, children: [{feature: 0}]}]}]}"),
+        ["x.yaml:4:80: feature 0 stands below itself: a cycle"];
+    a_feature_with_two_parents: linked("hierarchy: {tree: [{feature: 0, children: [{feature: 2}]}, {feature: 1, children: [{feature: 2}]}]}"),
+        ["x.yaml:4:96: feature 2 stands at two places", "two parents"];
+    a_node_of_no_feature: linked("hierarchy: {tree: [{feature: 9}]}"), ["x.yaml:4:32: feature 9 in a tree, but features run from 0 to 3"];
+    a_node_of_nothing: linked("hierarchy: {tree: [{exclusive: true}]}"), ["x.yaml:4:22: a node without feature and without children"];
+    a_hierarchy_of_nothing: linked("hierarchy: {rates: exact}"), ["a hierarchy without trees"];
+    trees_written_and_generated: linked("hierarchy: {roots: 1, tree: [{feature: 0}]}"), ["trees are written out or generated, not both"];
+    a_child_more_frequent_than_its_parent: linked("hierarchy: {rates: exact, tree: [{feature: 0, children: [{feature: 1, probability: 0.2}]}]}"),
+        ["x.yaml:4:22: feature 1 cannot fire at rate 0.2: its parent 0 fires at 0.1", "rates: conditional"];
+    rivals_more_frequent_than_their_parent: linked("hierarchy: {rates: exact, tree: [{feature: 0, exclusive: true, children: [{feature: 1}, {feature: 2}]}]}"),
+        ["exclude each other and cannot fire at rates of sum 0.2: parent 0 fires at 0.1"];
+    parents_of_negative_values: linked("magnitude: {symmetric: 1}, hierarchy: {roots: 1}"), ["x.yaml:4:42: a parent is on where its value is above 0"];
     negative_importance: with("").replace("d_hidden: 2", "d_hidden: 2, importance: -1"), ["-1 is out of range: importance"];
     probabilities_have_an_upper_bound: with("").replace("0.1", "{folded_normal: {mean: 5}}"), ["has no upper bound"];
     a_curve_upside_down: with("").replace("0.1}", "{linear: {max: 0.1, min: 0.5}}}"), ["linear has min 0.5 above max 0.1"];
@@ -149,6 +191,14 @@ rows! {
         ["x.yaml:3:14: absolute_value computes |x|, and in this world x is never negative", "add `magnitude: {symmetric: 1}` to `data`"];
     neurons_of_a_model_without_any: with("score: [n_monosemantic]\n"),
         ["x.yaml:4:9: `n_monosemantic` needs a toy model with neurons", "`relu_hidden`, `absolute_value` or `mlp`"];
+    directions_at_an_impossible_cosine: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4, vectors: {cosine: -0.5}}}\nbaselines: [pca]\n",
+        ["x.yaml:2:92: 4 directions cannot all have the cosine -0.5 with each other", "give a cosine in [-0.333"];
+    directions_at_a_cosine_without_room: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 3, vectors: {cosine: 0.5}}}\nbaselines: [pca]\n",
+        ["x.yaml:2:71: 4 directions at one cosine with each other take d_hidden of at least 4, not 3", "widen d_hidden"];
+    a_probability_that_leaves_its_range_on_the_way: with("").replace("0.1", "{from_to: {start: 0.5, end: -0.1}}"),
+        ["x.yaml:2:43: -0.1 is out of range: firing_probability lies in [0, 1]"];
+    an_exponential_curve_through_zero: with("").replace("0.1", "{exponential: {start: 0.5, end: 0}}"),
+        ["0 is out of range", "above 0"];
     neurons_of_a_dictionary: "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 4}}\nbaselines: [pca]\nscore: [n_neurons_0]\n",
         ["x.yaml:4:9: `n_neurons_0` needs a trained toy model"];
     theory_of_capacity_of_another_model: with("score: [theory_capacity_last]\n"), ["x.yaml:4:9: `theory_capacity_last` needs a toy model of kind `quadratic`"];

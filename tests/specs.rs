@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::program::tegum;
-use tegum::plan::{MOST_CELLS, Plan, Versions};
+use tegum::plan::{MOST_CELLS, Plan, Versions, resolve};
 use tegum::spec::{Document, explain};
 
 fn experiments() -> Vec<PathBuf> {
@@ -47,6 +47,55 @@ fn every_experiment_of_the_project_passes_check() {
         let answer = tegum(Path::new(env!("CARGO_MANIFEST_DIR")), &["check", &path]);
         assert_eq!(answer.code, 0, "{path}: {}", answer.stderr);
     }
+}
+
+/// The worlds of the papers on absorption and on sparse but wrong autoencoders, and SynthSAEBench's, as experiments write them.
+#[test]
+fn linked_worlds_are_read_as_written() {
+    let world = |data: &str| {
+        let plan = plan(&format!("name: a\ndata: {data}\ntoy: {{d_hidden: 2}}\n"));
+        resolve::world(&plan.cell(0).data, 0, Path::new(".")).expect("no file is needed")
+    };
+    let absorption = world(
+        "{n_features: 4, firing_probability: [0.25, 0.05, 0.05, 0.05], magnitude: {constant: 1}, \
+         hierarchy: {rates: exact, tree: [{feature: 0, children: [{feature: 1}]}]}}",
+    );
+    assert_eq!(absorption.parents(), [(1, 0)].into());
+    let (own, rates) = (&absorption.firing_probability, absorption.marginal_probability());
+    for (got, expected) in own.iter().zip([0.25, 0.2, 0.05, 0.05]).chain(rates.iter().zip([0.25, 0.05, 0.05, 0.05])) {
+        assert!((got - expected).abs() < 1e-12, "{own:?} {rates:?}");
+    }
+    let star =
+        "{n_features: 5, firing_probability: 0.4, correlation: {pairs: [[0,1,0.5],[0,2,0.5],[0,3,0.5],[0,4,0.5]]}}";
+    let star = world(star).correlation.expect("a correlation");
+    assert_eq!((star.between(0, 3), star.between(1, 2)), (0.5, 0.0));
+    assert_eq!(world("{n_features: 5, firing_probability: 0.4, correlation: none}").correlation, None);
+    let default = "{n_features: 3, firing_probability: 0.4, correlation: {pairs: {list: [[0, 1, 0.5]], default: 0.1}}}";
+    assert_eq!(world(default).correlation.expect("a correlation").between(2, 1), 0.1);
+    let bench = world(
+        "{n_features: 1024, firing_probability: {zipf: {exponent: 0.5, max: 0.4, min: 5e-4}}, \
+         magnitude: {normal: {mean: {linear: {max: 5, min: 4}}, std: {folded_normal: {mean: 0.5, std: 0.5}}}}, \
+         correlation: {low_rank: {rank: 25, scale: 0.1}}, \
+         hierarchy: {roots: 32, branching: 4, depth: 2, exclusive: true, scale_children: true, rates: first_order}}",
+    );
+    let families = bench.hierarchy.as_ref().expect("trees").families();
+    assert_eq!(families.len(), 32 + 128);
+    assert!(families.iter().all(|f| f.exclusive && f.scale && f.members.len() == 4));
+    assert!((bench.asked_probability()[0] - 0.4).abs() < 1e-15);
+}
+
+/// A node's probability is one more number that a sweep may change.
+#[test]
+fn probabilities_of_nodes_can_be_swept() {
+    let plan = plan(
+        "name: a\ndata: {n_features: 3, firing_probability: 0.5, hierarchy: {tree: [{feature: 0, children: [{feature: 1}]}]}}\n\
+         toy: {d_hidden: 2}\nsweep: {data.hierarchy.tree.0.children.0.probability: [0.1, 0.3]}\n",
+    );
+    let p = |cell: usize| {
+        let world = resolve::world(&plan.cell(cell).data, 0, Path::new(".")).expect("no file is needed");
+        world.firing_probability
+    };
+    assert_eq!((p(0), p(1)), (vec![0.5, 0.1, 0.5], vec![0.5, 0.3, 0.5]));
 }
 
 #[test]

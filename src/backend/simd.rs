@@ -34,6 +34,18 @@ pub trait Kernel {
     fn run<S: Simd>(self) -> Self::Out;
 }
 
+/// Asks for a line of memory that will be read soon; on machines without such an instruction nothing.
+#[inline(always)]
+pub fn prefetch(line: &Lanes) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.0.as_ptr().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {

@@ -20,7 +20,7 @@ use std::path::Path;
 use ndarray::{ArrayD, Ix2};
 use serde_json::{Map, Value as Json, json};
 
-use crate::spec::sae::SaeKind;
+use crate::spec::sae::{InferenceSection, SaeKind};
 
 /// How an autoencoder finds its latents, as far as its tensors do not say: thresholds and gates stand among them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,11 +45,26 @@ pub enum Rule {
 
 impl Rule {
     /// That of a kind.
-    pub fn of(kind: &SaeKind) -> Rule {
-        match kind {
-            SaeKind::Relu(_) => Rule::Positive,
+    ///
+    /// # Errors
+    /// A kind whose latents depend on the batch that a sample stands in: SAELens has no such inference.
+    pub fn of(kind: &SaeKind) -> Result<Rule, String> {
+        let by_batch = "its latents are selected over batches (`inference: batch`), and SAELens knows thresholds alone";
+        Ok(match kind {
+            SaeKind::BatchTopK(section) if section.inference == InferenceSection::Batch => return Err(by_batch.into()),
+            SaeKind::Matryoshka(section) => match (&section.topk, &section.batch_topk) {
+                (Some(nested), _) => Rule::TopK { k: nested.k },
+                (_, Some(nested)) if nested.inference == InferenceSection::Batch => return Err(by_batch.into()),
+                _ => Rule::Positive,
+            },
             SaeKind::TopK(section) => Rule::TopK { k: section.k },
-        }
+            SaeKind::MatchingPursuit(section) => Rule::Pursuit {
+                max_iterations: section.k,
+                residual_threshold: section.residual_threshold,
+                stop_on_duplicate: section.stop_on_duplicate,
+            },
+            SaeKind::Relu(_) | SaeKind::BatchTopK(_) | SaeKind::Gated(_) | SaeKind::JumpRelu(_) => Rule::Positive,
+        })
     }
 }
 

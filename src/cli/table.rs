@@ -22,6 +22,16 @@ pub struct Args {
     /// A whole query over the tables rows, features, trace, snapshots and samples
     #[arg(long, conflicts_with_all = ["select", "filter", "group_by"])]
     sql: Option<String>,
+    /// Column whose values are compared over seeds, such as method: means with 95 % bootstrap intervals, and the
+    /// difference of each pair over common seeds
+    #[arg(long, requires = "score", conflicts_with_all = ["select", "group_by", "sql"])]
+    compare: Option<String>,
+    /// Scores to compare, separated by commas
+    #[arg(long, requires = "compare")]
+    score: Option<String>,
+    /// Columns whose every combination is a comparison of its own, separated by commas
+    #[arg(long, requires = "compare")]
+    by: Option<String>,
     /// text, csv, json or parquet
     #[arg(long, default_value = "text")]
     format: Format,
@@ -40,7 +50,11 @@ pub fn carry_out(args: &Args) -> Outcome {
         sql: args.sql.clone(),
     };
     let fail = |e: table::QueryError| Failure::new(e.exit_code(), e.to_string());
-    let answer = table::select(&results.tables()?, &query).map_err(fail)?;
+    let mut answer = table::select(&results.tables()?, &query).map_err(fail)?;
+    if let Some(column) = &args.compare {
+        let what = table::Compare { column: column.clone(), scores: list(&args.score), by: list(&args.by) };
+        answer = table::compare(&answer, &what).map_err(fail)?;
+    }
     let bytes = table::render(&answer, args.format).map_err(fail)?;
     table::deliver(&bytes, args.output.as_deref()).map_err(|e| {
         Failure::new(5, format!("{}: {e}", args.output.as_ref().map_or("stdout".into(), |p| p.display().to_string())))

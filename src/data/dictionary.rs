@@ -1,5 +1,6 @@
 //! A fixed dictionary: hidden states without a toy model.
 
+use super::orthogonalise::{Orthogonalise, orthogonalise};
 use crate::random::{Draws, Stream};
 
 /// h = Σ_i x_i f_i + b, plus Gaussian noise of standard deviation `noise` on every coordinate.
@@ -32,6 +33,14 @@ pub enum DictionaryError {
     /// A row that has no direction.
     #[error("row {row} is zero and has no direction")]
     ZeroRow { row: usize },
+    /// Directions that all have one cosine with each other do not fit.
+    #[error("{n_features} directions at one cosine with each other need d_hidden of at least {least}, not {d_hidden}")]
+    NoRoomAtCosine { n_features: usize, least: usize, d_hidden: usize },
+    /// No directions have this cosine with each other.
+    #[error(
+        "{n_features} directions cannot all have a cosine of {thousandths}/1000 with each other: it lies in [-1/(n_features - 1), 1)"
+    )]
+    Cosine { n_features: usize, thousandths: i64 },
 }
 
 /// Sequences of stream `dictionary`: rows and bias are drawn apart.
@@ -79,6 +88,50 @@ impl Dictionary {
         Dictionary::plain(n_features, d_hidden, rows.map(|v| v as f32).collect())
     }
 
+    /// Random rows pushed apart by gradient descent, see [`super::orthogonalise`].
+    pub fn orthogonalised(n_features: usize, d_hidden: usize, settings: &Orthogonalise, seed: u64) -> Dictionary {
+        let drawn = Dictionary::random(n_features, d_hidden, seed);
+        let vectors = orthogonalise(&drawn.vectors, d_hidden, settings);
+        Dictionary { vectors, ..drawn }
+    }
+
+    /// Rows that all have the cosine `c` with each other, turned at random: f_i = Σ_{k<i} l_k q_k + m_i q_i with orthonormal
+    /// q and the Cholesky factor of the matrix of cosines, of which each column is constant below its diagonal:
+    /// m_k² = 1 - Σ_{j<k} l_j², l_k = (c - Σ_{j<k} l_j²) / m_k. At c = -1/(n_features - 1), to 1e-6, they are the corners of a
+    /// simplex, which needs one dimension less.
+    ///
+    /// # Errors
+    /// If no rows have that cosine, or d_hidden has no room for them.
+    pub fn at_cosine(
+        n_features: usize,
+        d_hidden: usize,
+        cosine: f64,
+        seed: u64,
+    ) -> Result<Dictionary, DictionaryError> {
+        let needed = dimensions_at_cosine(n_features, cosine)?;
+        if needed > d_hidden {
+            return Err(DictionaryError::NoRoomAtCosine { n_features, least: needed, d_hidden });
+        }
+        let frame = Dictionary::orthogonal(needed, d_hidden, seed)?.vectors;
+        // A cosine given with few digits still makes the simplex exactly.
+        let cosine = if needed < n_features { -1.0 / (n_features - 1) as f64 } else { cosine };
+        let (mut before, mut square) = (vec![0.0f64; d_hidden], 0.0);
+        let mut rows = Vec::with_capacity(n_features * d_hidden);
+        for i in 0..n_features {
+            let along = f64::max(1.0 - square, 0.0).sqrt();
+            let Some(axis) = frame.get(i * d_hidden..(i + 1) * d_hidden) else {
+                // The last corner of a simplex lies in the span of the others.
+                rows.extend(before.iter().map(|v| *v as f32));
+                continue;
+            };
+            rows.extend(before.iter().zip(axis).map(|(b, &q)| (b + along * q as f64) as f32));
+            let below = (cosine - square) / along;
+            before.iter_mut().zip(axis).for_each(|(b, &q)| *b += below * q as f64);
+            square += below * below;
+        }
+        Dictionary::from_rows(n_features, d_hidden, &rows)
+    }
+
     /// Given rows `[n_features, d_hidden]`, normalised.
     ///
     /// # Errors
@@ -118,6 +171,24 @@ impl Dictionary {
     fn plain(n_features: usize, d_hidden: usize, vectors: Vec<f32>) -> Dictionary {
         Dictionary { n_features, d_hidden, vectors, bias: vec![0.0; d_hidden], noise: 0.0 }
     }
+}
+
+/// Dimensions that `n_features` directions at this cosine with each other take: the rank of their matrix of cosines, whose
+/// eigenvalues are 1 - c and 1 + (n - 1) c.
+///
+/// # Errors
+/// If there are no such directions.
+pub fn dimensions_at_cosine(n_features: usize, cosine: f64) -> Result<usize, DictionaryError> {
+    let others = n_features.saturating_sub(1) as f64;
+    // Two cosines this near are one: -0.333333 is meant for -1/3.
+    let room = cosine + 1.0 / others;
+    if n_features < 2 || (-1e-6..1e-6).contains(&room) {
+        return Ok(n_features.saturating_sub(1).max(1).min(n_features));
+    }
+    if !(cosine < 1.0 && room > 0.0) {
+        return Err(DictionaryError::Cosine { n_features, thousandths: (cosine * 1e3).round() as i64 });
+    }
+    Ok(n_features)
 }
 
 /// A direction uniform on the sphere.
@@ -182,6 +253,56 @@ mod tests {
         assert!((norm - 2.5).abs() < 1e-6, "{norm}");
         assert_ne!(dictionary.bias[0] / 2.5, dictionary.vectors[0]);
         assert_eq!(dictionary.noise, 0.1);
+    }
+
+    /// Products of rows whose entries are rounded to f32 twice: 4 · 2^-24 and the rounding of f64.
+    #[test]
+    fn rows_at_a_cosine_have_it_with_each_other_and_a_simplex_takes_one_dimension_less() {
+        let cases = [
+            (1, 1, 0.4),
+            (2, 1, -1.0),
+            (3, 2, -0.5),
+            (4, 3, -0.333333),
+            (5, 8, 0.3),
+            (8, 8, -0.1),
+            (6, 20, 0.0),
+            (9, 9, 0.95),
+        ];
+        for (n, d, cosine) in cases {
+            let dictionary = Dictionary::at_cosine(n, d, cosine, 3).unwrap();
+            assert_eq!(dictionary.vectors.len(), n * d);
+            for a in 0..n {
+                for b in 0..n {
+                    let expected = if a == b { 1.0 } else { cosine };
+                    // The cosine of a simplex is exact, the one asked for has six digits.
+                    let bound = if cosine == -0.333333 { 6e-7 } else { 3e-7 };
+                    let found = product(&dictionary, a, b);
+                    assert!((found - expected).abs() < bound, "{n} x {d} at {cosine}: rows {a} and {b}: {found}");
+                }
+            }
+        }
+        assert_ne!(Dictionary::at_cosine(3, 3, 0.2, 1), Dictionary::at_cosine(3, 3, 0.2, 2));
+    }
+
+    #[test]
+    fn cosines_that_cannot_be_are_refused() {
+        let refused = |n, d, c| Dictionary::at_cosine(n, d, c, 0).unwrap_err();
+        assert_eq!(refused(3, 9, -0.6), DictionaryError::Cosine { n_features: 3, thousandths: -600 });
+        assert_eq!(refused(3, 9, 1.0), DictionaryError::Cosine { n_features: 3, thousandths: 1000 });
+        assert_eq!(refused(5, 4, 0.2), DictionaryError::NoRoomAtCosine { n_features: 5, least: 5, d_hidden: 4 });
+        assert_eq!(refused(5, 3, -0.25), DictionaryError::NoRoomAtCosine { n_features: 5, least: 4, d_hidden: 3 });
+    }
+
+    #[test]
+    fn orthogonalised_rows_start_from_the_random_ones_and_the_bias_is_theirs() {
+        let settings = Orthogonalise { steps: 0, lr: 0.1 };
+        let (drawn, kept) = (Dictionary::random(6, 4, 1), Dictionary::orthogonalised(6, 4, &settings, 1));
+        for (a, b) in drawn.vectors.iter().zip(&kept.vectors) {
+            assert!((a - b).abs() < 1e-7);
+        }
+        let moved = Dictionary::orthogonalised(6, 4, &Orthogonalise { steps: 10, ..settings }, 1);
+        assert_ne!(moved.vectors, kept.vectors);
+        assert_eq!(moved.with_bias(0.5, 1).bias, drawn.with_bias(0.5, 1).bias);
     }
 
     #[test]

@@ -54,9 +54,38 @@
 //! | `Exponential` | e | mean | 0 | |
 //! | `Symmetric` | v | 2a | −a | |
 //!
+//! **Linked worlds.** Where features depend on each other through a [`Correlation`](super::Correlation) or a
+//! [`Hierarchy`](super::Hierarchy), this section takes the place of "Which fire" and of the k of magnitudes; everything above
+//! stands for all other worlds, bit for bit as it was. ([`linked`](super::linked) makes the numbers named here.)
+//!
+//! Let F be the factor of the copula, `[n_features, r]`, D the variance that is a feature's own (F Fᵀ + D has unit diagonal),
+//! t_i = Φ^-1(1 − p_i), and F'_i = F_i/√D_i, t'_i = t_i/√D_i; r = 0 and D = 1 without a correlation. For a full matrix F is
+//! its factor, D = 0, and F' = F, t' = t: eps decides all. F', t' are computed in f64 and rounded to f32.
+//! - eps_k of a sample is the normal variate (T = 2^32) of the sample word of ([`Tag::Factor`], k).
+//! - z_i: for a feature without a parent, from −t'_i on, for k ascending, z = fma(F'_ik, eps_k, z). For one with a parent,
+//!   sixteen sums, from 0 on, for k ascending, sum_(k mod 16) = fma(F'_ik, eps_k, sum_(k mod 16)), folded by halves
+//!   ([`Simd::fold`](crate::backend::simd::Simd::fold)), minus t'_i.
+//! - The *call* of (feature, sample): c0 = s within the row block, c1 = ([`Tag::Fire`], i). Word 0 decides whether it fires,
+//!   word 1 is the k of its magnitude, T = 2^32; word 2 see below.
+//! - A feature without a parent: let j be the largest of 0, 2, 5, 8 with z ≤ [`QUANTILES`] of j (Φ there is at most 2^-j). It
+//!   fires iff j fair coins all show heads and z > Φ^-1(2^-j u), u from word 0: for j = 0 the normal variate of word 0, else
+//!   minus the size of the tail q = fma(⌊word/2⌋, ρ, ρ/2), ρ = 2^-(31+j). Coin m = 0 .. 7 of feature i is bit s mod 32 of word
+//!   2 (m mod 2) + (i mod 2) of call c0 = 32 ⌊s/32⌋ + 8 ⌊m/2⌋ + ⌊(i mod 16)/2⌋ of c1 = ([`Tag::Heads`], ⌊i/16⌋).
+//! - A feature with a parent that is on fires iff z > normal variate of word 0; one whose parent is off is 0.
+//! - Where D = 0 both fire iff z > 0.
+//! - The value of a feature whose node's parent scales its children is multiplied by (parent's value / parent's mean), each
+//!   rounded. A feature is on where its value is not 0.
+//! - Of an exclusive family with c members on, one stays on: number ⌊w·c / 2^32⌋ of them in the order of the tree, where w
+//!   is word 2 of the family's first member. Families below a feature come after its own.
+//!
+//! *Why this is the law of a copula:* given eps, and so given z and j, P(fires) = 2^-j · P(u < 2^j Φ(z)) = Φ(z), as
+//! 2^j Φ(z) ≤ 1; coins and u are independent over features and of eps. A child of a dead parent is zero whatever its own
+//! words say, so they need not be drawn: only children of live parents are, and about one free feature in a hundred reaches a quantile.
+//!
 //! Resolution: a coin's probability is exact to 2^-33; v has steps of at most 2^-23 and z reaches 6.3 standard deviations.
 //! The polynomial ln holds the rate of skips to 1e-6 of p, for p ≥ 1e-6; below, gaps come in steps, but the rate stays.
 
+use super::linked::Linked;
 use super::world::{GroupRule, Magnitude, MagnitudeSharing, World};
 
 /// The version of this law, part of what a run records.
@@ -70,6 +99,12 @@ pub const VERSION: u32 = 1;
 
 /// Units whose probability is at most this are drawn by skips, others by coins.
 pub const SKIP_AT_MOST: f64 = 0.12;
+
+/// Samples that linked worlds are drawn in: a piece of a batch may start at any multiple of this.
+pub const PIECE: usize = 32;
+
+/// Φ^-1 of 2^-2, 2^-5 and 2^-8, rounded down: where z is at most this, two, five or eight coins come first.
+pub const QUANTILES: [f32; 3] = [-0.674_490_5, -1.862_733, -2.660_069];
 
 /// What a word is for: the upper four bits of c1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +121,12 @@ pub enum Tag {
     Share = 4,
     /// Noise on hidden states, see [`hidden`](crate::hidden).
     Noise = 5,
+    /// Sample words: what features of a correlated world share.
+    Factor = 6,
+    /// Linked worlds: coins of sixteen features.
+    Heads = 7,
+    /// Linked worlds: the call of a feature and a sample.
+    Fire = 8,
 }
 
 impl Tag {
@@ -244,6 +285,8 @@ pub struct Plan {
     pub zeros: bool,
     /// Whether the value is the base variate itself, a uniform on (0, 1].
     pub unit: bool,
+    /// A linked world's own part; coins, classes and groups are then empty.
+    pub linked: Option<Linked>,
 }
 
 impl Plan {
@@ -251,14 +294,16 @@ impl Plan {
     ///
     /// # Panics
     /// If a vector has not `n_features` entries, a probability is outside [0, 1], a group names a feature that is not
-    /// there or that another group has, or there are 2^17 features or more: a checked experiment has none of these.
+    /// there or that another group has, there are 2^17 features or more, or a linked world is none (see [`Linked::of`]): a
+    /// checked experiment has none of these.
     pub fn new(world: &World) -> Plan {
         check(world);
         let n = world.n_features;
         let (base, clip, slope, offset) = magnitude(world);
         let common = (0..n).all(|i| slope[i] == slope[0] && offset[i] == offset[0]);
         let grouped = grouped(world);
-        let p = |i: usize| if grouped[i] { 0.0 } else { world.firing_probability[i] };
+        let linked = Linked::of(world);
+        let p = |i: usize| if grouped[i] || linked.is_some() { 0.0 } else { world.firing_probability[i] };
         let mut coin_features: Vec<u32> = (0..n).filter(|&i| p(i) > SKIP_AT_MOST).map(|i| i as u32).collect();
         for group in world.groups.iter().filter(|g| g.firing_probability > SKIP_AT_MOST) {
             coin_features.extend(group.members.iter().map(|&i| i as u32));
@@ -288,6 +333,7 @@ impl Plan {
             common: (n > 0 && common).then(|| (slope[0], offset[0])),
             groups: groups.collect(),
             classes: classes(n, p),
+            linked,
             slope,
             offset,
             coins,

@@ -1,7 +1,6 @@
 //! First and second moments of a world: what its features are on average where they fire.
 
-use std::f64::consts::{PI, SQRT_2};
-
+use super::normal;
 use super::world::{Magnitude, World};
 
 /// Moments of a feature's value given that it fires.
@@ -43,18 +42,13 @@ impl World {
     }
 }
 
-/// Φ and φ.
-fn normal(z: f64) -> (f64, f64) {
-    (0.5 * libm::erfc(-z / SQRT_2), libm::exp(-0.5 * z * z) / (2.0 * PI).sqrt())
-}
-
 /// max(0, N(mean, std²)): E y = mean Φ + std φ, E y² = (mean² + std²) Φ + mean std φ at mean / std.
 fn clipped_normal(mean: f64, std: f64) -> Moments {
     if std == 0.0 {
         let value = mean.max(0.0);
         return Moments { mean: value, square: value * value };
     }
-    let (below, density) = normal(mean / std);
+    let (below, density) = (normal::cdf(mean / std), normal::density(mean / std));
     let square = (mean * mean + std * std) * below + mean * std * density;
     Moments { mean: mean * below + std * density, square }
 }
@@ -64,7 +58,7 @@ fn folded_normal(mean: f64, std: f64) -> Moments {
     let size = match std {
         0.0 => mean.abs(),
         _ => {
-            let (below, density) = normal(mean / std);
+            let (below, density) = (normal::cdf(mean / std), normal::density(mean / std));
             mean * (2.0 * below - 1.0) + 2.0 * std * density
         }
     };

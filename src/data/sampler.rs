@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::events::{Events, inverse_norm};
-use super::law::{Plan, ROW_BLOCK};
+use super::law::{PIECE, Plan, ROW_BLOCK};
 use super::world::World;
 use crate::backend::ops::draw::{DrawDense, DrawEvents, Place};
 use crate::backend::simd::{Isa, Lanes, run};
@@ -88,6 +88,12 @@ impl Sampler {
         self.key
     }
 
+    /// Where a piece of a batch may start: at any multiple of this. Small in linked worlds, so that several threads can draw
+    /// one batch; a row block in all others, whose skips run through it.
+    pub fn piece(&self) -> usize {
+        if self.plan.linked.is_some() { PIECE } else { ROW_BLOCK }
+    }
+
     /// Batch `step` of `samples` samples into `batch`, whose memory is used again. Fewer samples give a prefix of more.
     pub fn draw(&self, step: u32, samples: usize, batch: &mut Batch) {
         self.draw_range(step, 0, samples, batch);
@@ -96,7 +102,7 @@ impl Sampler {
     /// Samples `first .. first + samples` of batch `step`: a long batch in pieces.
     ///
     /// # Panics
-    /// If `first` is not a multiple of [`ROW_BLOCK`].
+    /// If `first` is not a multiple of [`Sampler::piece`].
     pub fn draw_range(&self, step: u32, first: usize, samples: usize, batch: &mut Batch) {
         batch.n_features = self.plan.n_features;
         batch.samples = samples;
@@ -132,9 +138,10 @@ impl Sampler {
     }
 
     fn place(&self, step: u32, first: usize, samples: usize) -> Place {
-        assert!(first.is_multiple_of(ROW_BLOCK), "pieces start at multiples of {ROW_BLOCK}, not {first}");
+        let piece = self.piece();
+        assert!(first.is_multiple_of(piece), "pieces start at multiples of {piece}, not {first}");
         assert!((first + samples) / ROW_BLOCK <= u32::MAX as usize, "row blocks are counted in 32 bits");
-        Place { key: self.key, step, first_block: (first / ROW_BLOCK) as u32, samples }
+        Place { key: self.key, step, first_block: (first / ROW_BLOCK) as u32, skip: first % ROW_BLOCK, samples }
     }
 }
 

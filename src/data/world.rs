@@ -11,7 +11,8 @@ use super::hierarchy::Hierarchy;
 pub struct World {
     pub n_features: usize,
     /// `[n_features]`, in [0, 1]: probability that the feature's own coin shows fire. For members of a group the group's
-    /// probability rules and this entry is ignored by the sampler.
+    /// probability rules and this entry is ignored by the sampler. A feature with a parent in the hierarchy needs its parent
+    /// as well, so that it fires less often: see [`World::marginal_probability`].
     pub firing_probability: Vec<f64>,
     pub magnitude: Magnitude,
     pub magnitude_sharing: MagnitudeSharing,
@@ -93,8 +94,13 @@ impl World {
         self.dataset.is_some_and(|dataset| dataset.normalise)
     }
 
-    /// P(x_i ≠ 0) as far as firing decides it, `[n_features]`: groups taken into account.
+    /// P(x_i ≠ 0) as far as firing decides it, `[n_features]`: groups taken into account. In a world with a hierarchy
+    /// P(x_i > 0), parents, siblings and values clipped at 0 taken into account: exact without a correlation, with one
+    /// from a sample, see [`rates`](super::rates).
     pub fn marginal_probability(&self) -> Vec<f64> {
+        if let Some(hierarchy) = &self.hierarchy {
+            return self.hierarchy_rates(hierarchy);
+        }
         let mut p = self.firing_probability.clone();
         for group in &self.groups {
             let share = match group.rule {
@@ -107,7 +113,22 @@ impl World {
         }
         p
     }
+
+    /// The rates that were asked for, `[n_features]`: those of the file where a hierarchy's probabilities were computed from
+    /// them, else [`World::marginal_probability`].
+    pub fn asked_probability(&self) -> Vec<f64> {
+        match self.hierarchy.as_ref().and_then(|hierarchy| hierarchy.asked.as_ref()) {
+            Some(asked) => asked.clone(),
+            None => self.marginal_probability(),
+        }
+    }
+
+    /// Parent of each feature that has one.
+    pub fn parents(&self) -> BTreeMap<usize, usize> {
+        self.hierarchy.as_ref().map_or(BTreeMap::new(), Hierarchy::parents)
+    }
 }
+
 /// Indices of what is given in groups that see the same samples: of one key (seed, and what else makes a batch) and of equal
 /// worlds. Groups in order of key, then of appearance; indices ascending.
 pub fn same_data<'a, K: Ord>(of: impl IntoIterator<Item = (K, &'a Arc<World>)>) -> Vec<Vec<usize>> {

@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::id::{PartHash, part_hash};
 use super::resolve;
+use crate::sae::init::Init;
 use crate::spec::baseline::BaselineKind;
 use crate::spec::data::{DataSection, DictionarySection};
 use crate::spec::diagnostic::Diagnostic;
@@ -249,6 +250,9 @@ impl Tables {
             if document.experiment.activations.is_some() {
                 return given(document, reader);
             }
+            if let (true, Some(node)) = (reader.diagnostics.is_empty(), document.part(Part::Data, choice)) {
+                super::linked::check(&section, &node, reader);
+            }
             let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
             let dataset = section.dataset.as_ref().map_or(0, |d| d.samples);
             let signed = section.is_signed();
@@ -353,6 +357,14 @@ fn method_table(document: &Document, lengths: &[usize], method: Method) -> Resul
         Method::None => Some((part_hash(&json!(null)), Facts::default())),
         Method::Sae(i) => {
             let (entry, train) = read_sae(document, i, choice, reader)?;
+            let starts_at_truth = super::architecture::of(&entry.kind, train.steps, 1).1.init != Init::Random;
+            if document.experiment.activations.is_some() && starts_at_truth {
+                let place = place_in(document, Part::Sae(i), &[], choice);
+                let message =
+                    "`init: truth` starts at the true directions, and activations from files come without them";
+                reader.error(place, message, Some("leave `init` out".to_owned()));
+                return None;
+            }
             let canonical = json!({
                 "sae": EntryOf::<SaeKind>::canonical(&entry),
                 "train": SaeTrainSection::canonical(&train),
@@ -365,7 +377,13 @@ fn method_table(document: &Document, lengths: &[usize], method: Method) -> Resul
         Method::Baseline(i) => {
             let entry = read_baseline(document, i, choice, reader)?;
             let canonical = json!({ "baseline": EntryOf::<BaselineKind>::canonical(&entry) });
-            Some((part_hash(&canonical), Facts::default()))
+            let trained = |train: &SaeTrainSection| Facts {
+                work: train.steps as f64 * train.batch_size as f64,
+                steps: train.steps as u64,
+                ..Facts::default()
+            };
+            let facts = entry.kind.training().map(trained).unwrap_or_default();
+            Some((part_hash(&canonical), facts))
         }
     })
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Cell;
-use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};
-use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
+use super::{Cell, linked, made};
+use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, Orthogonalise, World};
+use crate::sae::{Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
 use crate::spec::data::{DataSection, GroupSection, MagnitudeSection, SharingSection, VectorsSection};
-use crate::spec::sae::{DecoderSection, NormaliseSection, SaeKind, SaeTrainSection};
+use crate::spec::sae::{NormaliseSection, SaeKind, SaeTrainSection};
 use crate::spec::toy::{
     ActivationSection, BatchSizeSection, InitSection, LossScaleSection, ModelSection, OptimizerSection,
     ScheduleSection, ToySection,
@@ -28,6 +28,8 @@ pub fn curve(curve: &Curve) -> data::Curve {
         Curve::Power(p) => data::Curve::Power { exponent: p.exponent },
         Curve::Last(one) => data::Curve::Last { value: one.value, others: one.others },
         Curve::First(one) => data::Curve::First { value: one.value, others: one.others },
+        Curve::FromTo(e) => data::Curve::FromTo { start: e.start, end: e.end },
+        Curve::Exponential(e) => data::Curve::Exponential { start: e.start, end: e.end },
         Curve::FoldedNormal(s) => data::Curve::FoldedNormal { mean: s.mean, std: s.std },
     }
 }
@@ -41,8 +43,11 @@ pub fn active(section: &DataSection) -> f64 {
     }
 }
 
-/// The world of a seed (random curves are drawn once per seed).
-pub fn world(section: &DataSection, seed: u64) -> World {
+/// The world of a seed (random curves, correlations and trees are drawn once per seed). Files are read relative to `folder`.
+///
+/// # Errors
+/// A matrix of correlations that cannot be read or is none.
+pub fn world(section: &DataSection, seed: u64, folder: &Path) -> Result<World, String> {
     let n = section.n_features;
     let values = |c: &Curve, field: &str| curve(c).values_for(n, seed, field);
     let firing_probability = values(&section.firing_probability, "data.firing_probability");
@@ -74,17 +79,25 @@ pub fn world(section: &DataSection, seed: u64) -> World {
         firing_probability: firing_probability[group.members()[0]],
     });
     let groups = groups.collect();
+    let correlation = linked::correlation(section, seed, folder)?;
+    let hierarchy = linked::hierarchy(section, seed);
     let dataset = section.dataset.as_ref().map(|d| Finite { samples: d.samples, normalise: d.normalise });
-    World {
+    let mut world = World {
         n_features: n,
         firing_probability,
         magnitude,
         magnitude_sharing,
         groups,
         dataset,
-        correlation: None,
+        correlation,
         hierarchy: None,
+    };
+    if let Some((hierarchy, probabilities, rates)) = hierarchy {
+        world.hierarchy = Some(hierarchy);
+        probabilities.into_iter().for_each(|(feature, p)| world.firing_probability[feature] = p);
+        world = world.with_rates(rates);
     }
+    Ok(world)
 }
 
 /// The fixed dictionary of a seed, if the world has one. Files are read relative to `folder`.
@@ -94,6 +107,10 @@ pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Res
     let plain = match &written.vectors {
         VectorsSection::Orthogonal => Dictionary::orthogonal(n, d, seed).map_err(|e| e.to_string()),
         VectorsSection::Random => Ok(Dictionary::random(n, d, seed)),
+        VectorsSection::Orthogonalised(s) => {
+            Ok(made::orthogonalised(n, d, &Orthogonalise { steps: s.steps, lr: s.lr }, seed))
+        }
+        VectorsSection::Cosine(cosine) => Dictionary::at_cosine(n, d, *cosine, seed).map_err(|e| e.to_string()),
         VectorsSection::File(path) => {
             crate::score::input::read_matrix(&folder.join(path)).map_err(|e| e.to_string()).and_then(|rows| {
                 let shape = rows.dim();
@@ -196,17 +213,14 @@ fn schedule(section: &ScheduleSection) -> Schedule {
 
 /// The sparse autoencoder of a cell, to be trained on hidden states of this width.
 pub fn sae_job(kind: &SaeKind, train: &SaeTrainSection, d_hidden: usize, seed: u64, trace_every: usize) -> SaeJob {
-    let architecture = match kind {
-        SaeKind::Relu(s) => Architecture::Relu {
-            l1: s.l1,
-            decoder: match s.decoder {
-                DecoderSection::UnitNorm => DecoderRule::UnitNorm,
-                DecoderSection::NormPenalty => DecoderRule::NormPenalty,
-            },
-        },
-        SaeKind::TopK(s) => Architecture::TopK { k: s.k, aux_k: s.aux_k.unwrap_or(d_hidden / 2) },
-    };
-    let train = SaeTrain {
+    let (architecture, options) = super::architecture::of(kind, train.steps, d_hidden);
+    let (n_latents, train) = (kind.n_latents(), sae_train(train));
+    SaeJob { seed, n_latents, architecture, options, train, frozen_decoder: None, trace_every }
+}
+
+/// How an autoencoder is trained.
+pub fn sae_train(train: &SaeTrainSection) -> SaeTrain {
+    SaeTrain {
         steps: train.steps,
         batch_size: train.batch_size,
         optimizer: optimizer(&train.optimizer),
@@ -221,8 +235,7 @@ pub fn sae_job(kind: &SaeKind, train: &SaeTrainSection, d_hidden: usize, seed: u
             NormaliseSection::MeanNorm => Normalise::MeanNorm,
         },
         dead_after: train.dead_after,
-    };
-    SaeJob { seed, n_latents: kind.n_latents(), architecture, train, trace_every }
+    }
 }
 
 impl Cell {

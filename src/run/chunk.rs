@@ -9,12 +9,12 @@ use super::evaluation::{Evaluation, Judged, Losses, asks_for_losses, losses, rea
 use super::given;
 use super::record::CellRecord;
 use super::snapshots::snapshots;
-use super::stand_in::stand_in;
+use super::stand_in::{self, job, stand_in};
 use super::training_set::TrainingSet;
 use crate::activations::Activations;
 use crate::backend::{Backend, SaeGroup, Watch};
 use crate::data::World;
-use crate::hidden::{HiddenMaker, HiddenSource};
+use crate::hidden::{HiddenMaker, HiddenSource, SaeSource};
 use crate::plan::{Cell, CellMethod, Plan, resolve};
 use crate::sae::{Coder, SaeOutcome};
 use crate::spec::output::{TraceSection, WeightsSection};
@@ -61,7 +61,7 @@ impl Bench<'_> {
         if let Some(activations) = &self.given {
             return given::compute(self, activations, indices);
         }
-        let stems = self.stems(indices);
+        let stems = self.stems(indices)?;
         let Some(toys) = self.train_toys(&stems) else { return Ok(None) };
         let mut trained = Vec::with_capacity(stems.len());
         for (stem, toy) in stems.iter().zip(toys) {
@@ -89,12 +89,12 @@ impl Bench<'_> {
         if let Some(activations) = &self.given {
             return given::coder(self, activations, index);
         }
-        let stems = self.stems(&[index]);
+        let stems = self.stems(&[index])?;
         let Some(toy) = self.train_toys(&stems).and_then(|mut toys| toys.pop()) else { return Ok(None) };
         let Some(source) = self.source(&stems[0], toy.as_ref())? else { return Ok(None) };
         let cell = &stems[0].sections[0];
-        if let Some(coder) = stand_in(&cell.method, &source, cell.seed) {
-            return Ok(Some(coder));
+        if stand_in::steps(&cell.method).is_none() {
+            return Ok(stand_in(&cell.method, &source, cell.seed));
         }
         let mut trained = [Trained { source: Some(source), toy, saes: Vec::new() }];
         if !self.train_saes(&stems, &mut trained) {
@@ -110,15 +110,15 @@ impl Bench<'_> {
         if large { indices.len().max(1) } else { 1 }
     }
 
-    fn stems(&self, indices: &[usize]) -> Vec<Stem> {
+    fn stems(&self, indices: &[usize]) -> Result<Vec<Stem>, String> {
         let together = |a: &usize, b: &usize| self.plan.same_stem(*a, *b);
         let groups: Vec<&[usize]> = indices.chunk_by(together).collect();
         let stem = |cells: &[usize]| {
             let sections: Vec<Cell> = cells.iter().map(|i| self.plan.cell(*i)).collect();
             let first = &sections[0];
-            let world = Arc::new(resolve::world(&first.data, first.seed));
+            let world = Arc::new(resolve::world(&first.data, first.seed, &self.plan.document.folder())?);
             let importance = first.toy.as_ref().map(|toy| resolve::importance(toy, first.data.n_features, first.seed));
-            Stem { cells: cells.to_vec(), sections, world, importance }
+            Ok(Stem { cells: cells.to_vec(), sections, world, importance })
         };
         groups.into_iter().map(stem).collect()
     }
@@ -159,14 +159,15 @@ impl Bench<'_> {
             trained.saes.resize_with(stem.cells.len(), || None);
             let Some(source) = &trained.source else { continue };
             let (mut saes, mut cells) = (Vec::new(), Vec::new());
+            let (source, width) = (SaeSource::from(source.clone()), stem.world.n_features);
             for (cell, section) in stem.sections.iter().enumerate() {
-                if let CellMethod::Sae(kind, train) = &section.method {
-                    saes.push(resolve::sae_job(kind, train, source.d_hidden(), section.seed, self.trace.every));
+                if let Some(job) = job(&section.method, &source, width, section.seed, self.trace.every) {
+                    saes.push(job);
                     cells.push((at, cell));
                 }
             }
             if !saes.is_empty() {
-                groups.push(SaeGroup { source: source.clone().into(), saes });
+                groups.push(SaeGroup { source, saes });
                 owners.push(cells);
             }
         }
@@ -229,19 +230,19 @@ impl Bench<'_> {
                     let record = CellRecord::diverged(*index, "sae", end, self.columns.len(), toy, trace);
                     return CellRecord { snapshots: snapshots.clone(), ..record };
                 }
-                let (coder, trace) = match sae {
-                    Some(outcome) => (Some(outcome.coder), outcome.trace),
-                    None => (stand_in(&section.method, &source, section.seed), vec![]),
+                let (coder, trace, missed) = match sae {
+                    Some(outcome) => (Some(outcome.coder), outcome.trace, outcome.missed),
+                    None => (stand_in(&section.method, &source, section.seed), vec![], None),
                 };
                 let scored = evaluation.score(coder.as_deref(), self.columns);
                 let features = evaluation.feature_columns(&scored, importance);
                 let own_steps = match &section.method {
-                    CellMethod::Sae(_, train) => Some(train.steps),
                     CellMethod::None => steps,
-                    CellMethod::Baseline(_) => None,
+                    method => stand_in::steps(method),
                 };
                 let toy = trained.toy.as_ref();
                 let record = CellRecord::ok(*index, scored, features, own_steps, toy, coder, trace);
+                let record = record.off_target(missed);
                 let samples = evaluation.training_set().map_or(vec![], TrainingSet::columns);
                 CellRecord { toy_loss: evaluation.toy_loss(), samples, snapshots: snapshots.clone(), ..record }
             })

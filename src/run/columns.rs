@@ -45,6 +45,8 @@ struct Offer {
     model: Option<&'static str>,
     /// Sets of features.
     groups: bool,
+    /// Features with parents.
+    parents: bool,
 }
 
 impl Offer {
@@ -65,6 +67,7 @@ impl Offer {
             training_set: document.root.at(["data", "dataset"]).is_some(),
             model: experiment.toy.as_ref().filter(|_| !swept("toy.model")).map(|toy| toy.model.key()),
             groups: !experiment.data.groups.is_empty(),
+            parents: experiment.data.hierarchy.is_some(),
         }
     }
 
@@ -95,7 +98,8 @@ impl Offer {
             },
             Need::Groups if self.groups => None,
             Need::Groups => Some("sets of features: `data.groups`"),
-            Need::Parents => Some("`data.hierarchy`, which is not built yet"),
+            Need::Parents if self.parents => None,
+            Need::Parents => Some("features with parents: `data.hierarchy`"),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Scores of one stem: a world, its toy model or dictionary, and everything trained on their hidden states.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2};
@@ -84,6 +85,10 @@ pub struct Evaluation {
     /// Which features sit in which neurons of the toy model.
     neurons: Option<Neurons>,
     training: Option<TrainingSet>,
+    /// Firing probabilities as they come out and as they were asked for, `[n_features]`, and who has a parent.
+    rates: Vec<f64>,
+    asked: Vec<f64>,
+    parents: Option<BTreeMap<usize, usize>>,
     /// Scores of the world and its directions that are the same for all cells.
     of_world: Vec<(&'static str, score::Value)>,
 }
@@ -149,6 +154,9 @@ impl Evaluation {
             capacities,
             neurons: toy.and_then(|(model, _)| Neurons::new(model)),
             training: None,
+            rates: source.world.marginal_probability(),
+            asked: source.world.asked_probability(),
+            parents: source.world.hierarchy.as_ref().map(|hierarchy| hierarchy.parents()),
             of_world: vec![],
         };
         let wanted: Vec<&'static str> = columns.iter().map(|c| c.definition.name).collect();
@@ -198,6 +206,7 @@ impl Evaluation {
             features: samples.map(|samples| Activations::Prepared(samples.x())),
             latents: coded.as_ref().map(|coded| Activations::Sparse(&coded.latents)),
             rebuilt: coded.as_ref().map(|coded| &coded.rebuilt),
+            parents: self.parents.as_ref(),
             ..Arrays::of_truth(&self.directions)
         };
         // The side table shows every feature's geometry and its matched latent.
@@ -301,8 +310,13 @@ impl Evaluation {
         let numbers = |v: Vec<f64>| FeatureColumn::Numbers(v.into_iter().map(Some).collect());
         let mut columns = vec![
             ("feature".to_owned(), FeatureColumn::Whole((0..n).map(|i| Some(i as i64)).collect())),
-            ("firing_probability".to_owned(), numbers(self.world.marginal_probability())),
+            ("firing_probability".to_owned(), numbers(self.rates.clone())),
         ];
+        if let Some(parents) = &self.parents {
+            let parent = (0..n).map(|i| parents.get(&i).map(|&parent| parent as i64)).collect();
+            columns.push(("asked_probability".to_owned(), numbers(self.asked.clone())));
+            columns.push(("parent".to_owned(), FeatureColumn::Whole(parent)));
+        }
         if let Some(importance) = importance {
             columns.push(("importance".into(), numbers(importance.to_vec())));
         }

@@ -62,7 +62,7 @@ fn made_up(plan: &Plan, columns: &[ScoreColumn], index: usize) -> Result<CellRec
     if plan.document.experiment.activations.is_some() {
         return Ok(given::made_up(index, &cell, columns, trace.every > 0));
     }
-    let mut world = resolve::world(&cell.data, cell.seed);
+    let mut world = resolve::world(&cell.data, cell.seed, &plan.document.folder()).map_err(RunError::Input)?;
     world.dataset = world.dataset.map(|d| Finite { samples: d.samples.min(SAMPLES), ..d });
     let world: Arc<World> = Arc::new(world);
     let toy = cell.toy.as_ref().map(|section| {
@@ -87,7 +87,7 @@ fn made_up(plan: &Plan, columns: &[ScoreColumn], index: usize) -> Result<CellRec
         method.then(|| Box::new(baseline::random(2, source.d_hidden(), None, cell.seed)) as Box<dyn Coder>);
     let scored = evaluation.score(coder.as_deref(), columns);
     let features = evaluation.feature_columns(&scored, importance.as_deref());
-    let logged = if trace.every > 0 { vec![SaeTrace { step: 0, loss: 0.0, l0: 0.0 }] } else { vec![] };
+    let logged = if trace.every > 0 { vec![SaeTrace { step: 0, loss: 0.0, l0: 0.0, control: None }] } else { vec![] };
     let record = CellRecord::ok(index, scored, features, None, toy.as_ref(), coder, logged);
     let snapshots = Arc::new(toy.as_ref().map_or(vec![], |toy| snapshots(toy, 1, &world.groups)));
     let samples = evaluation.training_set().map_or(vec![], TrainingSet::columns);

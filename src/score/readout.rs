@@ -51,6 +51,11 @@ pub const INTERFERENCE_MEASURED: Definition = Definition {
 /// [`INTERFERENCE_EXPECTED`]. Null where all features of a sample share one magnitude draw and their laws are not multiples of
 /// one another: no closed form is built for that.
 pub fn interference_expected(world: &World, truth: &Directions, represented: &[usize]) -> Value {
+    if world.is_linked() {
+        return Err(Undefined(
+            "no closed form for correlated features or features with parents: see interference_measured",
+        ));
+    }
     let law = Law::of(world).ok_or(Undefined("no closed form for shared magnitudes of different laws"))?;
     let of_feature = |&i: &usize| {
         let c: Vec<f64> = (0..truth.n).map(|j| if i == j { 0.0 } else { dot(truth.unit(i), truth.raw(j)) }).collect();

@@ -4,9 +4,13 @@ use super::baseline::{BaselineKind, EncoderSection, IcaSection, PcaSection};
 use super::curve::Curve;
 use super::data::{DataSection, GroupsSection, MagnitudeSection, VectorsSection};
 use super::kind::Reader;
+use super::linked;
 use super::node::{Node, Value};
-use super::sae::{Entry, SaeKind, SaeTrainSection};
+use super::sae::{Entry, SaeTrainSection};
+
+pub use super::sae_check::sae;
 use super::toy::{ModelSection, ToySection};
+use crate::data::dictionary::dimensions_at_cosine;
 
 /// Least and greatest value of a curve over n features (bounds for random ones).
 fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
@@ -21,6 +25,8 @@ fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
         Curve::Linear(b) | Curve::Random(b) => (b.min.min(b.max), b.max.max(b.min)),
         Curve::Power(p) => (libm::pow(last + 1.0, -p.exponent), 1.0),
         Curve::Last(one) | Curve::First(one) => (one.value.min(one.others), one.value.max(one.others)),
+        Curve::FromTo(e) => (e.start.min(e.end), e.start.max(e.end)),
+        Curve::Exponential(e) => (e.start.min(e.end), e.start.max(e.end)),
         Curve::FoldedNormal(s) => (0.0, s.mean.abs() + 10.0 * s.std),
     }
 }
@@ -120,6 +126,7 @@ pub fn data(section: &DataSection, node: &Node, reader: &mut Reader) {
         MagnitudeSection::Uniform(_) | MagnitudeSection::Symmetric(_) => {}
     }
     groups(section, node, reader);
+    linked::check(section, node, reader);
     if let Some(dictionary) = &section.dictionary
         && dictionary.vectors == VectorsSection::Orthogonal
         && dictionary.d_hidden < n
@@ -127,6 +134,27 @@ pub fn data(section: &DataSection, node: &Node, reader: &mut Reader) {
         let place = at(&["dictionary", "d_hidden"]).unwrap_or(node).place;
         let message = format!("{n} orthogonal directions do not fit into d_hidden = {}", dictionary.d_hidden);
         reader.error(place, message, Some("widen d_hidden, or take `vectors: random`".to_owned()));
+    }
+    if let Some(dictionary) = &section.dictionary
+        && let VectorsSection::Cosine(cosine) = dictionary.vectors
+    {
+        let place = at(&["dictionary", "vectors", "cosine"]).unwrap_or(node).place;
+        match dimensions_at_cosine(n, cosine) {
+            Ok(least) if least > dictionary.d_hidden => {
+                let place = at(&["dictionary", "d_hidden"]).unwrap_or(node).place;
+                let message = format!(
+                    "{n} directions at one cosine with each other take d_hidden of at least {least}, not {}",
+                    dictionary.d_hidden
+                );
+                reader.error(place, message, Some("widen d_hidden, or take `vectors: random`".to_owned()));
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let least = -1.0 / (n - 1) as f64;
+                let message = format!("{n} directions cannot all have the cosine {cosine} with each other");
+                reader.error(place, message, Some(format!("give a cosine in [{least}, 1)")));
+            }
+        }
     }
 }
 
@@ -202,19 +230,6 @@ impl DataSection {
             // Clipped at 0, or an absolute value.
             MagnitudeSection::Normal(_) | MagnitudeSection::FoldedNormal(_) | MagnitudeSection::Exponential(_) => false,
         }
-    }
-}
-
-/// A sparse autoencoder with its training settings.
-pub fn sae(entry: &Entry<SaeKind>, node: &Node, reader: &mut Reader) {
-    if let SaeKind::TopK(s) = &entry.kind
-        && s.k > s.n_latents
-    {
-        let settings = node.get("topk").unwrap_or(node);
-        let k = settings.get("k").unwrap_or(settings).place;
-        let width = settings.get("n_latents").unwrap_or(settings).place;
-        let message = format!("k = {} is greater than n_latents = {} (line {})", s.k, s.n_latents, width.line);
-        reader.error(k, message, Some("at most n_latents latents can be active".to_owned()));
     }
 }
 

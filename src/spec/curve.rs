@@ -24,6 +24,10 @@ choice! {
         last => Last(Apart as OneApart),
         /// 1 for all but the first feature, which has this value; {value: r, others: p} gives the others p.
         first => First(Apart as OneApart),
+        /// Evenly spaced from start to end, up or down: start + (end - start) i/(n - 1).
+        from_to => FromTo(Ends as Ends),
+        /// From start to end by equal factors: start (end/start)^(i/(n - 1)).
+        exponential => Exponential(PositiveEnds as PositiveEnds),
         /// Absolute value of a normal, drawn once per seed.
         folded_normal => FoldedNormal(Spread as Spread),
     }
@@ -84,6 +88,26 @@ record! {
         max: f64 as Number = required "0.3",
         /// Value of the last feature, or the least.
         min: f64 as Number = required "0.01",
+    }
+}
+
+record! {
+    /// First and last value.
+    pub struct Ends as "from_to" {
+        /// Value of the first feature.
+        start: f64 as Number = required "5",
+        /// Value of the last feature.
+        end: f64 as Number = required "4",
+    }
+}
+
+record! {
+    /// First and last value, both above 0.
+    pub struct PositiveEnds as "exponential" {
+        /// Value of the first feature.
+        start: f64 as Positive = required "5",
+        /// Value of the last feature.
+        end: f64 as Positive = required "0.5",
     }
 }
 

@@ -3,9 +3,10 @@
 use serde_json::{Value as Json, json};
 
 use super::curve::Curve;
-use super::kind::{Count, Features, Flag, Interval, Kind, ListOf, Maybe, NonNegative, Positive, Reader, Samples};
-use super::kind::{Shape, Text, Whole, Width};
+use super::kind::{Count, Features, Flag, Interval, Kind, ListOf, Maybe, NonNegative, Number, Positive, Reader};
+use super::kind::{Samples, Shape, Text, Whole, Width};
 use super::kind::{choice, record};
+use super::linked::{CorrelationSection, HierarchySection};
 use super::node::{Node, Value};
 
 record! {
@@ -23,10 +24,13 @@ record! {
         groups: GroupsSection as GroupsSection = "[]",
         /// Hidden states without a toy model: h = sum of x_i f_i + b.
         dictionary: Option<DictionarySection> as Maybe<DictionarySection> = "none",
+        /// A Gaussian copula between the firings of features.
+        correlation: CorrelationSection as CorrelationSection = "none",
+        /// Features that fire only where another does.
+        hierarchy: Option<HierarchySection> as Maybe<HierarchySection> = "none",
         /// A finite training set for the toy model; none: fresh samples for ever.
         dataset: Option<DatasetSection> as Maybe<DatasetSection> = "none",
     }
-    later ["correlation", "hierarchy"]
 }
 
 choice! {
@@ -226,10 +230,23 @@ choice! {
         orthogonal => Orthogonal,
         /// Independent, uniform on the unit sphere.
         random => Random,
+        /// Random ones pushed apart by gradient descent on their overlaps.
+        orthogonalised => Orthogonalised(OrthogonalisedSection as OrthogonalisedSection),
+        /// All pairs with this cosine, turned at random; needs d_hidden >= n_features (one less at -1/(n_features - 1)).
+        cosine => Cosine(f64 as Number),
         /// Rows of a `.npy` or `.safetensors` file, [n_features, d_hidden], made unit.
         file => File(String as Text),
     }
-    later ["orthogonalised", "cosine"]
+}
+
+record! {
+    /// Adam on the sum of squared overlaps of all pairs, with norms held near 1; rows are made unit at the end.
+    pub struct OrthogonalisedSection as "orthogonalised" {
+        /// Steps; 0 leaves the directions random.
+        steps: usize as Whole = "200",
+        /// Learning rate.
+        lr: f64 as Positive = "0.01",
+    }
 }
 
 #[cfg(test)]

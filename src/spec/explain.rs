@@ -58,6 +58,8 @@ fn walk(shape: &Shape, path: &str, depth: usize, out: &mut String) {
             }
         }
         Shape::List(inner) | Shape::Maybe(inner) => walk(inner, path, depth, out),
+        // What is below has been listed above.
+        Shape::Again { .. } => {}
         Shape::Entry { kinds, .. } => walk(kinds, path, depth, out),
         Shape::Leaf { .. } | Shape::Pair(_) | Shape::Any { .. } => {}
     }
@@ -130,6 +132,7 @@ fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, Stri
                 None => Err(not_here(key, choice.options.iter().map(|o| o.name).collect(), choice.later)),
             },
         },
+        Shape::Again { shape, .. } => find(&shape(), keys, here),
         Shape::Leaf { .. } | Shape::Pair(_) | Shape::Any { .. } => Err(format!("nothing below it is called `{key}`")),
     }
 }
@@ -159,7 +162,7 @@ fn describe(shape: &Shape, depth: usize, out: &mut String) {
             describe(inner, depth + 1, out);
         }
         Shape::Maybe(inner) => describe(inner, depth, out),
-        Shape::Any { words } => {
+        Shape::Any { words } | Shape::Again { words, .. } => {
             let _ = writeln!(out, "{pad}{words}");
         }
         Shape::Entry { kinds, trained } => {
@@ -267,7 +270,7 @@ fn schema_of(shape: &Shape, doc: &str) -> Json {
             json!({ "type": "array", "items": schema_of(inner, ""), "minItems": 2, "maxItems": 2 })
         }
         Shape::Maybe(inner) => json!({ "anyOf": [schema_of(inner, ""), { "enum": [null, "none"] }] }),
-        Shape::Any { .. } => json!({}),
+        Shape::Any { .. } | Shape::Again { .. } => json!({}),
         Shape::Entry { kinds, trained } => schema_of_entry(kinds, *trained),
         Shape::Record(record) => schema_of_record(record),
         Shape::Choice(choice) => schema_of_choice(choice),

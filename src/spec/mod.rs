@@ -14,9 +14,11 @@ pub mod experiment;
 pub mod explain;
 pub mod figure;
 pub mod kind;
+pub mod linked;
 pub mod node;
 pub mod output;
 pub mod sae;
+pub mod sae_check;
 pub mod sweep;
 pub mod toy;
 

@@ -3,7 +3,9 @@
 //! Expressions are those of polars SQL; dotted column names may be written with or without quotes. Nothing here trains,
 //! scores or knows where the rows came from: a table of rows is enough.
 
+pub mod bootstrap;
 mod columns;
+mod compare;
 mod expect;
 mod format;
 mod names;
@@ -12,6 +14,7 @@ mod query;
 mod reduce;
 
 pub use columns::Layout;
+pub use compare::{Compare, compare};
 pub use expect::{Asked, Bound, Expectation, Outcome, evaluate, readable, render_outcomes};
 pub use format::{Format, deliver, render, short};
 pub use names::{near, quote_dotted, split_list};

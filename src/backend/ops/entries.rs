@@ -12,6 +12,13 @@ pub struct Entries {
     values: Vec<f32>,
 }
 
+impl Default for Entries {
+    /// No room for anything.
+    fn default() -> Self {
+        Entries::new(0)
+    }
+}
+
 impl Entries {
     /// Room for `capacity` entries a sample.
     pub fn new(capacity: usize) -> Entries {
@@ -42,8 +49,40 @@ impl Entries {
     /// Latents of a sample and their values.
     #[inline(always)]
     pub fn of(&self, sample: usize) -> (&[u32], &[f32]) {
-        let range = sample * self.capacity..sample * self.capacity + self.count[sample];
+        let range = self.range(sample);
         (&self.latents[range.clone()], &self.values[range])
+    }
+
+    /// Where a sample's entries stand in arrays as long as [`Entries::slots`] that go along with them.
+    #[inline(always)]
+    pub fn range(&self, sample: usize) -> std::ops::Range<usize> {
+        sample * self.capacity..sample * self.capacity + self.count[sample]
+    }
+
+    /// Length of an array with a place for every entry there is room for.
+    pub fn slots(&self) -> usize {
+        PANEL * self.capacity
+    }
+
+    /// Latents of a sample and their values, to be changed.
+    #[inline(always)]
+    pub fn of_mut(&mut self, sample: usize) -> (&[u32], &mut [f32]) {
+        let range = self.range(sample);
+        (&self.latents[range.clone()], &mut self.values[range])
+    }
+
+    /// Drops the entries of a sample that `keep` (given latent and value, in order) turns down.
+    pub fn retain(&mut self, sample: usize, mut keep: impl FnMut(u32, f32) -> bool) {
+        let range = self.range(sample);
+        let mut to = range.start;
+        for at in range.clone() {
+            let (latent, value) = (self.latents[at], self.values[at]);
+            if keep(latent, value) {
+                (self.latents[to], self.values[to]) = (latent, value);
+                to += 1;
+            }
+        }
+        self.count[sample] = to - range.start;
     }
 
     /// Entries of all samples together.

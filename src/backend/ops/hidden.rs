@@ -3,15 +3,19 @@
 //! ```text
 //! for each sample:  h = bias;  for each event, features ascending: h = fma(x, direction, h);  h = fma(noise, normal, h)
 //! ```
-//! The lanes are coordinates of h, up to four vectors at a time in registers; a sample's events are read again for the next
-//! four. A lane's sum is the same chain whatever the width.
+//! The lanes are coordinates of h. Narrow h: up to four vectors at a time in registers; a sample's events are read again for
+//! the next four. Wide h, whose directions do not stay in a near cache: four directions a pass over h, which does, while the
+//! next four are fetched ahead. A lane's sum is the same chain either way.
 
 use super::draw::variate::variate;
 use super::draw::{Address, words};
-use crate::backend::simd::{Kernel, Lanes, Simd};
+use crate::backend::simd::{Kernel, Lanes, Simd, prefetch};
 use crate::data::Events;
 use crate::data::law::{Base, ROW_BLOCK, Scale, Tag};
 use crate::random::Key;
+
+/// Vectors of h from which on directions are read whole.
+const WIDE: usize = 12;
 
 /// The computation.
 pub struct Project<'a> {
@@ -27,8 +31,8 @@ pub struct Project<'a> {
     pub noise_key: Key,
     /// Step of the noise's words.
     pub step: u32,
-    /// Row block of the first sample.
-    pub first_block: u32,
+    /// Place of the first sample in its step.
+    pub first: usize,
     /// Width of h.
     pub d_hidden: usize,
     /// `[samples, d_hidden]` and sixteen more numbers, which are overwritten with rubbish.
@@ -54,22 +58,28 @@ impl Kernel for Project<'_> {
                 Row { feature: &position[from..to], x: &value[from..to], base, directions: self.directions, chunks };
             // The overhang of this row is overwritten by the next.
             let h = &mut self.h[sample * d..][..16 * chunks];
-            let mut chunk = 0;
-            while chunk < chunks {
-                match chunks - chunk {
-                    1 => sum.write::<S, 1>(self.bias, chunk, h),
-                    2 => sum.write::<S, 2>(self.bias, chunk, h),
-                    3 => sum.write::<S, 3>(self.bias, chunk, h),
-                    _ => sum.write::<S, 4>(self.bias, chunk, h),
+            if chunks >= WIDE {
+                // The first directions of the next sample are fetched with the last of this one.
+                let ahead = position[to..].iter().take(4).map(|p| (p % n as u32) as usize);
+                sum.write_wide::<S>(self.bias, ahead, h);
+            } else {
+                let mut chunk = 0;
+                while chunk < chunks {
+                    match chunks - chunk {
+                        1 => sum.write::<S, 1>(self.bias, chunk, h),
+                        2 => sum.write::<S, 2>(self.bias, chunk, h),
+                        3 => sum.write::<S, 3>(self.bias, chunk, h),
+                        _ => sum.write::<S, 4>(self.bias, chunk, h),
+                    }
+                    chunk += 4;
                 }
-                chunk += 4;
             }
             if self.noise > 0.0 {
                 let at = Address {
                     key: self.noise_key,
-                    high: Tag::Noise.with(sample % ROW_BLOCK),
+                    high: Tag::Noise.with((self.first + sample) % ROW_BLOCK),
                     step: self.step,
-                    block: self.first_block + (sample / ROW_BLOCK) as u32,
+                    block: ((self.first + sample) / ROW_BLOCK) as u32,
                 };
                 add_noise::<S>(at, self.noise, h);
             }
@@ -106,6 +116,60 @@ impl Row<'_> {
             S::store_to(sum, to);
         }
     }
+}
+
+impl Row<'_> {
+    #[inline(always)]
+    fn direction(&self, event: usize) -> &[Lanes] {
+        &self.directions[(self.feature[event] - self.base) as usize * self.chunks..][..self.chunks]
+    }
+
+    /// All of h, four events a pass; `ahead` are features whose directions are wanted next.
+    #[inline(always)]
+    fn write_wide<S: Simd>(&self, bias: &[Lanes], ahead: impl Iterator<Item = usize>, h: &mut [f32]) {
+        let h = h.as_chunks_mut::<16>().0;
+        for (h, bias) in h.iter_mut().zip(bias) {
+            *h = bias.0;
+        }
+        let events = self.feature.len();
+        let mut ahead = Some(ahead);
+        for first in (0..events).step_by(4) {
+            let next = first + 4..(first + 8).min(events);
+            if next.is_empty() {
+                let rows = ahead.take().into_iter().flatten();
+                rows.for_each(|i| fetch(&self.directions[i * self.chunks..][..self.chunks]));
+            }
+            next.for_each(|event| fetch(self.direction(event)));
+            match events - first {
+                1 => self.add::<S, 1>(first, h),
+                2 => self.add::<S, 2>(first, h),
+                3 => self.add::<S, 3>(first, h),
+                _ => self.add::<S, 4>(first, h),
+            }
+        }
+    }
+
+    /// Adds `N` events to h.
+    #[inline(always)]
+    fn add<S: Simd, const N: usize>(&self, first: usize, h: &mut [[f32; 16]]) {
+        let mut x = [S::splat(0.0); N];
+        let mut rows = [&self.directions[..self.chunks]; N];
+        for e in 0..N {
+            (x[e], rows[e]) = (S::splat(self.x[first + e]), self.direction(first + e));
+        }
+        for (c, h) in h.iter_mut().enumerate().take(self.chunks) {
+            let mut sum = S::load_from(h);
+            for e in 0..N {
+                sum = S::fma(x[e], S::load(&rows[e][c]), sum);
+            }
+            S::store_to(sum, h);
+        }
+    }
+}
+
+#[inline(always)]
+fn fetch(row: &[Lanes]) {
+    row.iter().for_each(prefetch);
 }
 
 /// Adds noise to one row; `at` is its address.

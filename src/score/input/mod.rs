@@ -153,7 +153,8 @@ impl Matrix {
         }
     }
 
-    fn into_f64(self) -> Array2<f64> {
+    /// As f64.
+    pub fn into_f64(self) -> Array2<f64> {
         match self {
             Matrix::F32(matrix) => matrix.mapv(f64::from),
             Matrix::F64(matrix) => matrix,

@@ -74,6 +74,11 @@ pub enum Shape {
         kinds: Box<Shape>,
         trained: bool,
     },
+    /// A shape that holds itself, looked into only where somebody asks for what is below.
+    Again {
+        words: &'static str,
+        shape: fn() -> Shape,
+    },
     /// Anything: a part that another reader takes apart.
     Any {
         words: &'static str,

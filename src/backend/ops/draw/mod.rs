@@ -16,12 +16,14 @@
 
 mod coins;
 mod entries;
+mod linked;
+mod linked_reference;
 mod philox;
 pub mod reference;
 mod skips;
 pub mod variate;
 
-pub use philox::{Address, words, words4};
+pub use philox::{Address, words, words_of, words4};
 
 use coins::{CoinColumns, coin_groups, coins};
 use entries::{Entries, take_tiles};
@@ -41,6 +43,9 @@ pub struct Place {
     pub step: u32,
     /// Row block of the first sample.
     pub first_block: u32,
+    /// Samples of that row block before the first: a multiple of [`PIECE`](crate::data::law::PIECE) in linked worlds, 0 in
+    /// all others.
+    pub skip: usize,
     /// How many samples.
     pub samples: usize,
 }
@@ -88,6 +93,10 @@ impl Kernel for DrawDense<'_> {
     fn run<S: Simd>(self) {
         let (plan, n) = (self.plan, self.plan.n_features);
         assert_eq!(self.x.len(), self.place.samples.div_ceil(16) * n);
+        if let Some(linked) = &plan.linked {
+            self.x.fill(Lanes::default());
+            return linked::draw::<S, _>(plan, linked, self.place, &mut Tiles { n, x: self.x });
+        }
         let mut share = shared_magnitudes(plan);
         for (b, block) in self.place.blocks() {
             let x = &mut self.x[ROW_BLOCK / 16 * b * n..][..block.samples.div_ceil(16) * n];
@@ -119,6 +128,9 @@ impl Kernel for DrawEvents<'_> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let (plan, n, events) = (self.plan, self.plan.n_features, self.events);
+        if let Some(linked) = &plan.linked {
+            return linked::draw::<S, _>(plan, linked, self.place, &mut InOrder { n, events });
+        }
         let mut share = shared_magnitudes(plan);
         if plan.one_class() {
             let class = &plan.classes[0];
@@ -225,6 +237,22 @@ impl Sink for Tiles<'_> {
         self.x[sample / 16 * self.n + feature].0[sample % 16] = value;
     }
 }
+
+/// Entries that come in order are events.
+struct InOrder<'a> {
+    n: usize,
+    events: &'a mut Events,
+}
+
+impl Sink for InOrder<'_> {
+    #[inline(always)]
+    fn put(&mut self, sample: usize, feature: usize, value: f32) {
+        self.events.push((sample * self.n + feature) as u32, value);
+    }
+}
+
+#[cfg(test)]
+mod linked_tests;
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,29 @@ pub fn words4<S: Simd>(at: Address, first: u32) -> [S::U; 4] {
     [S::interleave(a[0], a[1]), S::interleave(a[2], a[3]), S::interleave(b[0], b[1]), S::interleave(b[2], b[3])]
 }
 
+/// Sixteen calls with a c0 and c1 each: word w of call l is lane l of vector w.
+///
+/// The vectors' even lanes are the low halves of eight wide lanes as they stand, the odd ones those moved down, so two
+/// chains of rounds take them in without a shuffle and interleaving puts them back in order.
+#[inline(always)]
+pub fn words_of<S: Simd>(key: Key, c0: S::U, c1: S::U, step: u32, block: u32) -> [S::U; 4] {
+    let rest = [S::splat_wide(step), S::splat_wide(block)];
+    let mut even = [c0, c1, rest[0], rest[1]];
+    let mut odd = [S::high(c0), S::high(c1), rest[0], rest[1]];
+    let mut key = key.0;
+    for _ in 0..10 {
+        even = round::<S>(even, key);
+        odd = round::<S>(odd, key);
+        key = [key[0].wrapping_add(PHILOX_W[0]), key[1].wrapping_add(PHILOX_W[1])];
+    }
+    [
+        S::interleave(even[0], odd[0]),
+        S::interleave(even[1], odd[1]),
+        S::interleave(even[2], odd[2]),
+        S::interleave(even[3], odd[3]),
+    ]
+}
+
 #[inline(always)]
 fn round<S: Simd>(c: [S::U; 4], key: [u32; 2]) -> [S::U; 4] {
     let p0 = S::mul_wide(S::splat_wide(PHILOX_M[0]), c[0]);

@@ -9,6 +9,9 @@ use crate::random::{Key, philox};
 /// x of samples `first .. first + samples` of batch `step`: `[samples, n_features]`. `first` is a multiple of
 /// [`ROW_BLOCK`].
 pub fn draw(world: &World, key: Key, step: u32, first: usize, samples: usize) -> Vec<f32> {
+    if world.is_linked() {
+        return super::linked_reference::draw(world, key, step, first, samples);
+    }
     let n = world.n_features;
     let mut x = vec![0.0; samples * n];
     for (b, rows) in x.chunks_mut((ROW_BLOCK * n).max(1)).enumerate() {
@@ -115,18 +118,23 @@ impl RowBlock<'_> {
             MagnitudeSharing::Independent => (k, threshold),
             MagnitudeSharing::Sample => (self.word(Tag::Share, 0, sample), 1 << 32),
         };
-        let f = |x: f64| x as f32;
-        match &self.world.magnitude {
-            Magnitude::Uniform { low, high } => uniform(k, threshold).mul_add(f(high - low), f(*low)),
-            Magnitude::Constant(value) => f(value[i]),
-            Magnitude::Normal { mean, std } => {
-                let y = normal(k, threshold).mul_add(f(std[i]), f(mean[i]));
-                if y > 0.0 { y } else { 0.0 }
-            }
-            Magnitude::FoldedNormal { mean, std } => normal(k, threshold).mul_add(f(std[i]), f(mean[i])).abs(),
-            Magnitude::Exponential { mean } => -ln(uniform(k, threshold)) * f(mean[i]),
-            Magnitude::Symmetric(bound) => uniform(k, threshold).mul_add(f(2.0 * bound), f(-bound)),
+        value_of(&self.world.magnitude, i, k, threshold)
+    }
+}
+
+/// The value of feature i from k in 0 .. T.
+pub(super) fn value_of(magnitude: &Magnitude, i: usize, k: u32, threshold: u64) -> f32 {
+    let f = |x: f64| x as f32;
+    match magnitude {
+        Magnitude::Uniform { low, high } => uniform(k, threshold).mul_add(f(high - low), f(*low)),
+        Magnitude::Constant(value) => f(value[i]),
+        Magnitude::Normal { mean, std } => {
+            let y = normal(k, threshold).mul_add(f(std[i]), f(mean[i]));
+            if y > 0.0 { y } else { 0.0 }
         }
+        Magnitude::FoldedNormal { mean, std } => normal(k, threshold).mul_add(f(std[i]), f(mean[i])).abs(),
+        Magnitude::Exponential { mean } => -ln(uniform(k, threshold)) * f(mean[i]),
+        Magnitude::Symmetric(bound) => uniform(k, threshold).mul_add(f(2.0 * bound), f(-bound)),
     }
 }
 

@@ -66,13 +66,19 @@ fn normal<S: Simd>(k: S::U, scale: &Scale) -> S::F {
     let m = S::min_u(k, S::sub_u(S::splat_u(scale.last), k));
     // For rubbish (k ≥ T) m may exceed 2^31; the tail is then negative and its logarithm finite all the same.
     let q = S::fma(S::to_f32(m), S::splat(scale.tail), S::splat(0.5 * scale.tail));
+    let size = tail_size::<S>(q);
+    S::sub(size, S::where_at_most_u(k, m, S::add(size, size)))
+}
+
+/// |Φ^-1(q)| for q below a half.
+#[inline(always)]
+pub fn tail_size<S: Simd>(q: S::F) -> S::F {
     let both = S::mul(S::mul(S::splat(4.0), q), S::sub(S::splat(1.0), q));
     let w = S::sub(S::splat(0.0), ln::<S>(both));
     let middle = polynomial::<S>(&NORMAL_MIDDLE, S::sub(w, S::splat(2.5)));
     let tail = polynomial::<S>(&NORMAL_TAIL, S::sub(S::sqrt(S::max(w, S::splat(0.0))), S::splat(3.5)));
     let ratio = S::select_positive(S::sub(S::splat(5.0), w), middle, tail);
-    let size = S::mul(ratio, S::fma(S::splat(-2.0), q, S::splat(1.0)));
-    S::sub(size, S::where_at_most_u(k, m, S::add(size, size)))
+    S::mul(ratio, S::fma(S::splat(-2.0), q, S::splat(1.0)))
 }
 
 #[inline(always)]

@@ -56,7 +56,7 @@ impl Form {
         }
         let plan = Plan::new(world);
         let firing = world.marginal_probability().iter().sum::<f64>();
-        let in_order = plan.one_class() || firing == 0.0;
+        let in_order = plan.one_class() || plan.linked.is_some() || firing == 0.0;
         if n_features <= PACKED_FEATURES {
             return if in_order { Form::Packed } else { Form::Dense };
         }
