@@ -179,6 +179,7 @@ fn what_is_wrong_is_said_with_its_place_before_anything_is_written() {
     add("swept.yaml", "sweep: {data.n_features: [3, 4]}\n");
     write(folder.path(), "oracle.yaml", "name: a\nbaselines: [{oracle: {k: 2}}]\n");
     write(folder.path(), "narrow.yaml", "name: a\nbaselines:\n  - kmeans\n");
+    write(folder.path(), "start.yaml", "name: a\nsae:\n  - topk: {n_latents: 12, k: 2, init: truth}\n");
     write(folder.path(), "nothing.yaml", "name: a\n");
     write(folder.path(), "braces.yaml", "{name: a, baselines: [pca]}\n");
     write(folder.path(), "both.yaml", &format!("{SPEC}activations: {{files: acts.npy}}\ntoy: {{d_hidden: 3}}\n"));
@@ -194,6 +195,7 @@ fn what_is_wrong_is_said_with_its_place_before_anything_is_written() {
         (&["train", "acts.npy", "--spec", "swept.yaml"], 3, &["swept.yaml:11:", "is no axis here"]),
         (&["train", "acts.npy", "--spec", "oracle.yaml"], 3, &["oracle.yaml:2:", "come without one"]),
         (&["train", "acts.npy", "--spec", "narrow.yaml"], 3, &["narrow.yaml:3:", "needs `n_latents`"]),
+        (&["train", "acts.npy", "--spec", "start.yaml"], 3, &["start.yaml:3:", "come without them"]),
         (&["train", "acts.npy", "--spec", "nothing.yaml"], 3, &["nothing to train"]),
         (&["train", "acts.npy", "--spec", "braces.yaml"], 3, &["braces"]),
         (&["run", "both.yaml"], 3, &["both.yaml:12:", "both `toy` and `activations`"]),

@@ -207,24 +207,22 @@ mod tests {
         assert!(before < 0.9 * first, "{first} {before}");
     }
 
+    /// Direction 1 doubles direction 0 and is used less, direction 2 is not used. The greatest error is along the third axis,
+    /// and the next one that it does not serve along the second.
     #[test]
-    fn unused_and_doubled_directions_are_renewed() {
-        let (source, truth) = orthogonal(8, 8, 0.1);
-        let sample = Sample::draw(&source, 2000, Centre::None);
-        let mut directions = Array2::zeros((8, 8));
-        directions.rows_mut().into_iter().for_each(|mut row| row[0] = 1.0);
-        let mut search = Search { directions, errors: sample.wide(), codes: vec![] };
-        for round in 0..30 {
-            let single = search.directions.mapv(|w| w as f32);
-            let latents = encoded(single.view(), &[0.0; 8], Encoding::Omp { k: 3 }).encode(sample.h.view());
-            search.take(&sample, &latents);
-            (0..8).for_each(|j| search.improve(j));
-            if round < 29 {
-                search.renew();
-            }
-        }
-        let score = mmcs(&truth, search.directions.mapv(|w| w as f32).view());
-        assert!(score > 0.98, "{score}");
+    fn unused_and_doubled_directions_are_renewed_by_the_greatest_errors() {
+        let directions = ndarray::arr2(&[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.6, 0.8]]);
+        let zeros = [0.0; 3];
+        let errors = ndarray::arr2(&[zeros, zeros, [0.1, 0.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 1.5], [0.0, 1.0, 0.0]]);
+        let codes = vec![vec![(0, 1.0), (1, 1.0)], vec![(2, 1.0)], vec![]];
+        let mut search = Search { directions, errors, codes };
+        search.renew();
+        assert_eq!(search.directions, ndarray::arr2(&[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]));
+        // Where nothing is left, nothing is renewed.
+        search.errors.fill(0.0);
+        let before = search.directions.clone();
+        search.renew();
+        assert_eq!(search.directions, before);
     }
 
     #[test]

@@ -162,8 +162,9 @@ fn write_saelens(
         let message = format!("cell {id} is no sparse autoencoder: --to safetensors and --to npy take anything");
         return Err(Failure::new(3, message));
     };
-    let form = saelens::Rule::of(kind).and_then(|rule| saelens::form(rule, tensors));
-    let form = form.map_err(|e| Failure::new(3, format!("cell {id}: {e}")))?;
+    let form = saelens::Rule::of(kind)
+        .and_then(|rule| saelens::form(rule, tensors))
+        .map_err(|e| Failure::new(3, format!("cell {id}: {e}")))?;
     let origin = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "experiment": results.document.experiment.name,

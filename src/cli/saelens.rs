@@ -47,22 +47,17 @@ impl Rule {
     /// That of a kind.
     ///
     /// # Errors
-    /// Selecting over batches is no rule for single samples, and SAELens has no such architecture after training.
+    /// A kind whose latents depend on the batch that a sample stands in: SAELens has no such inference.
     pub fn of(kind: &SaeKind) -> Result<Rule, String> {
-        let over_batches = match kind {
-            SaeKind::BatchTopK(section) => Some(&section.inference),
-            SaeKind::Matryoshka(section) => section.batch_topk.as_ref().map(|nested| &nested.inference),
-            _ => None,
-        };
-        if over_batches == Some(&InferenceSection::Batch) {
-            return Err("`inference: batch` selects over batches, which SAELens does in training only; \
-                        train with `inference: threshold` to export"
-                .to_owned());
-        }
-        let topk = |k: usize| Rule::TopK { k };
+        let by_batch = "its latents are selected over batches (`inference: batch`), and SAELens knows thresholds alone";
         Ok(match kind {
-            SaeKind::TopK(section) => topk(section.k),
-            SaeKind::Matryoshka(section) => section.topk.as_ref().map_or(Rule::Positive, |nested| topk(nested.k)),
+            SaeKind::BatchTopK(section) if section.inference == InferenceSection::Batch => return Err(by_batch.into()),
+            SaeKind::Matryoshka(section) => match (&section.topk, &section.batch_topk) {
+                (Some(nested), _) => Rule::TopK { k: nested.k },
+                (_, Some(nested)) if nested.inference == InferenceSection::Batch => return Err(by_batch.into()),
+                _ => Rule::Positive,
+            },
+            SaeKind::TopK(section) => Rule::TopK { k: section.k },
             SaeKind::MatchingPursuit(section) => Rule::Pursuit {
                 max_iterations: section.k,
                 residual_threshold: section.residual_threshold,

@@ -380,7 +380,13 @@ fn method_table(document: &Document, lengths: &[usize], method: Method) -> Resul
         Method::Baseline(i) => {
             let entry = read_baseline(document, i, choice, reader)?;
             let canonical = json!({ "baseline": EntryOf::<BaselineKind>::canonical(&entry) });
-            Some((part_hash(&canonical), Facts::default()))
+            let trained = |train: &SaeTrainSection| Facts {
+                work: train.steps as f64 * train.batch_size as f64,
+                steps: train.steps as u64,
+                ..Facts::default()
+            };
+            let facts = entry.kind.training().map(trained).unwrap_or_default();
+            Some((part_hash(&canonical), facts))
         }
     })
 }

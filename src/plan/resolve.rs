@@ -223,7 +223,13 @@ fn schedule(section: &ScheduleSection) -> Schedule {
 /// The sparse autoencoder of a cell, to be trained on hidden states of this width.
 pub fn sae_job(kind: &SaeKind, train: &SaeTrainSection, d_hidden: usize, seed: u64, trace_every: usize) -> SaeJob {
     let (architecture, options) = super::architecture::of(kind, train.steps, d_hidden);
-    let train = SaeTrain {
+    let (n_latents, train) = (kind.n_latents(), sae_train(train));
+    SaeJob { seed, n_latents, architecture, options, train, frozen_decoder: None, trace_every }
+}
+
+/// How an autoencoder is trained.
+pub fn sae_train(train: &SaeTrainSection) -> SaeTrain {
+    SaeTrain {
         steps: train.steps,
         batch_size: train.batch_size,
         optimizer: optimizer(&train.optimizer),
@@ -238,9 +244,7 @@ pub fn sae_job(kind: &SaeKind, train: &SaeTrainSection, d_hidden: usize, seed: u
             NormaliseSection::MeanNorm => Normalise::MeanNorm,
         },
         dead_after: train.dead_after,
-    };
-    let n_latents = kind.n_latents();
-    SaeJob { seed, n_latents, architecture, options, train, frozen_decoder: None, trace_every }
+    }
 }
 
 impl Cell {

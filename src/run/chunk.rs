@@ -9,12 +9,12 @@ use super::evaluation::{Evaluation, Judged, Losses, asks_for_losses, losses, rea
 use super::given;
 use super::record::CellRecord;
 use super::snapshots::snapshots;
-use super::stand_in::stand_in;
+use super::stand_in::{self, job, stand_in};
 use super::training_set::TrainingSet;
 use crate::activations::Activations;
 use crate::backend::{Backend, SaeGroup, Watch};
 use crate::data::World;
-use crate::hidden::{HiddenMaker, HiddenSource};
+use crate::hidden::{HiddenMaker, HiddenSource, SaeSource};
 use crate::plan::{Cell, CellMethod, Plan, resolve};
 use crate::sae::{Coder, SaeOutcome};
 use crate::spec::output::{TraceSection, WeightsSection};
@@ -95,8 +95,8 @@ impl Bench<'_> {
         let Some(toy) = self.train_toys(&stems).and_then(|mut toys| toys.pop()) else { return Ok(None) };
         let Some(source) = self.source(&stems[0], toy.as_ref())? else { return Ok(None) };
         let cell = &stems[0].sections[0];
-        if let Some(coder) = stand_in(&cell.method, &source, cell.seed) {
-            return Ok(Some(coder));
+        if stand_in::steps(&cell.method).is_none() {
+            return Ok(stand_in(&cell.method, &source, cell.seed));
         }
         let mut trained = [Trained { source: Some(source), toy, saes: Vec::new() }];
         if !self.train_saes(&stems, &mut trained) {
@@ -161,14 +161,15 @@ impl Bench<'_> {
             trained.saes.resize_with(stem.cells.len(), || None);
             let Some(source) = &trained.source else { continue };
             let (mut saes, mut cells) = (Vec::new(), Vec::new());
+            let (source, width) = (SaeSource::from(source.clone()), stem.world.n_features);
             for (cell, section) in stem.sections.iter().enumerate() {
-                if let CellMethod::Sae(kind, train) = &section.method {
-                    saes.push(resolve::sae_job(kind, train, source.d_hidden(), section.seed, self.trace.every));
+                if let Some(job) = job(&section.method, &source, width, section.seed, self.trace.every) {
+                    saes.push(job);
                     cells.push((at, cell));
                 }
             }
             if !saes.is_empty() {
-                groups.push(SaeGroup { source: source.clone().into(), saes });
+                groups.push(SaeGroup { source, saes });
                 owners.push(cells);
             }
         }
@@ -238,9 +239,8 @@ impl Bench<'_> {
                 let scored = evaluation.score(coder.as_deref(), self.columns);
                 let features = evaluation.feature_columns(&scored, importance);
                 let own_steps = match &section.method {
-                    CellMethod::Sae(_, train) => Some(train.steps),
                     CellMethod::None => steps,
-                    CellMethod::Baseline(_) => None,
+                    method => stand_in::steps(method),
                 };
                 let toy = trained.toy.as_ref();
                 let truth = (*self.keep != WeightsSection::None && toy.is_none() && coder.is_some())

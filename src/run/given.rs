@@ -10,12 +10,12 @@ use super::chunk::Bench;
 use super::columns::ScoreColumn;
 use super::evaluation::CellScores;
 use super::record::CellRecord;
-use super::stand_in::learned;
+use super::stand_in::{job, learned, steps};
 use crate::activations::{Activations, GivenSource};
 use crate::backend::{SaeGroup, Watch};
 use crate::baseline;
 use crate::hidden::SaeSource;
-use crate::plan::{Cell, CellMethod, resolve};
+use crate::plan::{Cell, CellMethod};
 use crate::sae::{Coder, SaeOutcome, SaeTrace};
 use crate::score::{self, Arrays, Definition, Entry, PIECE, Rebuilt, Scores, Undefined, Vector};
 use crate::spec::Document;
@@ -24,6 +24,9 @@ use crate::toy::TrainingEnd;
 
 /// Scores that are taken where nothing is known of what made the hidden states.
 pub const SCORES: [&str; 7] = ["l0", "dead", "dead_fraction", "explained_variance", "fvu", "shrinkage", "density"];
+
+/// Width of a dictionary that no section sets: none, for it was checked that one does, or the first SAE.
+const WIDTH: usize = 1;
 
 /// Files of activations as a document names them; none where a world makes the hidden states.
 ///
@@ -63,14 +66,10 @@ pub fn compute(
         .collect();
     let watch = Readable { watch: bench.watch, activations };
     let group = |cells: &Vec<(usize, Cell)>| {
-        let seed = cells[0].1.seed;
-        let job = |(_, cell): &(usize, Cell)| match &cell.method {
-            CellMethod::Sae(kind, train) => {
-                Some(resolve::sae_job(kind, train, activations.d(), cell.seed, bench.trace.every))
-            }
-            _ => None,
-        };
-        SaeGroup { source: source(activations, seed), saes: cells.iter().filter_map(job).collect() }
+        let source = source(activations, cells[0].1.seed);
+        let every = bench.trace.every;
+        let saes = cells.iter().filter_map(|(_, cell)| job(&cell.method, &source, WIDTH, cell.seed, every)).collect();
+        SaeGroup { source, saes }
     };
     let groups: Vec<SaeGroup> = stems.iter().map(group).collect();
     let outcomes = bench.backend.train_saes(&groups, &watch);
@@ -82,7 +81,8 @@ pub fn compute(
         let mut coded = Vec::new();
         for (index, cell) in &stem {
             let (coder, trace, missed) = match &cell.method {
-                CellMethod::Sae(..) => {
+                CellMethod::None => return Err("there is nothing to train on the activations".into()),
+                method if steps(method).is_some() => {
                     let outcome = trained.next().expect("one outcome for each job");
                     if let end @ TrainingEnd::Diverged { .. } = &outcome.end {
                         let columns = bench.columns.len();
@@ -92,11 +92,10 @@ pub fn compute(
                     (outcome.coder, outcome.trace, outcome.missed)
                 }
                 CellMethod::Baseline(kind) => {
-                    // The width was checked to be given, or to be that of an SAE.
-                    let learned = learned(kind, &source(activations, cell.seed), 1, cell.seed);
+                    let learned = learned(kind, &source(activations, cell.seed), WIDTH, cell.seed);
                     (learned.ok_or("an oracle has no place beside activations from files")?, vec![], None)
                 }
-                CellMethod::None => return Err("there is nothing to train on the activations".into()),
+                CellMethod::Sae(..) => unreachable!("every autoencoder has steps"),
             };
             coded.push((*index, cell, coder, trace, missed));
         }
@@ -121,16 +120,15 @@ pub fn compute(
 pub fn coder(bench: &Bench, activations: &Arc<Activations>, index: usize) -> Result<Option<Box<dyn Coder>>, String> {
     let cell = bench.plan.cell(index);
     let source = source(activations, cell.seed);
-    let coder = match &cell.method {
-        CellMethod::None => None,
-        CellMethod::Baseline(kind) => learned(kind, &source, 1, cell.seed),
-        CellMethod::Sae(kind, train) => {
-            let job = resolve::sae_job(kind, train, activations.d(), cell.seed, 0);
+    let coder = match (&cell.method, job(&cell.method, &source, WIDTH, cell.seed, 0)) {
+        (_, Some(job)) => {
             let groups = [SaeGroup { source, saes: vec![job] }];
             let watch = Readable { watch: bench.watch, activations };
             let outcome = bench.backend.train_saes(&groups, &watch).pop().and_then(|mut group| group.pop()).flatten();
             outcome.filter(|outcome| outcome.end == TrainingEnd::Finished).map(|outcome| outcome.coder)
         }
+        (CellMethod::Baseline(kind), None) => learned(kind, &source, WIDTH, cell.seed),
+        (_, None) => None,
     };
     activations.failure().map_or(Ok(coder), Err)
 }
@@ -175,12 +173,8 @@ fn record(
         }
         values.push(value);
     }
-    let steps = match &cell.method {
-        CellMethod::Sae(_, train) => Some(train.steps),
-        _ => None,
-    };
     let scored = CellScores { values, undefined, scores };
-    CellRecord::ok(index, scored, vec![], steps, None, Some(coder), trace)
+    CellRecord::ok(index, scored, vec![], steps(&cell.method), None, Some(coder), trace)
 }
 
 /// The record of a cell as if it had been trained, for its columns.

@@ -1,17 +1,25 @@
 //! What stands in for an autoencoder, from its section of the file.
 
+use std::sync::Arc;
+
 use ndarray::ArrayView2;
 
 use crate::baseline::{self, Centre, Encoding, Ica, KMeans, KSvd, OnlineDictionary, Sample, SemiNmf};
 use crate::hidden::{HiddenSource, SaeSource};
-use crate::plan::CellMethod;
-use crate::sae::Coder;
-use crate::spec::baseline::{BaselineKind, CentreSection, EncoderSection, OracleSection};
+use crate::plan::{CellMethod, resolve};
+use crate::sae::init::geometric_median;
+use crate::sae::{Architecture, Coder, DecoderRule, FrozenDecoder, Options, SaeJob};
+use crate::spec::baseline::{
+    BaselineKind, CentreSection, EncoderSection, OracleSection, RandomEncoderSection, RandomSection,
+};
+
+/// Training samples that the bias of a held random decoder is the geometric median of.
+const MEDIAN_SAMPLES: usize = 8192;
 
 /// Training samples that the one shift of an oracle's ReLU is fitted to.
 const SHIFT_SAMPLES: usize = 2048;
 
-/// The coder of a baseline on the hidden states of a world; none for what is no baseline.
+/// The coder of a baseline on the hidden states of a world, products for random directions; none for what is no baseline.
 pub fn stand_in(method: &CellMethod, source: &HiddenSource, seed: u64) -> Option<Box<dyn Coder>> {
     let CellMethod::Baseline(kind) = method else { return None };
     Some(match kind {
@@ -54,6 +62,53 @@ pub fn learned(kind: &BaselineKind, source: &SaeSource, width: usize, seed: u64)
             Box::new(search.learn(source))
         }
         BaselineKind::Oracle(_) => return None,
+    })
+}
+
+/// The autoencoder to train for a cell: its own, or the encoder of random directions that are held.
+pub fn job(method: &CellMethod, source: &SaeSource, width: usize, seed: u64, trace_every: usize) -> Option<SaeJob> {
+    match method {
+        CellMethod::Sae(kind, train) => Some(resolve::sae_job(kind, train, source.d_hidden(), seed, trace_every)),
+        CellMethod::Baseline(BaselineKind::Random(section)) => random_job(section, source, width, seed, trace_every),
+        CellMethod::Baseline(_) | CellMethod::None => None,
+    }
+}
+
+/// Steps of the training of a cell's method, if it is trained.
+pub fn steps(method: &CellMethod) -> Option<usize> {
+    match method {
+        CellMethod::Sae(_, train) => Some(train.steps),
+        CellMethod::Baseline(kind) => kind.training().map(|train| train.steps),
+        CellMethod::None => None,
+    }
+}
+
+fn random_job(
+    section: &RandomSection,
+    source: &SaeSource,
+    width: usize,
+    seed: u64,
+    trace_every: usize,
+) -> Option<SaeJob> {
+    let RandomEncoderSection::Trained(train) = &section.encoder else { return None };
+    let (n_latents, d) = (section.n_latents.unwrap_or(width), source.d_hidden());
+    let sample = Sample::draw(source, MEDIAN_SAMPLES, Centre::None).wide();
+    let median = geometric_median(sample.as_slice().expect("standard layout"), d);
+    let frozen = FrozenDecoder {
+        w_dec: baseline::random(n_latents, d, section.k, seed).decoder().iter().copied().collect(),
+        b_dec: median.into_iter().map(|m| m as f32).collect(),
+    };
+    Some(SaeJob {
+        seed,
+        n_latents,
+        architecture: match section.k {
+            Some(k) => Architecture::TopK { k, aux_k: 0 },
+            None => Architecture::Relu { l1: section.l1, decoder: DecoderRule::UnitNorm },
+        },
+        options: Options::default(),
+        train: resolve::sae_train(train),
+        frozen_decoder: Some(Arc::new(frozen)),
+        trace_every,
     })
 }
 

@@ -1,8 +1,8 @@
 //! The `baselines` section: what is put beside the sparse autoencoders.
 
-use super::kind::{Count, Maybe, Samples, Share, Steps, Width};
+use super::kind::{Count, Maybe, NonNegative, Samples, Share, Steps, Width};
 use super::kind::{choice, record};
-use super::sae::EntryKind;
+use super::sae::{EntryKind, SaeTrainSection};
 
 choice! {
     /// What stands in for a sparse autoencoder.
@@ -33,8 +33,22 @@ record! {
         n_latents: Option<usize> as Maybe<Width> = "none",
         /// Active latents per sample, at most; none: all with a positive product.
         k: Option<usize> as Maybe<Count> = "none",
+        /// How latents are found.
+        encoder: RandomEncoderSection as RandomEncoderSection = "products",
+        /// Weight of the L1 penalty of a trained encoder, where no `k` is given.
+        l1: f64 as NonNegative = "0.05",
     }
-    later ["encoder"]
+}
+
+choice! {
+    /// Encoder of random directions.
+    pub enum RandomEncoderSection as "random encoder" {
+        /// Products with the directions themselves.
+        products => Products,
+        /// That of an autoencoder whose decoder is held at the directions, its bias at the geometric median of hidden states:
+        /// TopK where `k` is given, else ReLU with `l1`.
+        trained => Trained(SaeTrainSection as SaeTrainSection),
+    }
 }
 
 record! {
@@ -187,6 +201,14 @@ impl BaselineKind {
     /// Whether its width is left to that of the first SAE.
     pub fn follows_width(&self) -> bool {
         matches!(self.clone().shared_width(), Some(None))
+    }
+
+    /// How its encoder is trained, if it is.
+    pub fn training(&self) -> Option<&SaeTrainSection> {
+        match self {
+            BaselineKind::Random(RandomSection { encoder: RandomEncoderSection::Trained(train), .. }) => Some(train),
+            _ => None,
+        }
     }
 
     /// Active latents per sample, at most, where a number is given.
