@@ -12,6 +12,7 @@ pub mod optimizer;
 pub mod outer;
 pub mod product;
 pub mod rows;
+pub mod screen;
 pub mod select;
 pub mod sparse;
 pub mod toy_lanes;
