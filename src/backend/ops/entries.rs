@@ -12,6 +12,13 @@ pub struct Entries {
     values: Vec<f32>,
 }
 
+impl Default for Entries {
+    /// No room for anything.
+    fn default() -> Self {
+        Entries::new(0)
+    }
+}
+
 impl Entries {
     /// Room for `capacity` entries a sample.
     pub fn new(capacity: usize) -> Entries {
@@ -42,8 +49,26 @@ impl Entries {
     /// Latents of a sample and their values.
     #[inline(always)]
     pub fn of(&self, sample: usize) -> (&[u32], &[f32]) {
-        let range = sample * self.capacity..sample * self.capacity + self.count[sample];
+        let range = self.range(sample);
         (&self.latents[range.clone()], &self.values[range])
+    }
+
+    /// Where a sample's entries stand in arrays as long as [`Entries::slots`] that go along with them.
+    #[inline(always)]
+    pub fn range(&self, sample: usize) -> std::ops::Range<usize> {
+        sample * self.capacity..sample * self.capacity + self.count[sample]
+    }
+
+    /// Length of an array with a place for every entry there is room for.
+    pub fn slots(&self) -> usize {
+        PANEL * self.capacity
+    }
+
+    /// Latents of a sample and their values, to be changed.
+    #[inline(always)]
+    pub fn of_mut(&mut self, sample: usize) -> (&[u32], &mut [f32]) {
+        let range = self.range(sample);
+        (&self.latents[range.clone()], &mut self.values[range])
     }
 
     /// Entries of all samples together.

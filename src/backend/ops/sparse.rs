@@ -1,22 +1,36 @@
 //! Decoder, loss and gradients along the latents that each sample keeps.
 //!
 //! ```text
-//! e      = b_dec - h + Σ z_j w_dec_j            error, over the kept latents j
-//! G      = scale e                              gradient at the reconstruction; scale = 2 / n
-//! dz_j   = G · w_dec_j + penalty_j
-//! dW_dec_j += z_j G     dW_enc_j += dz_j h     db_enc_j += dz_j     db_dec += G
+//! Reconstruct, panel by panel:
+//!   e      = b_dec - h + Σ z_j w_dec_j           error, over the kept latents j
+//!   G      = scale e                             gradient at the reconstruction; scale = 2 / n
+//!   back_j = G · w_dec_j                         what comes back to each entry
+//! LatentGradients, latent by latent, entries in ascending order of samples:
+//!   dW_dec_j = Σ z_j G     dW_enc_j = Σ dpre_j h     db_enc_j = Σ dpre_j
+//! SampleSums:
+//!   db_dec = Σ G
 //! ```
 //!
-//! The auxiliary loss (Gao et al. 2024, appendix A.2) is the same again with other latents: it starts from e, held
-//! constant, and its G has no part in db_dec. Two terms are left for [`super::rows`], once a step instead of once a
-//! sample: the encoder sees h - b_dec, so -db_enc_j b_dec belongs to dW_enc_j and -Σ db_enc_j w_enc_j to db_dec.
+//! What stands between, dpre from back, is a few numbers an entry and the architecture's own business.
 //!
-//! Each sum over samples is one chain in ascending order of samples.
+//! **Levels** (Matryoshka). Latents belong to levels 0, 1, ...; level l reconstructs with the latents of levels up to l,
+//! its error e_l has a gradient scale_l e_l, and an entry of level l hears Σ over levels l' >= l of them, or of its own
+//! level alone where inner levels are held constant. Without levels there is one.
+//!
+//! The auxiliary losses are the same again with other latents and perhaps another error to start from. Two terms are left
+//! for [`super::rows`], once a step instead of once a sample: the encoder sees h - b_dec, so -db_enc_j b_dec belongs to
+//! dW_enc_j and -Σ db_enc_j w_enc_j to db_dec.
+//!
+//! Each sum over samples is one chain in ascending order of samples, so it depends neither on the cut into panels nor on
+//! that into ranges of latents.
+
+use std::ops::Range;
 
 use super::entries::Entries;
+use super::layout::PANEL;
 use crate::backend::simd::{Kernel, Lanes, Simd};
 
-/// Sums over samples, filled panel by panel.
+/// Gradients of all parameters, from sums over samples.
 #[derive(Clone, Debug, Default)]
 pub struct GradientSums {
     /// `[n_latents][vectors]`
@@ -27,7 +41,8 @@ pub struct GradientSums {
     pub b_enc: Vec<f32>,
     /// `[vectors]`
     pub b_dec: Vec<Lanes>,
-    /// Σ z_j over samples, `[n_latents]`; filled where a penalty needs it.
+    /// Σ over samples of what the penalty's derivative by the decoder's norm is made of, `[n_latents]`: Σ z_j for an L1
+    /// penalty.
     pub values: Vec<f32>,
 }
 
@@ -42,59 +57,45 @@ impl GradientSums {
             values: vec![0.0; n_latents],
         }
     }
-
-    /// Back to zeros.
-    pub fn clear(&mut self) {
-        self.w_enc.fill(Lanes::default());
-        self.w_dec.fill(Lanes::default());
-        self.b_enc.fill(0.0);
-        self.b_dec.fill(Lanes::default());
-        self.values.fill(0.0);
-    }
 }
 
-/// Latents with a second loss of their own.
+/// Which latents belong to which level.
 #[derive(Clone, Copy)]
-pub struct Auxiliary<'a> {
-    /// What they keep of each sample.
-    pub kept: &'a Entries,
-    /// Factor of the error in its gradient.
-    pub scale: f32,
+pub struct Levels<'a> {
+    /// Level of each latent, `[n_latents]`; none: there is one level.
+    pub of: Option<&'a [u32]>,
+    /// Factor of each level's error in its gradient, `[levels]`.
+    pub scale: &'a [f32],
+    /// Entries hear their own level alone.
+    pub detached: bool,
 }
 
-/// One panel.
-pub struct SparseStep<'a> {
-    /// `[live][vectors]`
-    pub h: &'a [Lanes],
+/// One panel: errors, gradients at the reconstructions, and what comes back to each entry.
+pub struct Reconstruct<'a> {
+    /// `[live][vectors]`: errors start at b_dec - h; none: at what `error` holds.
+    pub h: Option<&'a [Lanes]>,
     /// `[n_latents][vectors]`
     pub w_dec: &'a [Lanes],
     /// `[vectors]`
     pub b_dec: &'a [Lanes],
     /// z, what each sample keeps.
     pub kept: &'a Entries,
-    /// 2 / n, n the samples of the batch.
-    pub scale: f32,
-    /// Derivative of the penalty by z_j, `[n_latents]`; then Σ z_j is taken too.
-    pub penalty: Option<&'a [f32]>,
-    /// Dead latents with the auxiliary loss.
-    pub auxiliary: Option<Auxiliary<'a>>,
-    /// Where the panel's sums are added.
-    pub sums: &'a mut GradientSums,
+    /// Levels of the latents.
+    pub levels: Levels<'a>,
+    /// `[live][vectors]`: the last level's errors in the end.
+    pub error: &'a mut [Lanes],
+    /// `[levels][PANEL][vectors]`: what entries of each level hear.
+    pub gradient: &'a mut [Lanes],
+    /// For each entry G · w_dec, in the places of `kept`.
+    pub back: &'a mut [f32],
+    /// Σ e² of each level, `[levels]`.
+    pub squares: &'a mut [f64],
 }
 
-/// Σ e² of a panel, and of its auxiliary reconstruction.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SquaredErrors {
-    /// Of the reconstruction.
-    pub main: f64,
-    /// Of the auxiliary reconstruction.
-    pub auxiliary: f64,
-}
-
-impl Kernel for SparseStep<'_> {
-    type Out = SquaredErrors;
+impl Kernel for Reconstruct<'_> {
+    type Out = ();
     #[inline(always)]
-    fn run<S: Simd>(self) -> SquaredErrors {
+    fn run<S: Simd>(self) {
         match self.b_dec.len() {
             1 => self.by_blocks::<S, 1>(),
             2 => self.by_blocks::<S, 2>(),
@@ -104,105 +105,264 @@ impl Kernel for SparseStep<'_> {
     }
 }
 
-impl SparseStep<'_> {
-    /// Rows are `blocks` of W vectors, which live in registers.
+impl Reconstruct<'_> {
+    /// Rows are blocks of W vectors, which live in registers.
     #[inline(always)]
-    fn by_blocks<S: Simd, const W: usize>(self) -> SquaredErrors {
-        let SparseStep { h, w_dec, b_dec, kept, scale, penalty, auxiliary, sums } = self;
+    fn by_blocks<S: Simd, const W: usize>(self) {
+        let Reconstruct { h, w_dec, b_dec, kept, levels, error, gradient, back, squares } = self;
         let width = b_dec.len();
-        assert!(width.is_multiple_of(W) && h.len().is_multiple_of(width));
-        let mut error = vec![Lanes::default(); width];
-        let mut gradient = vec![Lanes::default(); width];
-        let (mut square, mut aux_square) = (S::splat(0.0), S::splat(0.0));
-        for (sample, h) in h.chunks_exact(width).enumerate() {
-            for ((error, b), h) in error.iter_mut().zip(b_dec).zip(h) {
-                S::store(S::sub(S::load(b), S::load(h)), error);
+        let count = levels.scale.len();
+        assert!(width.is_multiple_of(W) && error.len().is_multiple_of(width));
+        assert!(gradient.len() == count * PANEL * width && squares.len() == count && back.len() >= kept.slots());
+        let mut sums = vec![Lanes::default(); count];
+        for (sample, error) in error.chunks_exact_mut(width).enumerate() {
+            if let Some(h) = h {
+                for ((error, b), h) in error.iter_mut().zip(b_dec).zip(&h[sample * width..]) {
+                    S::store(S::sub(S::load(b), S::load(h)), error);
+                }
             }
             let entries = kept.of(sample);
-            square = decode::<S, W>(entries, w_dec, scale, &mut error, &mut gradient, square);
-            for (sum, g) in sums.b_dec.iter_mut().zip(&gradient) {
-                S::store(S::add(S::load(sum), S::load(g)), sum);
+            let row = |level: usize| (level * PANEL + sample) * width;
+            for (level, square) in sums.iter_mut().enumerate() {
+                let only = levels.of.map(|of| (of, level as u32));
+                let gradient = &mut gradient[row(level)..][..width];
+                decode::<S, W>(entries, only, w_dec, levels.scale[level], error, gradient, square);
             }
-            back::<S, W>(entries, w_dec, penalty, h, &gradient, sums);
-            if let Some(Auxiliary { kept, scale }) = auxiliary {
-                let entries = kept.of(sample);
-                aux_square = decode::<S, W>(entries, w_dec, scale, &mut error, &mut gradient, aux_square);
-                back::<S, W>(entries, w_dec, None, h, &gradient, sums);
+            if !levels.detached {
+                for level in (1..count).rev() {
+                    let (inner, outer) = gradient.split_at_mut(row(level));
+                    for (inner, outer) in inner[row(level - 1)..][..width].iter_mut().zip(&outer[..width]) {
+                        S::store(S::add(S::load(inner), S::load(outer)), inner);
+                    }
+                }
+            }
+            let places = kept.range(sample);
+            for (&latent, back) in entries.0.iter().zip(&mut back[places]) {
+                let latent = latent as usize;
+                let level = levels.of.map_or(0, |of| of[latent] as usize);
+                *back = product::<S, W>(&gradient[row(level)..][..width], &w_dec[latent * width..][..width]);
             }
         }
-        SquaredErrors { main: S::fold(square) as f64, auxiliary: S::fold(aux_square) as f64 }
+        for (square, sum) in squares.iter_mut().zip(&sums) {
+            *square = S::fold(S::load(sum)) as f64;
+        }
     }
 }
 
-/// The W vectors of row `row` that start at `block`.
+/// The W vectors of a row that start at `block`.
 #[inline(always)]
-fn block<const W: usize>(rows: &[Lanes], width: usize, row: usize, block: usize) -> &[Lanes; W] {
-    rows[row * width + block..][..W].try_into().expect("a slice of W vectors")
+fn block<const W: usize>(row: &[Lanes], block: usize) -> &[Lanes; W] {
+    row[block..][..W].try_into().expect("a slice of W vectors")
 }
 
-/// Adds the kept latents' rows to `error`, and fills `gradient`; the sum of squares is carried on.
+/// Adds the kept latents' rows (of one level) to `error`, and fills `gradient`; the sum of squares is carried on.
 #[inline(always)]
 fn decode<S: Simd, const W: usize>(
     (latents, values): (&[u32], &[f32]),
+    only: Option<(&[u32], u32)>,
     w_dec: &[Lanes],
     scale: f32,
     error: &mut [Lanes],
     gradient: &mut [Lanes],
-    mut square: S::F,
-) -> S::F {
+    square: &mut Lanes,
+) {
     let width = error.len();
+    let mut total = S::load(square);
     for at in (0..width).step_by(W) {
         let mut sum = [S::splat(0.0); W];
         for v in 0..W {
             sum[v] = S::load(&error[at + v]);
         }
         for (&latent, &z) in latents.iter().zip(values) {
-            let (row, z) = (block::<W>(w_dec, width, latent as usize, at), S::splat(z));
+            if only.is_some_and(|(of, level)| of[latent as usize] != level) {
+                continue;
+            }
+            let (row, z) = (block::<W>(&w_dec[latent as usize * width..][..width], at), S::splat(z));
             for v in 0..W {
                 sum[v] = S::fma(z, S::load(&row[v]), sum[v]);
             }
         }
         for v in 0..W {
-            square = S::fma(sum[v], sum[v], square);
+            total = S::fma(sum[v], sum[v], total);
             S::store(sum[v], &mut error[at + v]);
             S::store(S::mul(sum[v], S::splat(scale)), &mut gradient[at + v]);
         }
     }
-    square
+    S::store(total, square);
 }
 
-/// From G to the sums over samples of the kept latents.
+/// Σ a b, one chain a lane, then the fold.
 #[inline(always)]
-fn back<S: Simd, const W: usize>(
-    (latents, values): (&[u32], &[f32]),
-    w_dec: &[Lanes],
-    penalty: Option<&[f32]>,
-    h: &[Lanes],
-    gradient: &[Lanes],
-    sums: &mut GradientSums,
-) {
-    let width = gradient.len();
-    for (&latent, &z) in latents.iter().zip(values) {
-        let latent = latent as usize;
-        let mut product = S::splat(0.0);
-        for at in (0..width).step_by(W) {
-            let (row, g) = (block::<W>(w_dec, width, latent, at), block::<W>(gradient, width, 0, at));
-            for v in 0..W {
-                product = S::fma(S::load(&g[v]), S::load(&row[v]), product);
+fn product<S: Simd, const W: usize>(a: &[Lanes], b: &[Lanes]) -> f32 {
+    let mut sum = S::splat(0.0);
+    for at in (0..a.len()).step_by(W) {
+        let (a, b) = (block::<W>(a, at), block::<W>(b, at));
+        for v in 0..W {
+            sum = S::fma(S::load(&a[v]), S::load(&b[v]), sum);
+        }
+    }
+    S::fold(sum)
+}
+
+/// Entries of a whole batch, sorted by latent and, within a latent, by sample.
+#[derive(Clone, Debug, Default)]
+pub struct ByLatent {
+    /// `[n_latents + 1]`: entries of latent j stand at `start[j]..start[j + 1]`.
+    pub start: Vec<u32>,
+    /// Sample within the batch.
+    pub sample: Vec<u32>,
+    /// Factor of G in the decoder row's gradient.
+    pub z: Vec<f32>,
+    /// Factor of h in the encoder row's gradient.
+    pub dpre: Vec<f32>,
+}
+
+/// What one panel contributes to [`ByLatent`].
+#[derive(Clone, Copy)]
+pub struct PanelEntries<'a> {
+    /// Latents with their z.
+    pub kept: &'a Entries,
+    /// In the places of `kept`.
+    pub dpre: &'a [f32],
+}
+
+impl ByLatent {
+    /// Sorts the entries of all panels of a batch, by counting.
+    pub fn sort<'a>(&mut self, n_latents: usize, panels: impl Iterator<Item = PanelEntries<'a>> + Clone) {
+        self.start.clear();
+        self.start.resize(n_latents + 2, 0);
+        for panel in panels.clone() {
+            for sample in 0..PANEL {
+                for &latent in panel.kept.of(sample).0 {
+                    self.start[latent as usize + 2] += 1;
+                }
             }
         }
-        let mut dz = S::fold(product);
-        if let Some(penalty) = penalty {
-            dz += penalty[latent];
-            sums.values[latent] += z;
+        for j in 2..self.start.len() {
+            self.start[j] += self.start[j - 1];
         }
-        sums.b_enc[latent] += dz;
-        let (dz, z) = (S::splat(dz), S::splat(z));
-        let row = latent * width..(latent + 1) * width;
-        let rows = sums.w_dec[row.clone()].iter_mut().zip(&mut sums.w_enc[row]);
-        for (((dec, enc), g), h) in rows.zip(gradient).zip(h) {
-            S::store(S::fma(z, S::load(g), S::load(dec)), dec);
-            S::store(S::fma(dz, S::load(h), S::load(enc)), enc);
+        let len = self.start[n_latents + 1] as usize;
+        self.sample.resize(len, 0);
+        self.z.resize(len, 0.0);
+        self.dpre.resize(len, 0.0);
+        for (p, PanelEntries { kept, dpre }) in panels.enumerate() {
+            for sample in 0..PANEL {
+                let (latents, values) = kept.of(sample);
+                for ((&latent, &z), &dpre) in latents.iter().zip(values).zip(&dpre[kept.range(sample)]) {
+                    // While entries are placed, `start[j + 1]` is where the next one of latent j goes.
+                    let next = &mut self.start[latent as usize + 1];
+                    let at = *next as usize;
+                    *next += 1;
+                    (self.sample[at], self.z[at], self.dpre[at]) = ((p * PANEL + sample) as u32, z, dpre);
+                }
+            }
+        }
+        self.start.pop();
+    }
+
+    /// Places of the entries of a latent.
+    #[inline(always)]
+    pub fn of(&self, latent: usize) -> Range<usize> {
+        self.start[latent] as usize..self.start[latent + 1] as usize
+    }
+}
+
+/// Sorted entries and what they hear.
+#[derive(Clone, Copy)]
+pub struct Heard<'a> {
+    /// The entries.
+    pub sorted: &'a ByLatent,
+    /// `[panels][levels][PANEL][vectors]`, as [`Reconstruct`] wrote it panel by panel.
+    pub gradient: &'a [Lanes],
+    /// How many levels `gradient` has.
+    pub levels: usize,
+    /// Level of each latent; none: 0.
+    pub level_of: Option<&'a [u32]>,
+    /// Whether Σ z is taken.
+    pub paid: bool,
+}
+
+/// Gradients of a range of latents.
+pub struct LatentGradients<'a> {
+    /// Lists of entries, added up in this order.
+    pub lists: &'a [Heard<'a>],
+    /// `[samples][vectors]`
+    pub h: &'a [Lanes],
+    /// Which latents.
+    pub latents: Range<usize>,
+    /// `[latents of the range][vectors]`
+    pub w_enc: &'a mut [Lanes],
+    /// `[latents of the range][vectors]`
+    pub w_dec: &'a mut [Lanes],
+    /// `[latents of the range]`
+    pub b_enc: &'a mut [f32],
+    /// `[latents of the range]`
+    pub values: &'a mut [f32],
+}
+
+impl Kernel for LatentGradients<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let LatentGradients { lists, h, latents, w_enc, w_dec, b_enc, values } = self;
+        let width = w_enc.len() / latents.len().max(1);
+        let rows = w_enc.chunks_exact_mut(width).zip(w_dec.chunks_exact_mut(width));
+        for (at, (latent, (enc, dec))) in latents.zip(rows).enumerate() {
+            enc.fill(Lanes::default());
+            dec.fill(Lanes::default());
+            let (mut bias, mut value) = (0.0, 0.0);
+            for list in lists {
+                let level = list.level_of.map_or(0, |of| of[latent] as usize);
+                for entry in list.sorted.of(latent) {
+                    let sample = list.sorted.sample[entry] as usize;
+                    let (z, dpre) = (list.sorted.z[entry], list.sorted.dpre[entry]);
+                    bias += dpre;
+                    if list.paid {
+                        value += z;
+                    }
+                    let g = gradient_row(sample, level, list.levels) * width;
+                    let (g, h) = (&list.gradient[g..][..width], &h[sample * width..][..width]);
+                    let (dpre, z) = (S::splat(dpre), S::splat(z));
+                    for (((dec, enc), g), h) in dec.iter_mut().zip(enc.iter_mut()).zip(g).zip(h) {
+                        S::store(S::fma(z, S::load(g), S::load(dec)), dec);
+                        S::store(S::fma(dpre, S::load(h), S::load(enc)), enc);
+                    }
+                }
+            }
+            (b_enc[at], values[at]) = (bias, value);
+        }
+    }
+}
+
+/// Row of a sample of the batch in `[panels][levels][PANEL]` rows.
+#[inline(always)]
+fn gradient_row(sample: usize, level: usize, levels: usize) -> usize {
+    (sample / PANEL * levels + level) * PANEL + sample % PANEL
+}
+
+/// Adds G of the first level over samples to `sum`, `[vectors]`, in ascending order of samples.
+pub struct SampleSums<'a> {
+    /// `[panels][levels][PANEL][vectors]`
+    pub gradient: &'a [Lanes],
+    /// How many levels there are.
+    pub levels: usize,
+    /// Samples of the batch.
+    pub samples: usize,
+    /// `[vectors]`
+    pub sum: &'a mut [Lanes],
+}
+
+impl Kernel for SampleSums<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let SampleSums { gradient, levels, samples, sum } = self;
+        let width = sum.len();
+        for sample in 0..samples {
+            let row = &gradient[gradient_row(sample, 0, levels) * width..][..width];
+            for (sum, g) in sum.iter_mut().zip(row) {
+                S::store(S::add(S::load(sum), S::load(g)), sum);
+            }
         }
     }
 }

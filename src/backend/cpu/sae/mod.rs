@@ -5,6 +5,8 @@
 //! each batch: it is drawn and packed once. Neither threads nor sharing touch a number, because batches come from a
 //! counter and an autoencoder reads nothing but its batches.
 
+mod dense;
+pub mod state;
 pub mod step;
 
 use std::collections::BTreeMap;

@@ -1,63 +1,50 @@
-//! One training step of one autoencoder.
+//! One training step of one autoencoder, in phases over the whole batch.
 //!
 //! ```text
-//! for each panel of samples:
-//!     pre    = W_enc h + (b_enc - W_enc b_dec)          dense product
-//!     z      = what the program keeps of pre
-//!     G      = 2 (ĥ - h) / n,  ĥ = W_decᵀ z + b_dec
-//!     dz     = W_dec G + penalty, at the kept entries
-//! dW_dec = Σ z G,  dW_enc = Σ dz (h - b_dec),  ...      sums over samples
-//! project, clip, optimise, renormalise
+//! A  select      each panel      pre = W_enc h + (b_enc - W_enc b_dec);  z = what the program keeps of pre
+//! C  back        each panel      ĥ = W_decᵀ z + b_dec,  G = 2 (ĥ - h) / n,  back = W_dec G;  dpre at the kept entries
+//! D  sort        batch           entries by latent, ascending samples
+//! E  gradients   latent ranges   dW_dec = Σ z G,  dW_enc = Σ dpre h, ...
+//! F  finish      latents         what is done once a latent: penalties on decoders, projection; the global norm
+//! G  update      latents         clip, optimise, renormalise, norms and offsets for the next step
 //! ```
 //!
-//! There are two ways from z on. The **sparse** way follows the kept entries of one sample after the other. The
-//! **dense** way takes all latents of sixteen samples at once: four more products of the encoder's size, at the
-//! encoder's speed. TopK goes the sparse way. ReLU goes the dense way while a greater share of its latents fires than
+//! A and C take any panels in any order, E any range of latents: each writes its own part of the scratch memory, every sum
+//! has one order, and no phase looks at how another was cut. (B, a choice among the entries of the whole batch, stands
+//! between A and C for architectures that make one.)
+//!
+//! A ReLU autoencoder goes the **dense** way instead (see [`super::dense`]) while a greater share of its latents fires than
 //! [`dense_above`] says, as counted in the step before; the two round differently, so this rule is part of what the
 //! numbers are.
 
-use crate::backend::ops::dense::{Error, Gate, Relu};
+use std::ops::Range;
+
+use super::dense::{DenseScratch, dense_above};
+use super::state::State;
 use crate::backend::ops::entries::Entries;
-use crate::backend::ops::layout::{LANES, PackedBatch, TILES, flat, flat_mut, pack_rows, unpack_rows, vectors};
-use crate::backend::ops::optimizer::{Moments, Step, Update};
-use crate::backend::ops::outer::{Outer, SumSamples};
+use crate::backend::ops::layout::{LANES, PANEL, PackedBatch, TILES, flat, flat_mut, vectors};
+use crate::backend::ops::optimizer::{Step, Update};
 use crate::backend::ops::product::{Product, Strided};
 use crate::backend::ops::rows::{FinishGradients, Refresh};
 use crate::backend::ops::select::{Keep, SelectPositive, SelectTop, TopScratch};
-use crate::backend::ops::sparse::{Auxiliary, GradientSums, SparseStep, SquaredErrors};
+use crate::backend::ops::sparse::{
+    ByLatent, GradientSums, Heard, LatentGradients, Levels, PanelEntries, Reconstruct, SampleSums,
+};
 use crate::backend::simd::{self, Isa, Lanes};
 use crate::sae::{Penalty, Program, SaeTrain, Weights};
 use crate::training::{ramp_down, ramp_up};
 
-/// Share of firing latents above which a ReLU step goes the dense way.
-///
-/// Time of the dense way beyond the encoder for a latent of a sample, over that of the sparse way for an entry, both in
-/// nanoseconds on a core of 118 GFLOP/s, fitted to d from 5 to 256: .09 at d = 5, .16 at 20, .27 at 256.
-fn dense_above(d: usize) -> f64 {
-    (0.3 + 0.07 * d as f64) / (3.0 + 4.0 * vectors(d) as f64)
-}
-
 /// An autoencoder in training.
 pub struct Trainee {
-    isa: Isa,
-    program: Program,
-    train: SaeTrain,
-    n_latents: usize,
-    d: usize,
-    /// `[n_latents][vectors]`, padding 0.
-    w_enc: Vec<Lanes>,
-    b_enc: Vec<f32>,
-    w_dec: Vec<Lanes>,
-    /// `[vectors]`
-    b_dec: Vec<Lanes>,
-    /// Of w_enc, b_enc, w_dec, b_dec.
-    moments: [Moments; 4],
+    pub(super) isa: Isa,
+    pub(super) program: Program,
+    pub(super) train: SaeTrain,
+    /// What survives a step.
+    pub state: State,
+    /// |decoder_j|, `[n_latents]`; with `offset` a function of the state.
     norm: Vec<f32>,
+    /// b_enc - W_enc b_dec, `[n_latents]`
     offset: Vec<f32>,
-    /// Steps since each latent last fired.
-    since_fired: Vec<usize>,
-    /// Share of latents that fired in the last step.
-    density: f64,
 }
 
 /// Terms of the loss of a batch, and what fired.
@@ -83,95 +70,94 @@ impl Losses {
 /// Memory of a step, shared by the autoencoders that one thread trains in turn.
 #[derive(Default)]
 pub struct Scratch {
-    /// `[n_latents][TILES]`, or `[panels][n_latents][TILES]` on the dense way.
-    pre: Vec<Lanes>,
-    /// Dense way: `[panels][n_latents][TILES]` and `[panels][d][TILES]`.
-    dz: Vec<Lanes>,
-    gradient: Vec<Lanes>,
-    top: TopScratch,
-    kept: Option<Entries>,
-    dead_kept: Option<Entries>,
+    panels: Vec<Panel>,
+    work: Work,
+    /// What entries hear: `[panels][levels][PANEL][vectors]`.
+    heard: Vec<Lanes>,
+    /// The same for dead latents.
+    heard_dead: Vec<Lanes>,
+    sorted: ByLatent,
+    sorted_dead: ByLatent,
     dead: Vec<u32>,
-    penalty: Vec<f32>,
+    pub(super) penalty: Vec<f32>,
     pull: Vec<f32>,
+    pub(super) dense: DenseScratch,
     /// Gradients.
     pub sums: GradientSums,
+}
+
+/// Memory of phase A, one for each thread that works on panels.
+#[derive(Default)]
+struct Work {
+    /// `[n_latents][TILES]`
+    pre: Vec<Lanes>,
+    top: TopScratch,
+}
+
+/// What phases A to C make of a panel.
+#[derive(Default)]
+struct Panel {
+    main: List,
+    dead: List,
+    /// `[PANEL][vectors]`
+    error: Vec<Lanes>,
+}
+
+/// Entries of a panel and what comes back to them.
+#[derive(Default)]
+struct List {
+    kept: Entries,
+    /// In the places of `kept`: G · w_dec, then what the loss changes by with pre.
+    dpre: Vec<f32>,
+    /// Squared errors of each level.
+    squares: Vec<f64>,
+}
+
+impl List {
+    fn entries(&self) -> PanelEntries<'_> {
+        PanelEntries { kept: &self.kept, dpre: &self.dpre }
+    }
 }
 
 impl Trainee {
     /// Starts from `weights`, with nothing dead and zero moments.
     pub fn new(isa: Isa, weights: &Weights, program: Program, train: SaeTrain) -> Trainee {
-        let (m, d) = (weights.n_latents, weights.d_hidden);
-        let packed = |numbers: &[f32]| {
-            let mut rows = vec![];
-            pack_rows(numbers, d, 1.0, &mut rows);
-            rows
-        };
-        let row = vectors(d) * LANES;
-        let moments = [m * row, m, m * row, row].map(|len| Moments::new(train.optimizer, len));
-        let mut trainee = Trainee {
-            isa,
-            program,
-            train,
-            n_latents: m,
-            d,
-            w_enc: packed(&weights.w_enc),
-            b_enc: weights.b_enc.clone(),
-            w_dec: packed(&weights.w_dec),
-            b_dec: packed(&weights.b_dec),
-            moments,
-            norm: vec![0.0; m],
-            offset: vec![0.0; m],
-            since_fired: vec![0; m],
-            density: 1.0,
-        };
+        let state = State::new(weights, train.optimizer);
+        let m = state.n_latents;
+        let mut trainee = Trainee { isa, program, train, state, norm: vec![0.0; m], offset: vec![0.0; m] };
         trainee.refresh(false);
         trainee
     }
 
     /// The weights as they are now.
     pub fn weights(&self) -> Weights {
-        Weights {
-            n_latents: self.n_latents,
-            d_hidden: self.d,
-            w_enc: unpack_rows(&self.w_enc, self.d),
-            b_enc: self.b_enc.clone(),
-            w_dec: unpack_rows(&self.w_dec, self.d),
-            b_dec: unpack_rows(&self.b_dec, self.d),
-        }
+        self.state.weights()
     }
 
     /// Norms and offsets; false where a weight is not a finite number.
     fn refresh(&mut self, unit: bool) -> bool {
-        let refresh = Refresh {
-            w_enc: &self.w_enc,
-            b_enc: &self.b_enc,
-            w_dec: &mut self.w_dec,
-            b_dec: &self.b_dec,
-            unit,
-            norm: &mut self.norm,
-            offset: &mut self.offset,
-        };
+        let State { w_enc, b_enc, w_dec, b_dec, .. } = &mut self.state;
+        let refresh = Refresh { w_enc, b_enc, w_dec, b_dec, unit, norm: &mut self.norm, offset: &mut self.offset };
         simd::run(self.isa, refresh)
     }
 
-    /// Loss and gradients (in `scratch.sums`, before projection and clip) at the present weights.
+    /// Loss and gradients (in `scratch.sums`, before projection and clip) at the present weights; takes note of what fired.
     pub fn gradients(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> Losses {
-        let width = vectors(self.d);
-        if scratch.sums.b_enc.len() != self.n_latents || scratch.sums.b_dec.len() != width {
-            scratch.sums = GradientSums::new(self.n_latents, width);
+        let (m, width) = (self.state.n_latents, vectors(self.state.d));
+        if scratch.sums.b_enc.len() != m || scratch.sums.b_dec.len() != width {
+            scratch.sums = GradientSums::new(m, width);
         }
-        scratch.sums.clear();
         self.price(batch.samples, scratch);
-        let dense = self.program.keep == Keep::Positive && self.density > dense_above(self.d);
-        let (squares, fired) = if dense { self.dense(batch, scratch) } else { self.sparse(batch, scratch) };
+        let dense = self.program.keep == Keep::Positive && self.state.density > dense_above(self.state.d);
+        let ([main, auxiliary], fired) =
+            if dense { self.dense_step(batch, scratch) } else { self.sparse_step(batch, scratch) };
         let n = batch.samples as f64;
-        self.density = fired as f64 / (n * self.n_latents as f64);
+        self.state.density = fired as f64 / (n * m as f64);
         let values = scratch.sums.values.iter().zip(&scratch.penalty);
         Losses {
-            mse: squares.main / n,
+            mse: main / n,
             penalty: values.map(|(&z, &price)| z as f64 * price as f64).sum(),
-            auxiliary: squares.auxiliary / n * self.auxiliary_scale(scratch.dead.len()),
+            auxiliary: auxiliary / n * self.auxiliary_scale(scratch.dead.len()),
             l0: fired as f64 / n,
         }
     }
@@ -190,111 +176,171 @@ impl Trainee {
         if self.program.aux_k == 0 { 0.0 } else { (n_dead as f64 / self.program.aux_k as f64).min(1.0) }
     }
 
-    fn encode(&self, batch: &PackedBatch, panel: usize, pre: &mut [Lanes]) {
-        let h = &batch.tiles[panel * self.d * TILES..][..self.d * TILES];
-        simd::run(self.isa, Product { weights: self.by_latent(&self.w_enc), start: &self.offset, x: h, out: pre });
+    pub(super) fn encode(&self, batch: &PackedBatch, panel: usize, pre: &mut [Lanes]) {
+        let h = &batch.tiles[panel * self.state.d * TILES..][..self.state.d * TILES];
+        let weights = self.by_latent(&self.state.w_enc);
+        simd::run(self.isa, Product { weights, start: &self.offset, x: h, out: pre });
     }
 
     /// Row j of `[n_latents, d]` weights as row j of a product.
-    fn by_latent<'a>(&self, weights: &'a [Lanes]) -> Strided<'a> {
-        Strided { numbers: flat(weights), row_stride: vectors(self.d) * LANES, depth_stride: 1 }
+    pub(super) fn by_latent<'a>(&self, weights: &'a [Lanes]) -> Strided<'a> {
+        Strided { numbers: flat(weights), row_stride: vectors(self.state.d) * LANES, depth_stride: 1 }
     }
 
-    /// Entries of one sample after the other; returns squared errors and the number of positive latents.
-    fn sparse(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> (SquaredErrors, u64) {
-        let Scratch { pre, top, kept, dead_kept, dead, penalty, sums, .. } = scratch;
-        let kept = kept.get_or_insert_with(|| Entries::new(0));
-        let dead_kept = dead_kept.get_or_insert_with(|| Entries::new(0));
-        let (isa, m, n) = (self.isa, self.n_latents, batch.samples);
-        let width = vectors(self.d);
-        let dead_after = self.train.dead_after;
+    fn dense_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> ([f64; 2], u64) {
+        let (square, fired) = self.dense(batch, scratch);
+        ([square, 0.0], fired)
+    }
+
+    /// Squared errors of the reconstruction and of the auxiliary one, and the number of positive latents.
+    fn sparse_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> ([f64; 2], u64) {
+        let panels = batch.panels();
+        self.list_dead(&mut scratch.dead);
+        scratch.panels.resize_with(scratch.panels.len().max(panels), Panel::default);
+        for p in 0..panels {
+            self.select(batch, p, &scratch.dead, &mut scratch.work, &mut scratch.panels[p]);
+        }
+        let row = PANEL * vectors(self.state.d);
+        let with_dead = !scratch.dead.is_empty();
+        resize(&mut scratch.heard, panels * row);
+        resize(&mut scratch.heard_dead, if with_dead { panels * row } else { 0 });
+        for p in 0..panels {
+            let heard = &mut scratch.heard[p * row..][..row];
+            let heard_dead = if with_dead { &mut scratch.heard_dead[p * row..][..row] } else { &mut [] };
+            self.back(batch, p, &scratch.penalty, scratch.dead.len(), &mut scratch.panels[p], heard, heard_dead);
+        }
+        let done = &scratch.panels[..panels];
+        scratch.sorted.sort(self.state.n_latents, done.iter().map(|panel| panel.main.entries()));
+        if with_dead {
+            scratch.sorted_dead.sort(self.state.n_latents, done.iter().map(|panel| panel.dead.entries()));
+        }
+        let squares = |of: fn(&Panel) -> &List| done.iter().map(|panel| of(panel).squares.iter().sum::<f64>()).sum();
+        let main: f64 = squares(|panel| &panel.main);
+        let auxiliary: f64 = if with_dead { squares(|panel| &panel.dead) } else { 0.0 };
+        let fired = done.iter().map(|panel| panel.main.kept.len() as u64).sum();
+        self.latent_gradients(batch, 0..self.state.n_latents, scratch);
+        scratch.sums.b_dec.fill(Lanes::default());
+        let sum = &mut scratch.sums.b_dec;
+        simd::run(self.isa, SampleSums { gradient: &scratch.heard, levels: 1, samples: batch.samples, sum });
+        self.take_note(&scratch.sorted);
+        ([main, auxiliary], fired)
+    }
+
+    /// Latents that get the auxiliary loss.
+    fn list_dead(&self, dead: &mut Vec<u32>) {
         dead.clear();
         if self.program.aux_k > 0 {
-            dead.extend((0..m as u32).filter(|&j| self.since_fired[j as usize] > dead_after));
+            let since = self.state.since_fired.iter().enumerate();
+            dead.extend(since.filter(|(_, since)| **since > self.train.dead_after).map(|(j, _)| j as u32));
         }
-        pre.resize(pre.len().max(m * TILES), Lanes::default());
-        let pre = &mut pre[..m * TILES];
-        let (mut squares, mut fired) = (SquaredErrors::default(), 0);
-        self.since_fired.iter_mut().for_each(|since| *since += 1);
-        for p in 0..batch.panels() {
-            let live = batch.live(p);
-            self.encode(batch, p, pre);
-            match self.program.keep {
-                Keep::Top(k) => {
-                    let (norm, kept, scratch) = (&self.norm[..], &mut *kept, &mut *top);
-                    simd::run(isa, SelectTop { pre, norm, among: None, k, relu: true, live, scratch, kept });
-                }
-                Keep::Positive | Keep::All => simd::run(isa, SelectPositive { pre, live, kept }),
+    }
+
+    /// Phase A: what panel `p` keeps.
+    fn select(&self, batch: &PackedBatch, p: usize, dead: &[u32], work: &mut Work, panel: &mut Panel) {
+        let (isa, live, norm) = (self.isa, batch.live(p), &self.norm[..]);
+        let Work { pre, top } = work;
+        resize(pre, self.state.n_latents * TILES);
+        self.encode(batch, p, pre);
+        let kept = &mut panel.main.kept;
+        match self.program.keep {
+            Keep::Top(k) => {
+                simd::run(isa, SelectTop { pre, norm, among: None, k, relu: true, live, scratch: top, kept });
             }
-            fired += kept.len() as u64;
+            Keep::Positive | Keep::All => simd::run(isa, SelectPositive { pre, live, kept }),
+        }
+        if !dead.is_empty() {
+            let (among, k, kept) = (Some(dead), self.program.aux_k, &mut panel.dead.kept);
+            simd::run(isa, SelectTop { pre, norm, among, k, relu: false, live, scratch: top, kept });
+        }
+    }
+
+    /// Phase C: errors of panel `p`, what its entries hear, and what that makes of dpre.
+    #[allow(clippy::too_many_arguments)] // reason: the parts of the scratch memory that belong to one panel
+    fn back(
+        &self,
+        batch: &PackedBatch,
+        p: usize,
+        penalty: &[f32],
+        n_dead: usize,
+        panel: &mut Panel,
+        heard: &mut [Lanes],
+        heard_dead: &mut [Lanes],
+    ) {
+        let width = vectors(self.state.d);
+        let (live, n) = (batch.live(p), batch.samples as f64);
+        let Panel { main, dead, error } = panel;
+        resize(error, live * width);
+        let scale = (2.0 / n) as f32;
+        let h = Some(&batch.rows[p * PANEL * width..][..live * width]);
+        self.reconstruct(h, &[scale], main, error, heard);
+        if !penalty.is_empty() {
             for sample in 0..live {
-                for &latent in kept.of(sample).0 {
-                    self.since_fired[latent as usize] = 0;
+                let (latents, _) = main.kept.of(sample);
+                for (&latent, dpre) in latents.iter().zip(&mut main.dpre[main.kept.range(sample)]) {
+                    *dpre += penalty[latent as usize];
                 }
             }
-            let mut auxiliary = None;
-            if !dead.is_empty() {
-                let (norm, kept, scratch) = (&self.norm[..], &mut *dead_kept, &mut *top);
-                let (among, k) = (Some(&dead[..]), self.program.aux_k);
-                simd::run(isa, SelectTop { pre, norm, among, k, relu: false, live, scratch, kept });
-                let scale = (2.0 * self.auxiliary_scale(dead.len()) / n as f64) as f32;
-                auxiliary = Some(Auxiliary { kept: dead_kept, scale });
-            }
-            let step = SparseStep {
-                h: &batch.rows[p * TILES * LANES * width..][..live * width],
-                w_dec: &self.w_dec,
-                b_dec: &self.b_dec,
-                kept,
-                scale: (2.0 / n as f64) as f32,
-                penalty: (!penalty.is_empty()).then_some(&penalty[..]),
-                auxiliary,
-                sums,
-            };
-            let panel = simd::run(isa, step);
-            squares.main += panel.main;
-            squares.auxiliary += panel.auxiliary;
         }
-        (squares, fired)
+        if !heard_dead.is_empty() {
+            let scale = (2.0 * self.auxiliary_scale(n_dead) / n) as f32;
+            self.reconstruct(None, &[scale], dead, error, heard_dead);
+        }
     }
 
-    /// All latents of all samples; returns squared errors and the number of positive latents.
-    fn dense(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> (SquaredErrors, u64) {
-        let Scratch { pre: z, dz, gradient, penalty, sums, .. } = scratch;
-        let (isa, m, d) = (self.isa, self.n_latents, self.d);
-        let stride = vectors(d) * LANES;
-        for (lanes, rows) in [(&mut *z, m), (&mut *dz, m), (&mut *gradient, d)] {
-            lanes.resize(lanes.len().max(batch.panels() * rows * TILES), Lanes::default());
-        }
-        let z = &mut z[..batch.panels() * m * TILES];
-        let dz = &mut dz[..batch.panels() * m * TILES];
-        let gradient = &mut gradient[..batch.panels() * d * TILES];
-        penalty.resize(m, 0.0);
-        let scale = (2.0 / batch.samples as f64) as f32;
-        let (mut square, mut fired) = (0.0, 0);
-        let by_column = Strided { numbers: flat(&self.w_dec), row_stride: 1, depth_stride: stride };
-        let by_latent = self.by_latent(&self.w_dec);
-        let panels = z.chunks_exact_mut(m * TILES).zip(dz.chunks_exact_mut(m * TILES));
-        for (p, ((z, dz), g)) in panels.zip(gradient.chunks_exact_mut(d * TILES)).enumerate() {
-            let live = batch.live(p);
-            self.encode(batch, p, z);
-            fired += simd::run(isa, Relu { pre: z, live });
-            let start = &flat(&self.b_dec)[..d];
-            simd::run(isa, Product { weights: by_column, start, x: z, out: g });
-            let h = &batch.tiles[p * d * TILES..][..d * TILES];
-            square += simd::run(isa, Error { reconstruction: g, h, scale, live });
-            simd::run(isa, Product { weights: by_latent, start: penalty, x: g, out: dz });
-            simd::run(isa, Gate { dz, z });
-        }
-        let (rows_a, rows_b) = (m, d);
-        simd::run(isa, Outer { a: z, rows_a, b: gradient, rows_b, out: flat_mut(&mut sums.w_dec), stride });
-        simd::run(isa, Outer { a: dz, rows_a, b: &batch.tiles, rows_b, out: flat_mut(&mut sums.w_enc), stride });
-        simd::run(isa, SumSamples { x: dz, out: &mut sums.b_enc });
-        simd::run(isa, SumSamples { x: gradient, out: &mut flat_mut(&mut sums.b_dec)[..d] });
-        simd::run(isa, SumSamples { x: z, out: &mut sums.values });
-        (SquaredErrors { main: square, auxiliary: 0.0 }, fired)
+    fn reconstruct(
+        &self,
+        h: Option<&[Lanes]>,
+        scale: &[f32],
+        list: &mut List,
+        error: &mut [Lanes],
+        heard: &mut [Lanes],
+    ) {
+        let List { kept, dpre, squares } = list;
+        resize(dpre, kept.slots());
+        squares.clear();
+        squares.resize(scale.len(), 0.0);
+        let reconstruct = Reconstruct {
+            h,
+            w_dec: &self.state.w_dec,
+            b_dec: &self.state.b_dec,
+            kept,
+            levels: Levels { of: None, scale, detached: false },
+            error,
+            gradient: heard,
+            back: dpre,
+            squares,
+        };
+        simd::run(self.isa, reconstruct);
     }
 
-    /// Completes the gradients of [`Trainee::gradients`] and projects them; returns their global norm.
+    /// Phase E: gradients of a range of latents.
+    fn latent_gradients(&self, batch: &PackedBatch, latents: Range<usize>, scratch: &mut Scratch) {
+        let width = vectors(self.state.d);
+        let rows = latents.start * width..latents.end * width;
+        let heard = |sorted, gradient, paid| Heard { sorted, gradient, levels: 1, level_of: None, paid };
+        let main = heard(&scratch.sorted, &scratch.heard, !scratch.penalty.is_empty());
+        let lists = [main, heard(&scratch.sorted_dead, &scratch.heard_dead, false)];
+        let sums = &mut scratch.sums;
+        let gradients = LatentGradients {
+            lists: if scratch.dead.is_empty() { &lists[..1] } else { &lists },
+            h: &batch.rows,
+            w_enc: &mut sums.w_enc[rows.clone()],
+            w_dec: &mut sums.w_dec[rows],
+            b_enc: &mut sums.b_enc[latents.clone()],
+            values: &mut sums.values[latents.clone()],
+            latents,
+        };
+        simd::run(self.isa, gradients);
+    }
+
+    /// Which latents fired.
+    fn take_note(&mut self, sorted: &ByLatent) {
+        for (latent, since) in self.state.since_fired.iter_mut().enumerate() {
+            *since = if sorted.of(latent).is_empty() { *since + 1 } else { 0 };
+        }
+    }
+
+    /// Phase F: completes the gradients of [`Trainee::gradients`] and projects them; returns their global norm.
     pub fn finish(&self, scratch: &mut Scratch) -> f64 {
         let Scratch { pull, penalty, sums, .. } = scratch;
         let mut decoder_pull = None;
@@ -306,9 +352,9 @@ impl Trainee {
             decoder_pull = Some(&pull[..]);
         }
         let finish = FinishGradients {
-            w_enc: &self.w_enc,
-            w_dec: &self.w_dec,
-            b_dec: &self.b_dec,
+            w_enc: &self.state.w_enc,
+            w_dec: &self.state.w_dec,
+            b_dec: &self.state.b_dec,
             pull: decoder_pull,
             project: self.program.unit_decoder,
             sums,
@@ -316,8 +362,8 @@ impl Trainee {
         simd::run(self.isa, finish).sqrt()
     }
 
-    /// Moves the weights by the finished gradients of global norm `norm`, as step `step` from 0; false where a weight
-    /// stopped being finite.
+    /// Phase G: moves the weights by the finished gradients of global norm `norm`, as step `step` from 0; false where a
+    /// weight stopped being finite.
     pub fn update(&mut self, step: usize, norm: f64, scratch: &Scratch) -> bool {
         let train = &self.train;
         let factor = train.schedule.factor(step, train.steps)
@@ -325,23 +371,30 @@ impl Trainee {
             * ramp_down(step, train.steps, train.decay);
         let clip = train.clip.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
         let settings = Step::new(train.optimizer, train.lr * factor, train.weight_decay, step);
-        let parameters =
-            [flat_mut(&mut self.w_enc), &mut self.b_enc, flat_mut(&mut self.w_dec), flat_mut(&mut self.b_dec)];
+        let State { w_enc, b_enc, w_dec, b_dec, moments, .. } = &mut self.state;
+        let parameters = [flat_mut(w_enc), b_enc, flat_mut(w_dec), flat_mut(b_dec)];
         let sums = &scratch.sums;
         let gradients = [flat(&sums.w_enc), &sums.b_enc, flat(&sums.w_dec), flat(&sums.b_dec)];
-        for ((parameters, gradient), moments) in parameters.into_iter().zip(gradients).zip(&mut self.moments) {
+        for ((parameters, gradient), moments) in parameters.into_iter().zip(gradients).zip(moments) {
             simd::run(self.isa, Update { step: &settings, scale: clip as f32, parameters, gradient, moments });
         }
+        self.state.step = step + 1;
         self.refresh(self.program.unit_decoder)
     }
 
     /// The first tensor that holds something other than finite numbers.
     pub fn broken_tensor(&self) -> &'static str {
-        let tensors = [flat(&self.w_enc), &self.b_enc, flat(&self.w_dec), flat(&self.b_dec)];
+        let State { w_enc, b_enc, w_dec, b_dec, .. } = &self.state;
+        let tensors = [flat(w_enc), b_enc, flat(w_dec), flat(b_dec)];
         let names = ["W_enc", "b_enc", "W_dec", "b_dec"];
         let broken = tensors.iter().position(|tensor| tensor.iter().any(|x| !x.is_finite()));
         broken.map_or("weights", |i| names[i])
     }
+}
+
+/// As long as asked for; what is new is zero.
+fn resize<T: Clone + Default>(memory: &mut Vec<T>, len: usize) {
+    memory.resize(len, T::default());
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::ops::layout::unpack_rows;
 use crate::backend::reference::sae::ReferenceSae;
 use crate::random::{Draws, Stream};
 use crate::sae::golden::Golden;
@@ -20,7 +21,7 @@ fn gradients_of(scratch: &Scratch, d: usize) -> [Vec<f64>; 4] {
 
 fn kill(trainee: &mut Trainee, dead: &[bool]) {
     let dead_after = trainee.train.dead_after;
-    for (since, &dead) in trainee.since_fired.iter_mut().zip(dead) {
+    for (since, &dead) in trainee.state.since_fired.iter_mut().zip(dead) {
         *since = if dead { dead_after + 1 } else { 0 };
     }
 }
@@ -51,7 +52,7 @@ fn loss_terms_and_gradients_are_those_of_the_golden_objectives() {
             for density in [1.0, 0.0] {
                 let what = format!("{:?}, {isa:?}, density {density}", golden.architecture);
                 let mut trainee = Trainee::new(isa, &golden.weights, program, Golden::train(None));
-                trainee.density = density;
+                trainee.state.density = density;
                 kill(&mut trainee, &golden.dead);
                 let mut scratch = Scratch::default();
                 let losses = trainee.gradients(&batch, &mut scratch);
@@ -151,7 +152,7 @@ fn the_step_agrees_with_plain_loops_at_awkward_sizes() {
                     for density in [1.0, 0.0] {
                         let what = format!("{architecture:?}, m {m}, d {d}, n {n}, density {density}");
                         let mut trainee = Trainee::new(Isa::best(), &weights, program, Golden::train(None));
-                        trainee.density = density;
+                        trainee.state.density = density;
                         kill(&mut trainee, &dead);
                         let mut scratch = Scratch::default();
                         let losses = trainee.gradients(&packed(&h, d), &mut scratch);
@@ -206,7 +207,7 @@ fn the_dense_and_the_sparse_way_agree() {
     let (weights, h) = random_case(40, 20, 130, false);
     let [dense, sparse] = [1.0, 0.0].map(|density| {
         let mut trainee = Trainee::new(Isa::best(), &weights, program, Golden::train(None));
-        trainee.density = density;
+        trainee.state.density = density;
         let mut scratch = Scratch::default();
         let losses = trainee.gradients(&packed(&h, 20), &mut scratch);
         trainee.finish(&mut scratch);
@@ -218,7 +219,7 @@ fn the_dense_and_the_sparse_way_agree() {
     }
 }
 
-/// Only the dense way fills `scratch.dz`.
+/// Only the dense way fills `scratch.dense.dz`.
 #[test]
 fn the_way_of_a_step_follows_from_what_fired_in_the_step_before() {
     let program = Architecture::Relu { l1: 0.1, decoder: DecoderRule::NormPenalty }.program();
@@ -227,11 +228,11 @@ fn the_way_of_a_step_follows_from_what_fired_in_the_step_before() {
         weights.b_enc.fill(bias);
         let mut trainee = Trainee::new(Isa::best(), &weights, program, Golden::train(None));
         let losses = trainee.gradients(&packed(&h, 20), &mut Scratch::default());
-        assert_eq!(trainee.density, losses.l0 / 40.0);
-        assert_eq!(trainee.density > dense_above(20), dense, "the case is what it should be");
+        assert_eq!(trainee.state.density, losses.l0 / 40.0);
+        assert_eq!(trainee.state.density > dense_above(20), dense, "the case is what it should be");
         let mut scratch = Scratch::default();
         trainee.gradients(&packed(&h, 20), &mut scratch);
-        assert_eq!(!scratch.dz.is_empty(), dense);
+        assert_eq!(!scratch.dense.dz.is_empty(), dense);
     }
 }
 

@@ -1,0 +1,70 @@
+//! What an autoencoder in training is between two steps.
+
+use crate::backend::ops::layout::{LANES, pack_rows, unpack_rows, vectors};
+use crate::backend::ops::optimizer::Moments;
+use crate::backend::simd::Lanes;
+use crate::sae::Weights;
+use crate::training::Optimizer;
+
+/// Everything that decides the bits of the steps to come, beside the job and its data: what a run that is to go on after
+/// it was killed has to keep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Steps done.
+    pub step: usize,
+    /// Latents.
+    pub n_latents: usize,
+    /// Width of h.
+    pub d: usize,
+    /// `[n_latents][vectors]`, padding 0.
+    pub w_enc: Vec<Lanes>,
+    /// `[n_latents]`
+    pub b_enc: Vec<f32>,
+    /// `[n_latents][vectors]`, padding 0.
+    pub w_dec: Vec<Lanes>,
+    /// `[vectors]`, padding 0.
+    pub b_dec: Vec<Lanes>,
+    /// Of w_enc, b_enc, w_dec, b_dec.
+    pub moments: Vec<Moments>,
+    /// Steps since each latent last fired.
+    pub since_fired: Vec<usize>,
+    /// Share of latents that fired in the last step: decides between the sparse and the dense way.
+    pub density: f64,
+}
+
+impl State {
+    /// `weights` with zero moments, nothing dead.
+    pub fn new(weights: &Weights, optimizer: Optimizer) -> State {
+        let (m, d) = (weights.n_latents, weights.d_hidden);
+        let packed = |numbers: &[f32]| {
+            let mut rows = vec![];
+            pack_rows(numbers, d, 1.0, &mut rows);
+            rows
+        };
+        let row = vectors(d) * LANES;
+        State {
+            step: 0,
+            n_latents: m,
+            d,
+            w_enc: packed(&weights.w_enc),
+            b_enc: weights.b_enc.clone(),
+            w_dec: packed(&weights.w_dec),
+            b_dec: packed(&weights.b_dec),
+            moments: [m * row, m, m * row, row].map(|len| Moments::new(optimizer, len)).into(),
+            since_fired: vec![0; m],
+            density: 1.0,
+        }
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> Weights {
+        Weights {
+            n_latents: self.n_latents,
+            d_hidden: self.d,
+            w_enc: unpack_rows(&self.w_enc, self.d),
+            b_enc: self.b_enc.clone(),
+            w_dec: unpack_rows(&self.w_dec, self.d),
+            b_dec: unpack_rows(&self.b_dec, self.d),
+        }
+    }
+}
