@@ -98,7 +98,7 @@ fn bench(row: &Row, seconds: f64, peak: f64) {
         dead_after: 1000,
     };
     let weights = Weights::init(1, row.n_latents, row.d, &program);
-    let mut trainee = Trainee::new(Isa::best(), &weights, program, train.clone());
+    let mut trainee = Trainee::new(Isa::best(), &weights, program.clone(), train.clone());
     let hidden: Vec<Vec<f32>> = (0..BATCHES).map(|batch| hidden(row, batch)).collect();
     let packed: Vec<PackedBatch> = hidden
         .iter()

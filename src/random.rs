@@ -21,6 +21,10 @@ pub enum Stream {
     ToyInit,
     /// Initial weights of a sparse autoencoder.
     SaeInit,
+    /// Lengths of sampled prefixes of a sparse autoencoder.
+    SaePrefixes,
+    /// Inputs that resampled latents of a sparse autoencoder start from.
+    SaeResample,
     /// A fixed dictionary.
     Dictionary,
     /// Baselines that draw, such as random directions.
@@ -39,6 +43,8 @@ impl Stream {
             Stream::Select => "select",
             Stream::ToyInit => "toy-init",
             Stream::SaeInit => "sae-init",
+            Stream::SaePrefixes => "sae-prefixes",
+            Stream::SaeResample => "sae-resample",
             Stream::Dictionary => "dictionary",
             Stream::Baseline => "baseline",
             Stream::Curve => "curve",

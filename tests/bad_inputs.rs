@@ -106,6 +106,24 @@ rows! {
     a_figure_with_a_line_nowhere: with("figures: [{curve: {x: seed, y: loss, lines: [{label: a}]}}]\n"), ["x.yaml:4:46:", "lines needs `at`"];
     an_expectation_of_no_column: with("expect: [{claim: c, value: avg(los), at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
     an_expectation_that_does_not_parse: with("expect: [{claim: c, value: \"avg(loss\", at_least: 0}]\n"), ["x.yaml:4:10: expectation"];
+    batch_topk_k_above_the_width: with("sae:\n  - batch_topk: {n_latents: 4, k: 4.5}\n"), ["x.yaml:5:35: k = 4.5 is greater than n_latents = 4 (line 5)"];
+    k_anneal_from_above_the_width: with("sae:\n  - topk: {n_latents: 4, k: 1, k_anneal: {from: 9}}\n"), ["from = 9 is greater than n_latents = 4"];
+    target_l0_and_a_coefficient: with("sae:\n  - relu:\n      n_latents: 4\n      l1: 0.1\n      target_l0: 2\n"),
+        ["x.yaml:7:11: `l1` and `target_l0` (line 8) are both given", "leave `l1` out"];
+    neither_target_l0_nor_a_coefficient: with("sae:\n  - jumprelu: {n_latents: 4}\n"), ["x.yaml:5:15: `l0` or `target_l0` is needed"];
+    target_l0_of_zero: with("sae:\n  - gated: {n_latents: 4, target_l0: 0}\n"), ["x.yaml:5:38: 0 is out of range: expected a number above 0"];
+    target_l0_above_the_width: with("sae:\n  - gated: {n_latents: 4, target_l0: 5}\n"), ["x.yaml:5:38: target_l0 = 5 is greater than n_latents = 4 (line 5)"];
+    prefixes_out_of_order: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [3, 2, 4], topk: {k: 1}}\n"),
+        ["x.yaml:5:46: prefix 2 after 3: prefixes are ascending"];
+    prefixes_that_end_early: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [1, 3], topk: {k: 1}}\n"),
+        ["x.yaml:5:46: the last prefix is 3, n_latents = 4 (line 5)", "end the list with 4"];
+    no_prefixes: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [], topk: {k: 1}}\n"), ["no prefix: at least the whole is one"];
+    too_many_sampled_prefixes: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: {sampled: {count: 5}}, topk: {k: 1}}\n"), ["count = 5 is greater than n_latents = 4"];
+    a_matryoshka_without_a_rule: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [1, 4]}\n"), ["one of `relu`, `topk` and `batch_topk`"];
+    a_matryoshka_with_two_rules: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [1, 4], topk: {k: 1}, relu: {l1: 1}}\n"), ["one of `relu`, `topk` and `batch_topk`"];
+    a_nested_k_above_the_width: with("sae:\n  - matryoshka: {n_latents: 4, prefixes: [1, 4], batch_topk: {k: 6}}\n"), ["k = 6 is greater than n_latents = 4"];
+    a_quadratic_target_above_the_width: with("sae:\n  - jumprelu: {n_latents: 4, l0: 1, sparsity: {quadratic: {target: 9}}}\n"), ["target = 9 is greater than n_latents = 4"];
+    resampling_at_no_step: with("sae:\n  - relu: {n_latents: 4, l1: 1, resample: {at: []}}\n"), ["no step at which to resample"];
     equal_methods: with("sae: [{topk: {n_latents: 4, k: 1}}, {name: b, topk: {n_latents: 4, k: 1}}]\n"), ["two cells are the same"];
     baselines_are_not_trained: with("baselines: [{random: {n_latents: 3}, train: {lr: 1}}]\n"), ["a baseline is not trained"];
     swept_oracle_above_the_features: with("baselines: [{oracle: {k: 1}}]\nsweep: {baselines.oracle.k: [1, 9]}\n"), ["k = 9 is greater than n_features = 4"];

@@ -109,7 +109,11 @@ fn told(summary: &Summary) -> String {
         "{} cells: {} computed in {:.1} s, {} were there",
         summary.cells, summary.computed, summary.seconds, summary.already
     );
-    for (count, what) in [(summary.diverged, "diverged"), (summary.degenerate, "degenerate")] {
+    for (count, what) in [
+        (summary.diverged, "diverged"),
+        (summary.degenerate, "degenerate"),
+        (summary.off_target, "missed their target_l0"),
+    ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
         }

@@ -16,6 +16,7 @@ use crate::spec::kind::{Kind, Reader};
 use crate::spec::node::{Node, Value};
 use crate::spec::{check, data::DataSection, output::EvaluateSection, sae, toy::ToySection};
 
+pub mod architecture;
 pub mod chunk;
 pub mod exclude;
 pub mod id;

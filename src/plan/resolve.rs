@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::Cell;
 use crate::data::{self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, World};
-use crate::sae::{Architecture, DecoderRule, Normalise, SaeJob, SaeTrain};
+use crate::sae::{Normalise, SaeJob, SaeTrain};
 use crate::spec::curve::Curve;
 use crate::spec::data::{DataSection, GroupSection, MagnitudeSection, SharingSection, VectorsSection};
-use crate::spec::sae::{DecoderSection, NormaliseSection, SaeKind, SaeTrainSection};
+use crate::spec::sae::{NormaliseSection, SaeKind, SaeTrainSection};
 use crate::spec::toy::{
     ActivationSection, BatchSizeSection, InitSection, LossScaleSection, ModelSection, OptimizerSection,
     ScheduleSection, ToySection,
@@ -187,16 +187,7 @@ fn schedule(section: &ScheduleSection) -> Schedule {
 
 /// The sparse autoencoder of a cell, to be trained on hidden states of this width.
 pub fn sae_job(kind: &SaeKind, train: &SaeTrainSection, d_hidden: usize, seed: u64, trace_every: usize) -> SaeJob {
-    let architecture = match kind {
-        SaeKind::Relu(s) => Architecture::Relu {
-            l1: s.l1,
-            decoder: match s.decoder {
-                DecoderSection::UnitNorm => DecoderRule::UnitNorm,
-                DecoderSection::NormPenalty => DecoderRule::NormPenalty,
-            },
-        },
-        SaeKind::TopK(s) => Architecture::TopK { k: s.k, aux_k: s.aux_k.unwrap_or(d_hidden / 2) },
-    };
+    let (architecture, options) = super::architecture::of(kind, train.steps, d_hidden);
     let train = SaeTrain {
         steps: train.steps,
         batch_size: train.batch_size,
@@ -213,7 +204,8 @@ pub fn sae_job(kind: &SaeKind, train: &SaeTrainSection, d_hidden: usize, seed: u
         },
         dead_after: train.dead_after,
     };
-    SaeJob { seed, n_latents: kind.n_latents(), architecture, train, trace_every }
+    let n_latents = kind.n_latents();
+    SaeJob { seed, n_latents, architecture, options, train, frozen_decoder: None, trace_every }
 }
 
 impl Cell {

@@ -188,9 +188,9 @@ impl Bench<'_> {
                     let record = CellRecord::diverged(*index, "sae", end, self.columns.len(), toy, trace);
                     return CellRecord { snapshots: snapshots.clone(), ..record };
                 }
-                let (coder, trace) = match sae {
-                    Some(outcome) => (Some(outcome.coder), outcome.trace),
-                    None => (stand_in(&section.method, &source, section.seed), vec![]),
+                let (coder, trace, missed) = match sae {
+                    Some(outcome) => (Some(outcome.coder), outcome.trace, outcome.missed),
+                    None => (stand_in(&section.method, &source, section.seed), vec![], None),
                 };
                 let scored = evaluation.score(coder.as_deref(), self.columns);
                 let features = evaluation.feature_columns(&scored, importance);
@@ -201,6 +201,7 @@ impl Bench<'_> {
                 };
                 let toy = trained.toy.as_ref();
                 let record = CellRecord::ok(*index, scored, features, own_steps, toy, coder, trace);
+                let record = record.off_target(missed);
                 let samples = evaluation.training_set().map_or(vec![], TrainingSet::columns);
                 CellRecord { toy_loss: evaluation.toy_loss(), samples, snapshots: snapshots.clone(), ..record }
             })

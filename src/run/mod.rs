@@ -51,6 +51,8 @@ pub struct Summary {
     pub computed: u64,
     pub diverged: u64,
     pub degenerate: u64,
+    /// Cells whose training did not reach the number of active latents it was led to.
+    pub off_target: u64,
     /// Files set aside because they did not hash to their name.
     pub quarantined: Vec<PathBuf>,
     pub seconds: f64,
@@ -174,6 +176,7 @@ pub fn run(
             let count = |status| records.iter().filter(|r| r.status == status).count() as u64;
             summary.diverged += count(store::Status::Diverged);
             summary.degenerate += count(store::Status::Degenerate);
+            summary.off_target += count(store::Status::OffTarget);
             summary.computed += records.len() as u64;
             let result = tables::chunk_result(plan, *chunk as u64, records, &algorithms, keep(plan))?;
             store.publish(&result)?;

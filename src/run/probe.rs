@@ -83,7 +83,7 @@ fn made_up(plan: &Plan, columns: &[ScoreColumn], index: usize) -> Result<CellRec
         method.then(|| Box::new(baseline::random(2, source.d_hidden(), None, cell.seed)) as Box<dyn Coder>);
     let scored = evaluation.score(coder.as_deref(), columns);
     let features = evaluation.feature_columns(&scored, importance.as_deref());
-    let logged = if trace.every > 0 { vec![SaeTrace { step: 0, loss: 0.0, l0: 0.0 }] } else { vec![] };
+    let logged = if trace.every > 0 { vec![SaeTrace { step: 0, loss: 0.0, l0: 0.0, control: None }] } else { vec![] };
     let record = CellRecord::ok(index, scored, features, None, toy.as_ref(), coder, logged);
     let snapshots = Arc::new(toy.as_ref().map_or(vec![], |toy| snapshots(toy, 1, &world.groups)));
     let samples = evaluation.training_set().map_or(vec![], TrainingSet::columns);

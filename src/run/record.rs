@@ -104,6 +104,19 @@ impl CellRecord {
     }
 }
 
+impl CellRecord {
+    /// The same cell where training did not reach the L0 that was asked for, with the reason put first.
+    pub fn off_target(self, missed: Option<String>) -> CellRecord {
+        let Some(missed) = missed else { return self };
+        let detail = match self.detail {
+            Some(detail) => format!("{missed}; {detail}"),
+            None => missed,
+        };
+        let status = if self.status == Status::Ok { Status::OffTarget } else { self.status };
+        CellRecord { status, detail: Some(detail), ..self }
+    }
+}
+
 fn logged(toy: &ToyOutcome) -> Vec<ToyTrace> {
     toy.trace.iter().map(|t| ToyTrace { step: t.step, loss: t.loss, parameters: None }).collect()
 }

@@ -140,18 +140,19 @@ impl FeatureColumn {
     }
 }
 
-/// One row per cell and logged step: which model, its loss, its l0, and where the toy model's parameters were logged too
-/// what they come to.
+/// One row per cell and logged step: which model, its loss, its l0, where a controller of l0 stands, and where the toy
+/// model's parameters were logged too what they come to.
 pub fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, RunError> {
     let mut summaries: Vec<(&'static str, Vec<Option<f64>>)> = Vec::new();
     let (mut cells, mut models, mut steps) = (Vec::new(), Vec::new(), Vec::new());
     let (mut losses, mut l0s): (Vec<Option<f64>>, Vec<Option<f64>>) = (Vec::new(), Vec::new());
+    let (mut multipliers, mut smoothed): (Vec<Option<f64>>, Vec<Option<f64>>) = (Vec::new(), Vec::new());
     let finite = |v: f64| Some(v).filter(|v| v.is_finite());
     for record in records {
         let id = plan.ids[record.index].to_string();
-        let toy = record.toy_trace.iter().map(|t| ("toy", t.step, finite(t.loss), None));
-        let sae = record.sae_trace.iter().map(|t| ("sae", t.step, finite(t.loss), finite(t.l0)));
-        for (model, step, loss, l0) in toy.chain(sae) {
+        let toy = record.toy_trace.iter().map(|t| ("toy", t.step, finite(t.loss), None, None));
+        let sae = record.sae_trace.iter().map(|t| ("sae", t.step, finite(t.loss), finite(t.l0), t.control));
+        for (model, step, loss, l0, control) in toy.chain(sae) {
             let snapshot = (model == "toy").then(|| record.snapshots.binary_search_by_key(&step, |s| s.step));
             let summary = snapshot.and_then(Result::ok).map(|at| record.snapshots[at].summary);
             for (name, value) in summary.into_iter().flat_map(Summary::columns) {
@@ -168,6 +169,8 @@ pub fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, R
             steps.push(step as i64);
             losses.push(loss);
             l0s.push(l0);
+            multipliers.push(control.and_then(|control| finite(control.multiplier)));
+            smoothed.push(control.and_then(|control| finite(control.l0_smoothed)));
         }
     }
     if cells.is_empty() {
@@ -179,6 +182,8 @@ pub fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, R
         Series::new("step".into(), steps),
         Series::new("loss".into(), losses),
         Series::new("l0".into(), l0s),
+        Series::new("multiplier".into(), multipliers),
+        Series::new("l0_smoothed".into(), smoothed),
     ];
     for (name, mut column) in summaries {
         column.resize(cells.len(), None);

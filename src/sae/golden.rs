@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
 
-use super::{Architecture, DecoderRule, Normalise, SaeTrain, Weights};
+use super::{
+    Architecture, BatchInference, DecoderRule, Inference, JumpRelu, Levels, Normalise, Prefixes, SaeTrain, Size, Sort,
+    Sparsity, Weights,
+};
 use crate::testing::{golden, json, npz};
 use crate::training::{Optimizer, Schedule};
-
-/// Names of the parameters in the order that the code has them.
-pub const NAMES: [&str; 4] = ["W_enc", "b_enc", "W_dec", "b_dec"];
 
 pub struct Golden {
     pub architecture: Architecture,
@@ -21,56 +21,73 @@ pub struct Golden {
     pub mse: f64,
     pub penalty: f64,
     pub auxiliary: f64,
-    /// Before projection and clip, in the order of [`NAMES`].
-    pub gradients: [Vec<f64>; 4],
+    /// Before projection and clip, in the order of the program's parameters.
+    pub gradients: Vec<Vec<f64>>,
     pub latents: Vec<f64>,
     pub x_hat: Vec<f64>,
+    /// Least pre |decoder| kept, where a batch is selected from.
+    pub least_kept: Option<f64>,
+    /// Running threshold after the ten steps without clip, and with clip 1.
+    pub thresholds: [Option<f64>; 2],
     arrays: BTreeMap<String, ArrayD<f64>>,
 }
 
 impl Golden {
     /// All objectives of architectures that there are.
     pub fn all() -> Vec<Golden> {
-        ["relu_unit_norm", "relu_norm_penalty", "topk"].map(Golden::read).into()
+        let names = [
+            "relu_unit_norm",
+            "relu_norm_penalty",
+            "topk",
+            "batch_topk",
+            "gated",
+            "gated_saelens",
+            "jumprelu",
+            "matryoshka_batch_topk",
+            "matryoshka_relu",
+            "matryoshka_relu_detached",
+        ];
+        names.map(Golden::read).into()
     }
 
     fn read(name: &str) -> Golden {
         let arrays = npz(golden(&format!("objective_{name}.npz")));
         let values = json(golden(&format!("objective_{name}.json")));
-        let settings = &values["settings"];
-        let l1 = settings["l1"].as_f64();
-        let count = |key: &str| settings[key].as_u64().expect("a whole number") as usize;
-        let architecture = match name {
-            "relu_unit_norm" => Architecture::Relu { l1: l1.expect("l1"), decoder: DecoderRule::UnitNorm },
-            "relu_norm_penalty" => Architecture::Relu { l1: l1.expect("l1"), decoder: DecoderRule::NormPenalty },
-            "topk" => Architecture::TopK { k: count("k"), aux_k: count("aux_k") },
-            _ => panic!("no architecture for {name}"),
-        };
+        let architecture = architecture(name, &values["settings"]);
+        let names = architecture.program().parameter_names();
         let wide = |name: &str| arrays[name].iter().copied().collect::<Vec<f64>>();
-        let single = |name: &str| arrays[name].iter().map(|&x| x as f32).collect::<Vec<f32>>();
+        let parameter = |at: usize| arrays[&format!("param.{}", names[at])].iter().map(|&x| x as f32).collect();
         let term = |name: &str| values["terms"][name].as_f64().unwrap_or(0.0);
         let shape = arrays["param.W_dec"].shape();
         Golden {
-            architecture,
             weights: Weights {
                 n_latents: shape[0],
                 d_hidden: shape[1],
-                w_enc: single("param.W_enc"),
-                b_enc: single("param.b_enc"),
-                w_dec: single("param.W_dec"),
-                b_dec: single("param.b_dec"),
+                w_enc: parameter(0),
+                b_enc: parameter(1),
+                w_dec: parameter(2),
+                b_dec: parameter(3),
+                per_latent: (4..names.len()).map(parameter).collect(),
             },
-            x: single("x"),
+            x: arrays["x"].iter().map(|&x| x as f32).collect(),
             dead: arrays.get("dead").map_or(vec![false; shape[0]], |dead| dead.iter().map(|&d| d > 0.0).collect()),
             loss: values["loss"].as_f64().expect("a loss"),
             mse: term("mse"),
             penalty: term("sparsity"),
             auxiliary: term("aux"),
-            gradients: NAMES.map(|name| wide(&format!("grad.{name}"))),
+            gradients: names.iter().map(|name| wide(&format!("grad.{name}"))).collect(),
             latents: wide("latents"),
             x_hat: wide("x_hat"),
+            least_kept: values["least_kept"].as_f64(),
+            thresholds: ["step10", "step10_clip1"].map(|run| values[run]["inference_threshold"].as_f64()),
+            architecture,
             arrays,
         }
+    }
+
+    /// Their inference rule where it is the training rule on this batch.
+    pub fn inference(&self) -> Inference {
+        self.architecture.program().inference(0.0, 16)
     }
 
     /// The settings of the ten steps.
@@ -91,8 +108,49 @@ impl Golden {
     }
 
     /// Parameters after ten steps without clip, or with clip 1.
-    pub fn after_ten(&self, clip: Option<f64>) -> [Vec<f64>; 4] {
+    pub fn after_ten(&self, clip: Option<f64>) -> Vec<Vec<f64>> {
         let label = if clip.is_some() { "step10_clip1" } else { "step10" };
-        NAMES.map(|name| self.arrays[&format!("{label}.{name}")].iter().copied().collect())
+        let names = self.architecture.program().parameter_names();
+        names.iter().map(|name| self.arrays[&format!("{label}.{name}")].iter().copied().collect()).collect()
+    }
+}
+
+fn architecture(name: &str, settings: &serde_json::Value) -> Architecture {
+    let number = |key: &str| settings[key].as_f64().unwrap_or_else(|| panic!("{name} has {key}"));
+    let count = |key: &str| settings[key].as_u64().expect("a whole number") as usize;
+    let batch = |aux_k| Architecture::BatchTopK { k: number("k"), aux_k, inference: BatchInference::Batch };
+    let nested = |architecture| Architecture::Matryoshka {
+        nested: Box::new(architecture),
+        levels: Levels {
+            prefixes: Prefixes::Fixed(
+                settings["prefixes"].as_array().expect("a list").iter().map(|m| m.as_u64().unwrap() as usize).collect(),
+            ),
+            inner: number("inner"),
+            average: false,
+            detach_inner: settings["detach_inner"].as_bool().expect("a truth value"),
+            sort: Sort::None,
+        },
+        aux_by_level: false,
+    };
+    let relu = |decoder| Architecture::Relu { l1: number("l1"), decoder };
+    match name {
+        "relu_unit_norm" => relu(DecoderRule::UnitNorm),
+        "relu_norm_penalty" => relu(DecoderRule::NormPenalty),
+        "topk" => Architecture::TopK { k: count("k"), aux_k: count("aux_k") },
+        "batch_topk" => batch(count("aux_k")),
+        "gated" => Architecture::Gated { l1: number("l1"), parity: false },
+        "gated_saelens" => Architecture::Gated { l1: number("l1"), parity: true },
+        "jumprelu" => Architecture::JumpRelu(JumpRelu {
+            l0: number("l0"),
+            sparsity: Sparsity::Step,
+            bandwidth: Size::Absolute(number("bandwidth")),
+            threshold: Size::Absolute(0.1),
+            init_norm: 0.1,
+            input_gradient: false,
+            silent: 0.0,
+        }),
+        "matryoshka_batch_topk" => nested(batch(0)),
+        "matryoshka_relu" | "matryoshka_relu_detached" => nested(relu(DecoderRule::NormPenalty)),
+        _ => panic!("no architecture for {name}"),
     }
 }

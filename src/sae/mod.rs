@@ -1,23 +1,38 @@
 //! Sparse autoencoders: h to latents to a reconstruction. One architecture, one file.
 
+pub mod batch_topk;
+pub mod dead_latents;
+pub mod gated;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod init;
+pub mod jumprelu;
+pub mod matching_pursuit;
+pub mod matryoshka;
 pub mod program;
 pub mod relu;
+pub mod target_l0;
 pub mod topk;
 pub mod train;
 pub mod weights;
 
+use std::sync::Arc;
+
 use ndarray::{Array2, ArrayD, ArrayView2};
 
-pub use program::{Penalty, Program};
-pub use weights::{Sae, Weights};
+pub use dead_latents::Resample;
+pub use init::{BiasInit, Init};
+pub use jumprelu::{JumpRelu, Size, Sparsity};
+pub use matryoshka::{Levels, Prefixes, Sort};
+pub use program::{BatchInference, KAnneal, Penalty, Program, Pursuit, Rule};
+pub use target_l0::{Controller, Target};
+pub use weights::{Inference, Sae, Weights};
 
 use crate::toy::TrainingEnd;
 use crate::training::{Optimizer, Schedule};
 
 /// Version of what SAE training computes, part of every cell's id: raised when bits may change.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What an SAE or a baseline leaves behind, as far as scores need it.
 pub trait Coder: Send + Sync {
@@ -52,16 +67,99 @@ pub enum Architecture {
         /// Dead latents that reconstruct the residual of a sample; 0: no such loss.
         aux_k: usize,
     },
+    /// The k greatest pre_j |decoder_j| a sample on average, over the batch.
+    BatchTopK {
+        /// Mean latents of a sample, above 0, at most n_latents.
+        k: f64,
+        /// Dead latents that reconstruct the residual of a sample; 0: no such loss.
+        aux_k: usize,
+        /// What holds for single samples after training.
+        inference: BatchInference,
+    },
+    /// A gate decides which latents are active, a second bias and scale how much.
+    Gated {
+        /// Weight of the penalty.
+        l1: f64,
+        /// SAELens' objective instead of the paper's.
+        parity: bool,
+    },
+    /// A threshold of its own for each latent.
+    JumpRelu(JumpRelu),
+    /// Prefixes of the latents reconstruct too.
+    Matryoshka {
+        /// Relu, TopK or BatchTopK.
+        nested: Box<Architecture>,
+        /// Which prefixes, and how they count.
+        levels: Levels,
+        /// The dead latents of each level reconstruct what that level leaves over.
+        aux_by_level: bool,
+    },
+    /// One latent after the other.
+    MatchingPursuit {
+        /// Iterations and when they end.
+        pursuit: Pursuit,
+        /// Rows stay unit.
+        unit_decoder: bool,
+    },
 }
 
 impl Architecture {
-    /// What a step of it does.
+    /// What a step of it does, with no options and sizes as they are.
     pub fn program(&self) -> Program {
-        match *self {
-            Architecture::Relu { l1, decoder } => relu::program(l1, decoder),
-            Architecture::TopK { k, aux_k } => topk::program(k, aux_k),
+        self.program_at(1.0)
+    }
+
+    /// What a step of it does where one feature of the hidden states has size `unit`.
+    pub fn program_at(&self, unit: f64) -> Program {
+        match self {
+            Architecture::Relu { l1, decoder } => relu::program(*l1, *decoder),
+            Architecture::TopK { k, aux_k } => topk::program(*k, *aux_k),
+            Architecture::BatchTopK { k, aux_k, inference } => batch_topk::program(*k, *aux_k, *inference),
+            Architecture::Gated { l1, parity } => gated::program(*l1, *parity),
+            Architecture::JumpRelu(settings) => jumprelu::program(settings, unit),
+            Architecture::Matryoshka { nested, levels, aux_by_level } => {
+                let levels = Some(levels.clone());
+                Program { levels, aux_by_level: *aux_by_level, ..nested.program_at(unit) }
+            }
+            Architecture::MatchingPursuit { pursuit, unit_decoder } => {
+                matching_pursuit::program(*pursuit, *unit_decoder)
+            }
         }
     }
+}
+
+/// What every architecture may be given beside its own settings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// The encoder is the decoder's transpose.
+    pub tied: bool,
+    /// Initial directions.
+    pub init: Init,
+    /// Norm of the initial decoder rows; none: the architecture's.
+    pub init_norm: Option<f64>,
+    /// Initial decoder bias.
+    pub bias_init: BiasInit,
+    /// Dead latents in the auxiliary loss; none: as the architecture says.
+    pub aux_k: Option<usize>,
+    /// Dead latents start anew.
+    pub resample: Option<Resample>,
+    /// The penalty's coefficient is led by a wanted L0.
+    pub target: Option<Target>,
+    /// The penalty's coefficient is in units of a feature's size (its square for JumpReLU): spread of h over sqrt(target L0).
+    pub relative_penalty: bool,
+    /// Share of the steps over which the penalty's coefficient rises.
+    pub penalty_warmup: f64,
+    /// k comes down from a greater one.
+    pub k_anneal: Option<KAnneal>,
+}
+
+/// A decoder that is given and not trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrozenDecoder {
+    /// `[n_latents, d_hidden]`
+    pub w_dec: Vec<f32>,
+    /// `[d_hidden]`
+    pub b_dec: Vec<f32>,
 }
 
 /// What holds the decoder of a ReLU autoencoder.
@@ -118,8 +216,12 @@ pub struct SaeJob {
     pub n_latents: usize,
     /// Which kind, with its settings.
     pub architecture: Architecture,
+    /// What goes beside the architecture.
+    pub options: Options,
     /// How it is trained.
     pub train: SaeTrain,
+    /// Decoder and decoder bias for h as it is, given and not trained; the encoder starts at its unit rows.
+    pub frozen_decoder: Option<Arc<FrozenDecoder>>,
     /// Log every so many steps; 0 never.
     pub trace_every: usize,
 }
@@ -133,6 +235,17 @@ pub struct SaeTrace {
     pub loss: f64,
     /// Mean number of latents with z > 0.
     pub l0: f64,
+    /// Where the penalty's coefficient is led by a wanted L0: its multiplier and the smoothed L0, after this step.
+    pub control: Option<Control>,
+}
+
+/// What a controller of L0 says at a logged step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Control {
+    /// Factor of the coefficient.
+    pub multiplier: f64,
+    /// Smoothed L0.
+    pub l0_smoothed: f64,
 }
 
 /// What training leaves behind.
@@ -143,4 +256,6 @@ pub struct SaeOutcome {
     pub end: TrainingEnd,
     /// Logged steps.
     pub trace: Vec<SaeTrace>,
+    /// Why a wanted L0 counts as missed; none where there is none or it was reached.
+    pub missed: Option<String>,
 }

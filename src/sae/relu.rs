@@ -7,17 +7,15 @@
 //! ```
 
 use super::DecoderRule;
-use super::program::{Penalty, Program};
-use crate::backend::ops::select::Keep;
+use super::program::{Penalty, Program, Rule};
 
 /// Decoder rows start with norm 1 where they stay there, else with 0.1.
 pub fn program(l1: f64, decoder: DecoderRule) -> Program {
     let unit_decoder = decoder == DecoderRule::UnitNorm;
     Program {
-        keep: Keep::Positive,
         penalty: Penalty::L1 { coefficient: l1, by_norm: !unit_decoder },
-        aux_k: 0,
         unit_decoder,
         init_norm: if unit_decoder { 1.0 } else { 0.1 },
+        ..Program::plain(Rule::Positive)
     }
 }

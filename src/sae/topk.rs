@@ -8,10 +8,9 @@
 //! Selecting by pre_j |decoder_j| and decoding with unit rows is the same function as decoding z with the rows as they
 //! are, so norms stay free and appear in the selection alone.
 
-use super::program::{Penalty, Program};
-use crate::backend::ops::select::Keep;
+use super::program::{Program, Rule};
 
 /// `aux_k` of 0 leaves the auxiliary loss out.
 pub fn program(k: usize, aux_k: usize) -> Program {
-    Program { keep: Keep::Top(k), penalty: Penalty::None, aux_k, unit_decoder: false, init_norm: 0.1 }
+    Program { aux_k, ..Program::plain(Rule::Top(k)) }
 }

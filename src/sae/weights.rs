@@ -2,10 +2,12 @@
 
 use ndarray::{Array1, Array2, ArrayD, ArrayView2};
 
-use super::Coder;
-use super::program::Program;
+use super::matryoshka::Sort;
+use super::program::{Program, Pursuit};
+use super::{Coder, SaeJob};
 use crate::backend::ops::infer::{self, Encoder};
 use crate::backend::ops::layout::pack_rows;
+use crate::backend::ops::pursuit::{Matrices, pursue};
 use crate::backend::ops::rows::Refresh;
 use crate::backend::ops::select::Keep;
 use crate::backend::simd::{self, Isa};
@@ -26,6 +28,9 @@ pub struct Weights {
     pub w_dec: Vec<f32>,
     /// `[d_hidden]`
     pub b_dec: Vec<f32>,
+    /// More numbers of each latent, `[n_latents]` each, where the architecture has some: the threshold of a JumpReLU
+    /// autoencoder; r_mag and b_mag of a gated one, whose `b_enc` is b_gate.
+    pub per_latent: Vec<Vec<f32>>,
 }
 
 impl Weights {
@@ -34,6 +39,8 @@ impl Weights {
     pub fn init(seed: u64, n_latents: usize, d_hidden: usize, program: &Program) -> Weights {
         let mut draws = Draws::new(seed, Stream::SaeInit, 0);
         let w_dec = directions(&mut draws, n_latents, d_hidden, program.init_norm);
+        // Thresholds start at the program's; r_mag and b_mag at 0.
+        let first = program.init_threshold as f32;
         Weights {
             n_latents,
             d_hidden,
@@ -41,6 +48,7 @@ impl Weights {
             b_enc: vec![0.0; n_latents],
             w_dec,
             b_dec: vec![0.0; d_hidden],
+            per_latent: vec![vec![first; n_latents]; program.per_latent()],
         }
     }
 
@@ -48,6 +56,28 @@ impl Weights {
     pub fn fold_scale(&mut self, scale: f64) {
         self.w_enc.iter_mut().for_each(|w| *w = (*w as f64 * scale) as f32);
         self.w_dec.iter_mut().chain(&mut self.b_dec).for_each(|w| *w = (*w as f64 / scale) as f32);
+    }
+
+    /// What is done to trained weights once: a given decoder is put back bit for bit, and latents that were sorted by
+    /// `usage` while training are put into that order.
+    pub fn finish(&mut self, job: &SaeJob, program: &Program, usage: &[f64]) {
+        if let Some(given) = &job.frozen_decoder {
+            self.w_dec.clone_from(&given.w_dec);
+            self.b_dec.clone_from(&given.b_dec);
+        }
+        if let Some(levels) = program.levels.as_ref().filter(|levels| levels.sort != Sort::None) {
+            self.reorder(&levels.order(self.n_latents, usage));
+        }
+    }
+
+    /// The same autoencoder with its latents in another order: latent i becomes `order[i]` of before.
+    pub fn reorder(&mut self, order: &[usize]) {
+        let d = self.d_hidden;
+        let rows = |w: &[f32]| order.iter().flat_map(|&j| w[j * d..][..d].iter().copied()).collect();
+        (self.w_enc, self.w_dec) = (rows(&self.w_enc), rows(&self.w_dec));
+        for numbers in std::iter::once(&mut self.b_enc).chain(&mut self.per_latent) {
+            *numbers = order.iter().map(|&j| numbers[j]).collect();
+        }
     }
 }
 
@@ -62,6 +92,33 @@ pub fn directions(draws: &mut Draws, rows: usize, d: usize, norm: f64) -> Vec<f3
     out
 }
 
+/// How single samples are encoded after training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Inference {
+    /// Selects among pre.
+    Keep(Keep),
+    /// pre where it exceeds the latent's threshold.
+    Jump,
+    /// ReLU(exp(r_mag) u + b_mag) where u + b_gate > 0.
+    Gated,
+    /// One latent after the other.
+    Pursuit(Pursuit),
+}
+
+impl Inference {
+    /// The rule for h as it is, where the rule in hand is for `scale` h: lengths in units of h shrink by the scale.
+    pub fn fold_scale(self, scale: f64) -> Inference {
+        match self {
+            Inference::Keep(Keep::Above(bar)) => Inference::Keep(Keep::Above((bar as f64 / scale) as f32)),
+            Inference::Pursuit(pursuit) => {
+                let residual_threshold = pursuit.residual_threshold / scale;
+                Inference::Pursuit(Pursuit { residual_threshold, ..pursuit })
+            }
+            same => same,
+        }
+    }
+}
+
 /// A trained autoencoder under its inference rule.
 #[derive(Clone, Debug)]
 pub struct Sae {
@@ -69,17 +126,20 @@ pub struct Sae {
     b_enc: Array1<f32>,
     w_dec: Array2<f32>,
     b_dec: Array1<f32>,
-    keep: Keep,
+    per_latent: Vec<Array1<f32>>,
+    inference: Inference,
     /// |decoder_j|
     norm: Vec<f32>,
     /// b_enc - W_enc b_dec
     offset: Vec<f32>,
+    /// Of a gated autoencoder: exp(r_mag), and b_mag - exp(r_mag) b_gate.
+    gate: Option<Magnitudes>,
 }
 
 impl Sae {
     /// # Panics
-    /// If an array of `weights` has not the length its shape says.
-    pub fn new(weights: Weights, keep: Keep) -> Sae {
+    /// If an array of `weights` has not the length its shape says, or those of the rule are not there.
+    pub fn new(weights: Weights, inference: Inference) -> Sae {
         let (m, d) = (weights.n_latents, weights.d_hidden);
         let (mut w_enc, mut w_dec, mut b_dec) = (vec![], vec![], vec![]);
         pack_rows(&weights.w_enc, d, 1.0, &mut w_enc);
@@ -96,16 +156,55 @@ impl Sae {
             offset: &mut offset,
         };
         simd::run(Isa::best(), facts);
+        let gate = (inference == Inference::Gated)
+            .then(|| Magnitudes::new(&weights.b_enc, &weights.per_latent[0], &weights.per_latent[1]));
         let matrix = |w| Array2::from_shape_vec((m, d), w).expect("the caller's shape");
         Sae {
             w_enc: matrix(weights.w_enc),
             b_enc: weights.b_enc.into(),
             w_dec: matrix(weights.w_dec),
             b_dec: weights.b_dec.into(),
-            keep,
+            per_latent: weights.per_latent.into_iter().map(Array1::from).collect(),
+            inference,
             norm,
             offset,
+            gate,
         }
+    }
+
+    /// The rule it encodes by.
+    pub fn inference(&self) -> Inference {
+        self.inference
+    }
+
+    /// pre, or what a selection leaves of it.
+    fn selected(&self, h: ArrayView2<'_, f32>, keep: Keep) -> Array2<f32> {
+        Encoder { w_enc: self.w_enc.view(), offset: &self.offset, norm: &self.norm, keep }.encode(Isa::best(), h)
+    }
+}
+
+/// What turns π into z in a gated autoencoder.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Magnitudes {
+    /// exp(r_mag)
+    pub factor: Vec<f32>,
+    /// b_mag - exp(r_mag) b_gate
+    pub shift: Vec<f32>,
+}
+
+impl Magnitudes {
+    /// From parameters, `[n_latents]` each.
+    pub fn new(b_gate: &[f32], r_mag: &[f32], b_mag: &[f32]) -> Magnitudes {
+        let factor: Vec<f32> = r_mag.iter().map(|&r| libm::exp(r as f64) as f32).collect();
+        let shift = factor.iter().zip(b_gate).zip(b_mag).map(|((f, gate), mag)| (-f).mul_add(*gate, *mag)).collect();
+        Magnitudes { factor, shift }
+    }
+
+    /// z of a latent with gate pre-activation π.
+    #[inline(always)]
+    pub fn z(&self, latent: usize, pi: f32) -> f32 {
+        let magnitude = self.factor[latent] * pi + self.shift[latent];
+        if pi > 0.0 && magnitude > 0.0 { magnitude } else { 0.0 }
     }
 }
 
@@ -123,22 +222,66 @@ impl Coder for Sae {
     }
 
     fn encode(&self, h: ArrayView2<'_, f32>) -> Array2<f32> {
-        let encoder = Encoder { w_enc: self.w_enc.view(), offset: &self.offset, norm: &self.norm, keep: self.keep };
-        encoder.encode(Isa::best(), h)
+        match (self.inference, &self.gate) {
+            (Inference::Keep(keep), _) => self.selected(h, keep),
+            (Inference::Jump, _) => {
+                let mut pre = self.selected(h, Keep::All);
+                for mut row in pre.rows_mut() {
+                    let pairs = row.iter_mut().zip(&self.per_latent[0]);
+                    pairs.for_each(|(z, threshold)| *z = if *z > *threshold { *z } else { 0.0 });
+                }
+                pre
+            }
+            (Inference::Gated, Some(gate)) => {
+                let mut pi = self.selected(h, Keep::All);
+                for mut row in pi.rows_mut() {
+                    row.iter_mut().enumerate().for_each(|(j, z)| *z = gate.z(j, *z));
+                }
+                pi
+            }
+            (Inference::Gated, None) => unreachable!("made with its magnitudes"),
+            (Inference::Pursuit(pursuit), _) => {
+                let of = |w: &Array2<f32>| w.iter().copied().collect::<Vec<f32>>();
+                let (w_enc, w_dec) = (of(&self.w_enc), of(&self.w_dec));
+                let b_dec = self.b_dec.to_vec();
+                let matrices = Matrices { w_enc: &w_enc, w_dec: &w_dec, b_dec: &b_dec, offset: &self.offset };
+                pursue(Isa::best(), pursuit, &matrices, h)
+            }
+        }
     }
 
     fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
         infer::decode(Isa::best(), latents, self.w_dec.view(), &self.b_dec.to_vec())
     }
 
-    /// `W_enc` and `W_dec` `[n_latents, d_hidden]`, `b_enc` `[n_latents]`, `b_dec` `[d_hidden]`.
+    /// `W_enc` and `W_dec` `[n_latents, d_hidden]`, `b_enc` `[n_latents]`, `b_dec` `[d_hidden]`; of a gated autoencoder
+    /// `b_gate`, `r_mag` and `b_mag` in the place of `b_enc`. `threshold` `[n_latents]` is a bar on pre: a JumpReLU's own, or
+    /// what the running threshold of BatchTopK comes to for each latent, t / |decoder_j|. Matching pursuit has no encoder
+    /// bias, and its `W_enc` is `W_dec` but for the scale of the inputs.
     fn tensors(&self) -> Vec<(&'static str, ArrayD<f32>)> {
-        vec![
-            ("W_enc", self.w_enc.clone().into_dyn()),
-            ("b_enc", self.b_enc.clone().into_dyn()),
-            ("W_dec", self.w_dec.clone().into_dyn()),
-            ("b_dec", self.b_dec.clone().into_dyn()),
-        ]
+        let matrix = |name, w: &Array2<f32>| (name, w.clone().into_dyn());
+        let vector = |name, w: &Array1<f32>| (name, w.clone().into_dyn());
+        let (decoder, bias) = (matrix("W_dec", &self.w_dec), vector("b_dec", &self.b_dec));
+        let encoder = matrix("W_enc", &self.w_enc);
+        match self.inference {
+            Inference::Pursuit(_) => vec![encoder, decoder, bias],
+            Inference::Gated => {
+                let own = [("b_gate", &self.b_enc), ("r_mag", &self.per_latent[0]), ("b_mag", &self.per_latent[1])];
+                let own = own.map(|(name, w)| vector(name, w));
+                [encoder].into_iter().chain(own).chain([decoder, bias]).collect()
+            }
+            Inference::Jump => {
+                let threshold = vector("threshold", &self.per_latent[0]);
+                vec![encoder, vector("b_enc", &self.b_enc), decoder, bias, threshold]
+            }
+            Inference::Keep(Keep::Above(bar)) => {
+                // A row of zeros never passes the bar; the greatest number stands for infinity.
+                let of = |norm: &f32| if *norm > 0.0 { (bar / norm).min(f32::MAX) } else { f32::MAX };
+                let threshold: Array1<f32> = self.norm.iter().map(of).collect();
+                vec![encoder, vector("b_enc", &self.b_enc), decoder, bias, vector("threshold", &threshold)]
+            }
+            Inference::Keep(_) => vec![encoder, vector("b_enc", &self.b_enc), decoder, bias],
+        }
     }
 }
 
@@ -151,12 +294,60 @@ mod tests {
     #[test]
     fn inference_gives_the_golden_latents_and_reconstructions() {
         for golden in Golden::all() {
-            let sae = Sae::new(golden.weights.clone(), golden.architecture.program().keep);
+            let sae = Sae::new(golden.weights.clone(), golden.inference());
             let x = Array2::from_shape_vec((16, 6), golden.x.clone()).expect("16 x 6");
             let latents = sae.encode(x.view());
             let decoded = sae.decode(latents.view());
             for (found, expected) in latents.iter().zip(&golden.latents).chain(decoded.iter().zip(&golden.x_hat)) {
                 assert!((*found as f64 - expected).abs() < 1e-5, "{:?}: {found} {expected}", golden.architecture);
+            }
+        }
+    }
+
+    /// The running threshold decides for single samples: a bar on pre |decoder|, exported as a bar on pre.
+    #[test]
+    fn a_batch_topk_autoencoder_keeps_what_exceeds_its_threshold() {
+        let golden = Golden::all().into_iter().find(|golden| golden.least_kept.is_some()).unwrap();
+        let sae = Sae::new(golden.weights.clone(), Inference::Keep(Keep::Above(0.8)));
+        let x = Array2::from_shape_vec((16, 6), golden.x.clone()).unwrap();
+        let all = Sae::new(golden.weights, Inference::Keep(Keep::Positive)).encode(x.view());
+        let (kept, tensors) = (sae.encode(x.view()), sae.tensors());
+        let (name, bars) = &tensors[4];
+        assert_eq!(*name, "threshold");
+        for ((s, j), &z) in all.indexed_iter() {
+            assert_eq!(kept[[s, j]], if z > bars[j] { z } else { 0.0 });
+        }
+        assert!(kept.iter().any(|&z| z > 0.0) && kept != all);
+    }
+
+    /// A power of two passes through every operation exactly.
+    #[test]
+    fn folding_the_scale_of_the_inputs_changes_no_latent() {
+        for golden in Golden::all() {
+            let program = golden.architecture.program();
+            let inference = program.inference(0.8, 16);
+            let x = Array2::from_shape_vec((16, 6), golden.x.clone()).unwrap();
+            let sae = Sae::new(golden.weights.clone(), inference);
+            let mut folded = golden.weights.clone();
+            folded.fold_scale(4.0);
+            let folded = Sae::new(folded, inference.fold_scale(4.0));
+            let small = &x / 4.0;
+            assert_eq!(sae.encode(x.view()), folded.encode(small.view()), "{:?}", golden.architecture);
+        }
+    }
+
+    #[test]
+    fn latents_in_another_order_are_the_same_autoencoder() {
+        for golden in Golden::all() {
+            let order = [3, 1, 4, 0, 5, 8, 2, 6, 7];
+            let mut turned = golden.weights.clone();
+            turned.reorder(&order);
+            let x = Array2::from_shape_vec((16, 6), golden.x.clone()).unwrap();
+            let inference = golden.architecture.program().inference(0.5, 16);
+            let before = Sae::new(golden.weights.clone(), inference).encode(x.view());
+            let after = Sae::new(turned, inference).encode(x.view());
+            for (i, &j) in order.iter().enumerate() {
+                assert_eq!(after.column(i), before.column(j));
             }
         }
     }
@@ -187,10 +378,17 @@ mod tests {
     #[test]
     fn tensors_are_named_and_shaped_for_export() {
         let golden = &Golden::all()[2];
-        let sae = Sae::new(golden.weights.clone(), golden.architecture.program().keep);
+        let sae = Sae::new(golden.weights.clone(), golden.inference());
         let tensors = sae.tensors();
         let shapes: Vec<_> = tensors.iter().map(|(name, array)| (*name, array.shape().to_vec())).collect();
         assert_eq!(shapes, [("W_enc", vec![9, 6]), ("b_enc", vec![9]), ("W_dec", vec![9, 6]), ("b_dec", vec![6])]);
         assert_eq!(tensors[2].1.iter().copied().collect::<Vec<_>>(), golden.weights.w_dec);
+        let names = |at: usize| {
+            let golden = &Golden::all()[at];
+            let sae = Sae::new(golden.weights.clone(), golden.inference());
+            sae.tensors().iter().map(|(name, _)| *name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(4), ["W_enc", "b_gate", "r_mag", "b_mag", "W_dec", "b_dec"]);
+        assert_eq!(names(6), ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]);
     }
 }

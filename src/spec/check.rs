@@ -5,7 +5,9 @@ use super::curve::Curve;
 use super::data::{DataSection, GroupsSection, MagnitudeSection, VectorsSection};
 use super::kind::Reader;
 use super::node::{Node, Value};
-use super::sae::{Entry, SaeKind, SaeTrainSection};
+use super::sae::{Entry, SaeTrainSection};
+
+pub use super::sae_check::sae;
 use super::toy::{ModelSection, ToySection};
 
 /// Least and greatest value of a curve over n features (bounds for random ones).
@@ -202,19 +204,6 @@ impl DataSection {
             // Clipped at 0, or an absolute value.
             MagnitudeSection::Normal(_) | MagnitudeSection::FoldedNormal(_) | MagnitudeSection::Exponential(_) => false,
         }
-    }
-}
-
-/// A sparse autoencoder with its training settings.
-pub fn sae(entry: &Entry<SaeKind>, node: &Node, reader: &mut Reader) {
-    if let SaeKind::TopK(s) = &entry.kind
-        && s.k > s.n_latents
-    {
-        let settings = node.get("topk").unwrap_or(node);
-        let k = settings.get("k").unwrap_or(settings).place;
-        let width = settings.get("n_latents").unwrap_or(settings).place;
-        let message = format!("k = {} is greater than n_latents = {} (line {})", s.k, s.n_latents, width.line);
-        reader.error(k, message, Some("at most n_latents latents can be active".to_owned()));
     }
 }
 

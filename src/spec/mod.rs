@@ -16,6 +16,7 @@ pub mod kind;
 pub mod node;
 pub mod output;
 pub mod sae;
+pub mod sae_check;
 pub mod sweep;
 pub mod toy;
 

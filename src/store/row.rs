@@ -55,7 +55,7 @@ pub struct Schema {
     pub scores: Vec<Column>,
 }
 
-/// How a cell ended. All four are results: final, never tried again.
+/// How a cell ended. All of them are results: final, never tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Ok,
@@ -63,6 +63,8 @@ pub enum Status {
     Diverged,
     /// A score is undefined, for example because no feature fired.
     Degenerate,
+    /// Trained and scored, but not at the number of active latents that was asked for.
+    OffTarget,
     /// Left out by a declared rule.
     Skipped,
 }
@@ -74,6 +76,7 @@ impl Status {
             Status::Ok => "ok",
             Status::Diverged => "diverged",
             Status::Degenerate => "degenerate",
+            Status::OffTarget => "off_target",
             Status::Skipped => "skipped",
         }
     }

@@ -71,6 +71,20 @@ impl Entries {
         (&self.latents[range.clone()], &mut self.values[range])
     }
 
+    /// Drops the entries of a sample that `keep` (given latent and value, in order) turns down.
+    pub fn retain(&mut self, sample: usize, mut keep: impl FnMut(u32, f32) -> bool) {
+        let range = self.range(sample);
+        let mut to = range.start;
+        for at in range.clone() {
+            let (latent, value) = (self.latents[at], self.values[at]);
+            if keep(latent, value) {
+                (self.latents[to], self.values[to]) = (latent, value);
+                to += 1;
+            }
+        }
+        self.count[sample] = to - range.start;
+    }
+
     /// Entries of all samples together.
     pub fn len(&self) -> usize {
         self.count.iter().sum()

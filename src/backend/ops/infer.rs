@@ -5,10 +5,12 @@
 //! ĥ     = b_dec + Σ z_j w_dec_j         over z_j ≠ 0, ascending j
 //! ```
 //!
-//! Both are the fixed sums of the training step, so a row's bits depend on nothing but the row and the weights.
+//! Both are the fixed sums of the training step, so a row's bits depend on nothing but the row and the weights (and,
+//! where a batch is selected from, on the batch it stands in).
 
 use ndarray::{Array2, ArrayView2};
 
+use super::batch_top::keep_greatest_dense;
 use super::entries::Entries;
 use super::layout::{LANES, PANEL, TILES, flat, flat_mut, pack_panel, pack_rows, vectors};
 use super::product::{Product, Strided};
@@ -45,8 +47,14 @@ impl Encoder<'_> {
             let weights = Strided { numbers: w_enc, row_stride: d, depth_stride: 1 };
             simd::run(isa, Product { weights, start: self.offset, x: &panel, out: &mut pre });
             match self.keep {
-                Keep::All => transpose(flat(&pre), m, out, |x| x),
-                Keep::Positive => transpose(flat(&pre), m, out, |x| if x > 0.0 { x } else { 0.0 }),
+                Keep::All => transpose(flat(&pre), m, out, |_, x| x),
+                Keep::Positive | Keep::BatchTop { .. } => {
+                    transpose(flat(&pre), m, out, |_, x| if x > 0.0 { x } else { 0.0 });
+                }
+                Keep::Above(bar) => {
+                    let norm = self.norm;
+                    transpose(flat(&pre), m, out, |j, x| if x > 0.0 && x * norm[j] > bar { x } else { 0.0 });
+                }
                 Keep::Top(k) => {
                     let (pre, norm) = (&pre[..], self.norm);
                     let (scratch, kept) = (&mut scratch, &mut kept);
@@ -60,17 +68,23 @@ impl Encoder<'_> {
                 }
             }
         }
+        if let Keep::BatchTop { k, batch } = self.keep {
+            for latents in latents.chunks_mut(batch.max(1) * m) {
+                let count = (k * (latents.len() / m) as f64).floor() as usize;
+                keep_greatest_dense(latents, self.norm, count);
+            }
+        }
         Array2::from_shape_vec((latents.len() / m, m), latents).expect("as many numbers as the shape says")
     }
 }
 
 /// A panel `[m][PANEL]` as rows `[samples, m]`, sixteen latents at a time so that both sides stay in the cache.
-fn transpose(pre: &[f32], m: usize, out: &mut [f32], f: impl Fn(f32) -> f32) {
+fn transpose(pre: &[f32], m: usize, out: &mut [f32], f: impl Fn(usize, f32) -> f32) {
     for first in (0..m).step_by(LANES) {
         let last = (first + LANES).min(m);
         for (s, row) in out.chunks_exact_mut(m).enumerate() {
             for (j, out) in row[first..last].iter_mut().enumerate() {
-                *out = f(pre[(first + j) * PANEL + s]);
+                *out = f(first + j, pre[(first + j) * PANEL + s]);
             }
         }
     }
@@ -134,7 +148,7 @@ mod tests {
             let offset = random(1, m, 3).into_raw_vec_and_offset().0;
             let norm: Vec<f32> = (0..m).map(|j| 1.0 + (j % 3) as f32).collect();
             let pre = |s: usize, j: usize| (0..d).fold(offset[j], |sum, k| w_enc[[j, k]].mul_add(h[[s, k]], sum));
-            for keep in [Keep::All, Keep::Positive, Keep::Top(1), Keep::Top(m)] {
+            for keep in [Keep::All, Keep::Positive, Keep::Above(0.7), Keep::Top(1), Keep::Top(m)] {
                 let encoder = Encoder { w_enc: w_enc.view(), offset: &offset, norm: &norm, keep };
                 for isa in Isa::available() {
                     let latents = encoder.encode(isa, h.view());
@@ -144,7 +158,8 @@ mod tests {
                         let expected = match keep {
                             Keep::All => pre(s, j),
                             Keep::Top(k) if (0..m).filter(greater).count() >= k => 0.0,
-                            Keep::Positive | Keep::Top(_) => pre(s, j).max(0.0),
+                            Keep::Above(bar) if pre(s, j) * norm[j] <= bar => 0.0,
+                            _ => pre(s, j).max(0.0),
                         };
                         assert_eq!(z, expected, "{isa:?} {keep:?} ({s}, {j}) of {samples} x {m}, d = {d}");
                     }
@@ -168,6 +183,22 @@ mod tests {
                     assert_eq!(x, chain, "{isa:?} ({s}, {k}) of {samples} x {m}, d = {d}");
                 }
             }
+        }
+    }
+
+    /// What a batch keeps is the subject of [`super::super::batch_top`]; here only the cut into batches is.
+    #[test]
+    fn batches_select_each_for_itself() {
+        let (h, w_enc) = (random(70, 5, 1), random(9, 5, 2));
+        let norm = [1.0, 2.0, 0.5, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0];
+        let keep = Keep::BatchTop { k: 1.6, batch: 32 };
+        let encoder = Encoder { w_enc: w_enc.view(), offset: &[0.1; 9], norm: &norm, keep };
+        let latents = encoder.encode(Isa::best(), h.view());
+        for (first, count) in [(0, 51), (32, 51), (64, 9)] {
+            let batch = latents.slice(ndarray::s![first..(first + 32).min(70), ..]);
+            assert_eq!(batch.iter().filter(|z| **z > 0.0).count(), count);
+            let alone = encoder.encode(Isa::best(), h.slice(ndarray::s![first..(first + 32).min(70), ..]));
+            assert_eq!(alone, batch);
         }
     }
 

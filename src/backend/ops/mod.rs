@@ -1,6 +1,7 @@
 //! One operation each: equation, layout, vector form, and tests against plain loops.
 
 pub mod activation;
+pub mod batch_top;
 pub mod dense;
 pub mod draw;
 pub mod entries;
@@ -11,6 +12,7 @@ pub mod layout;
 pub mod optimizer;
 pub mod outer;
 pub mod product;
+pub mod pursuit;
 pub mod rows;
 pub mod screen;
 pub mod select;

@@ -43,6 +43,15 @@ impl Moments {
         };
         Moments { first: vec![0.0; first], second: vec![0.0; second] }
     }
+
+    /// Forgets what a range of parameters went through.
+    pub fn reset(&mut self, parameters: std::ops::Range<usize>) {
+        for moments in [&mut self.first, &mut self.second] {
+            if let Some(moments) = moments.get_mut(parameters.clone()) {
+                moments.fill(0.0);
+            }
+        }
+    }
 }
 
 /// The numbers of one step that all parameters share.
@@ -228,6 +237,11 @@ impl ReferenceMoments {
     /// Zeros for `len` parameters.
     pub fn new(len: usize) -> ReferenceMoments {
         ReferenceMoments(vec![[0.0; 2]; len])
+    }
+
+    /// Forgets what a range of parameters went through.
+    pub fn reset(&mut self, parameters: std::ops::Range<usize>) {
+        self.0[parameters].fill([0.0; 2]);
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! FinishGradients, from sums over samples:
-//!   db_dec   = Σ_s G - Σ_j db_enc_j w_enc_j
-//!   dW_enc_j = Σ_s dz h - db_enc_j b_dec
+//!   db_dec   = Σ_s G - Σ_j back_j w_enc_j         back_j = Σ_s dpre_j, which is db_enc_j for most architectures
+//!   dW_enc_j = Σ_s dpre h - back_j b_dec
 //!   dW_dec_j = Σ_s z G + pull_j w_dec_j           pull_j = l1 / n · Σ_s z_j / |w_dec_j|: the penalty's share
+//!   tied:      dW_dec_j += dW_enc_j, dW_enc_j = 0
+//!   frozen:    dW_dec = 0, db_dec = 0
 //!   unit rows: dW_dec_j -= (dW_dec_j · w_dec_j) w_dec_j
-//!   squared norm of all four
+//!   squared norm of everything
 //! Refresh, after the optimiser:
 //!   unit rows: w_dec_j /= |w_dec_j|
 //!   norm_j = |w_dec_j|,  offset_j = b_enc_j - w_enc_j · b_dec
@@ -27,6 +29,10 @@ pub struct FinishGradients<'a> {
     pub pull: Option<&'a [f32]>,
     /// Take out the part of each decoder row's gradient along the (unit) row.
     pub project: bool,
+    /// One matrix is encoder and decoder.
+    pub tied: bool,
+    /// The decoder and its bias are not trained.
+    pub frozen: bool,
     /// Sums over samples before, gradients after.
     pub sums: &'a mut GradientSums,
 }
@@ -35,22 +41,30 @@ impl Kernel for FinishGradients<'_> {
     type Out = f64;
     #[inline(always)]
     fn run<S: Simd>(self) -> f64 {
-        let FinishGradients { w_enc, w_dec, b_dec, pull, project, sums } = self;
+        let FinishGradients { w_enc, w_dec, b_dec, pull, project, tied, frozen, sums } = self;
         let width = b_dec.len();
         let weights = w_enc.chunks_exact(width).zip(w_dec.chunks_exact(width));
         let gradients = sums.w_enc.chunks_exact_mut(width).zip(sums.w_dec.chunks_exact_mut(width));
         let mut total = 0.0;
         for (latent, ((enc, dec), (d_enc, d_dec))) in weights.zip(gradients).enumerate() {
-            let bias = sums.b_enc[latent];
+            let (bias, back) = (sums.b_enc[latent], sums.through[latent]);
             let mut square = S::splat(0.0);
             for v in 0..width {
-                let gradient = S::fma(S::splat(-bias), S::load(&b_dec[v]), S::load(&d_enc[v]));
+                let gradient = S::fma(S::splat(-back), S::load(&b_dec[v]), S::load(&d_enc[v]));
                 square = S::fma(gradient, gradient, square);
                 S::store(gradient, &mut d_enc[v]);
-                let rest = S::fma(S::splat(-bias), S::load(&enc[v]), S::load(&sums.b_dec[v]));
+                let rest = S::fma(S::splat(-back), S::load(&enc[v]), S::load(&sums.b_dec[v]));
                 S::store(rest, &mut sums.b_dec[v]);
             }
-            if let Some(pull) = pull {
+            if tied {
+                add_multiple::<S>(d_dec, 1.0, d_enc);
+                d_enc.fill(Lanes::default());
+                square = S::splat(0.0);
+            }
+            if frozen {
+                d_dec.fill(Lanes::default());
+            }
+            if let (Some(pull), false) = (pull, frozen) {
                 add_multiple::<S>(d_dec, pull[latent], dec);
             }
             if project {
@@ -62,7 +76,11 @@ impl Kernel for FinishGradients<'_> {
             }
             total += S::fold(square) as f64 + bias as f64 * bias as f64;
         }
-        total + dot::<S>(&sums.b_dec, &sums.b_dec) as f64
+        if frozen {
+            sums.b_dec.fill(Lanes::default());
+        }
+        let extra = sums.extra.iter().flatten().map(|&x| x as f64 * x as f64).sum::<f64>();
+        total + dot::<S>(&sums.b_dec, &sums.b_dec) as f64 + extra
     }
 }
 

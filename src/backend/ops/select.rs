@@ -14,7 +14,7 @@ use super::layout::{LANES, PANEL, TILES, flat};
 use crate::backend::simd::{Kernel, Lanes, Simd};
 
 /// The rule by which latents are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keep {
     /// All of them, of either sign.
     All,
@@ -22,6 +22,16 @@ pub enum Keep {
     Positive,
     /// The k of greatest pre_j |decoder_j| where pre > 0; ties to the lower latent.
     Top(usize),
+    /// Those with pre > 0 and pre_j |decoder_j| above this.
+    Above(f32),
+    /// Of each `batch` samples in a row (what is left at the end is a smaller batch of n) the ⌊k n⌋ of greatest
+    /// pre_j |decoder_j| > 0, ties in (sample, latent) order.
+    BatchTop {
+        /// Mean latents of a sample.
+        k: f64,
+        /// Samples of a batch.
+        batch: usize,
+    },
 }
 
 /// Insertion is chosen while k times the number of candidates is at most this (and k at most 8); its time grows with that
@@ -46,6 +56,72 @@ impl Kernel for SelectPositive<'_> {
         for (latent, row) in self.pre.chunks_exact(TILES).enumerate() {
             for (v, lanes) in row.iter().enumerate() {
                 let mut bits = S::positive_bits(S::load(lanes)) & live_bits(self.live, v);
+                while bits != 0 {
+                    let lane = bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    self.kept.push(v * LANES + lane, latent as u32, lanes.0[lane]);
+                }
+            }
+        }
+    }
+}
+
+/// Keeps pre of a panel where pre_j norm_j exceeds a bar that is at least 0, ascending latent.
+pub struct SelectAbove<'a> {
+    /// `[n_latents][TILES]`
+    pub pre: &'a [Lanes],
+    /// `[n_latents]`
+    pub norm: &'a [f32],
+    /// 0 or more: keys are compared with it.
+    pub bar: f32,
+    /// Samples of the panel that are not padding.
+    pub live: usize,
+    /// What each sample keeps, ascending latent.
+    pub kept: &'a mut Entries,
+}
+
+impl Kernel for SelectAbove<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        self.kept.clear(self.norm.len());
+        let bar = S::splat(self.bar);
+        for (latent, (row, norm)) in self.pre.chunks_exact(TILES).zip(self.norm).enumerate() {
+            for (v, lanes) in row.iter().enumerate() {
+                let key = S::mul(S::load(lanes), S::splat(*norm));
+                let mut bits = S::positive_bits(S::sub(key, bar)) & live_bits(self.live, v);
+                while bits != 0 {
+                    let lane = bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    self.kept.push(v * LANES + lane, latent as u32, lanes.0[lane]);
+                }
+            }
+        }
+    }
+}
+
+/// Keeps pre of a panel where it exceeds the latent's own bar, ascending latent.
+pub struct SelectOver<'a> {
+    /// `[n_latents][TILES]`
+    pub pre: &'a [Lanes],
+    /// `[n_latents]`
+    pub bar: &'a [f32],
+    /// Samples of the panel that are not padding.
+    pub live: usize,
+    /// What each sample keeps, ascending latent.
+    pub kept: &'a mut Entries,
+}
+
+impl Kernel for SelectOver<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        self.kept.clear(self.bar.len());
+        for (latent, (row, bar)) in self.pre.chunks_exact(TILES).zip(self.bar).enumerate() {
+            for (v, lanes) in row.iter().enumerate() {
+                // Exact in sign: the difference of two floats is never rounded to zero.
+                let over = S::sub(S::load(lanes), S::splat(*bar));
+                let mut bits = S::positive_bits(over) & live_bits(self.live, v);
                 while bits != 0 {
                     let lane = bits.trailing_zeros() as usize;
                     bits &= bits - 1;
@@ -380,6 +456,27 @@ mod tests {
                 };
                 simd::run(Isa::best(), select);
                 assert!(kept.len() <= k * PANEL);
+            }
+        }
+    }
+
+    #[test]
+    fn bars_keep_what_exceeds_them_in_ascending_order_of_latents() {
+        let pre = coarse(33, 9, 5);
+        let norm: Vec<f32> = (0..33).map(|j| [1.0, 0.5, 0.0][j % 3]).collect();
+        let bars: Vec<f32> = (0..33).map(|j| j as f32 / 10.0 - 1.0).collect();
+        for isa in Isa::available() {
+            for bar in [0.0, 1.0, 2.5] {
+                let (mut above, mut over) = (Entries::new(0), Entries::new(0));
+                simd::run(isa, SelectAbove { pre: &pre, norm: &norm, bar, live: 18, kept: &mut above });
+                simd::run(isa, SelectOver { pre: &pre, bar: &bars, live: 18, kept: &mut over });
+                for s in 0..PANEL {
+                    let x = |j: u32| flat(&pre)[j as usize * PANEL + s];
+                    let of =
+                        |keep: &dyn Fn(u32) -> bool| -> Vec<u32> { (0..33).filter(|&j| s < 18 && keep(j)).collect() };
+                    assert_eq!(above.of(s).0, of(&|j| x(j) * norm[j as usize] > bar));
+                    assert_eq!(over.of(s).0, of(&|j| x(j) > bars[j as usize]));
+                }
             }
         }
     }

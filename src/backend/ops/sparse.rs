@@ -44,6 +44,11 @@ pub struct GradientSums {
     /// Σ over samples of what the penalty's derivative by the decoder's norm is made of, `[n_latents]`: Σ z_j for an L1
     /// penalty.
     pub values: Vec<f32>,
+    /// Σ dpre_j over samples and lists, `[n_latents]`: what comes back through the encoder. It is db_enc where every list
+    /// reaches the encoder's bias.
+    pub through: Vec<f32>,
+    /// Σ of two more numbers of each entry, `[n_latents]` each: gradients of what else a latent has.
+    pub extra: [Vec<f32>; 2],
 }
 
 impl GradientSums {
@@ -55,6 +60,8 @@ impl GradientSums {
             b_enc: vec![0.0; n_latents],
             b_dec: vec![Lanes::default(); vectors],
             values: vec![0.0; n_latents],
+            through: vec![0.0; n_latents],
+            extra: [vec![0.0; n_latents], vec![0.0; n_latents]],
         }
     }
 }
@@ -84,6 +91,8 @@ pub struct Reconstruct<'a> {
     pub levels: Levels<'a>,
     /// `[live][vectors]`: the last level's errors in the end.
     pub error: &'a mut [Lanes],
+    /// `[levels][PANEL][vectors]`: the errors of every level, where asked for.
+    pub errors: Option<&'a mut [Lanes]>,
     /// `[levels][PANEL][vectors]`: what entries of each level hear.
     pub gradient: &'a mut [Lanes],
     /// For each entry G · w_dec, in the places of `kept`.
@@ -109,7 +118,7 @@ impl Reconstruct<'_> {
     /// Rows are blocks of W vectors, which live in registers.
     #[inline(always)]
     fn by_blocks<S: Simd, const W: usize>(self) {
-        let Reconstruct { h, w_dec, b_dec, kept, levels, error, gradient, back, squares } = self;
+        let Reconstruct { h, w_dec, b_dec, kept, levels, error, mut errors, gradient, back, squares } = self;
         let width = b_dec.len();
         let count = levels.scale.len();
         assert!(width.is_multiple_of(W) && error.len().is_multiple_of(width));
@@ -127,6 +136,9 @@ impl Reconstruct<'_> {
                 let only = levels.of.map(|of| (of, level as u32));
                 let gradient = &mut gradient[row(level)..][..width];
                 decode::<S, W>(entries, only, w_dec, levels.scale[level], error, gradient, square);
+                if let Some(errors) = &mut errors {
+                    errors[row(level)..][..width].copy_from_slice(error);
+                }
             }
             if !levels.detached {
                 for level in (1..count).rev() {
@@ -215,6 +227,10 @@ pub struct ByLatent {
     pub z: Vec<f32>,
     /// Factor of h in the encoder row's gradient.
     pub dpre: Vec<f32>,
+    /// Two more numbers, where the list has them.
+    pub extra: [Vec<f32>; 2],
+    /// Which entry of its sample it is.
+    pub order: Vec<u32>,
 }
 
 /// What one panel contributes to [`ByLatent`].
@@ -224,6 +240,8 @@ pub struct PanelEntries<'a> {
     pub kept: &'a Entries,
     /// In the places of `kept`.
     pub dpre: &'a [f32],
+    /// In the places of `kept`, or empty.
+    pub extra: [&'a [f32]; 2],
 }
 
 impl ByLatent {
@@ -245,15 +263,26 @@ impl ByLatent {
         self.sample.resize(len, 0);
         self.z.resize(len, 0.0);
         self.dpre.resize(len, 0.0);
-        for (p, PanelEntries { kept, dpre }) in panels.enumerate() {
+        self.order.resize(len, 0);
+        let with_extra = |i: usize| panels.clone().any(|panel| !panel.extra[i].is_empty());
+        for (i, extra) in self.extra.iter_mut().enumerate() {
+            extra.resize(if with_extra(i) { len } else { 0 }, 0.0);
+        }
+        for (p, PanelEntries { kept, dpre, extra }) in panels.enumerate() {
             for sample in 0..PANEL {
                 let (latents, values) = kept.of(sample);
-                for ((&latent, &z), &dpre) in latents.iter().zip(values).zip(&dpre[kept.range(sample)]) {
+                let places = kept.range(sample);
+                for (order, ((&latent, &z), &dpre)) in latents.iter().zip(values).zip(&dpre[places.clone()]).enumerate()
+                {
                     // While entries are placed, `start[j + 1]` is where the next one of latent j goes.
                     let next = &mut self.start[latent as usize + 1];
                     let at = *next as usize;
                     *next += 1;
                     (self.sample[at], self.z[at], self.dpre[at]) = ((p * PANEL + sample) as u32, z, dpre);
+                    self.order[at] = order as u32;
+                    for (to, extra) in self.extra.iter_mut().zip(extra).filter(|(to, _)| !to.is_empty()) {
+                        to[at] = extra[places.start + order];
+                    }
                 }
             }
         }
@@ -280,6 +309,10 @@ pub struct Heard<'a> {
     pub level_of: Option<&'a [u32]>,
     /// Whether Σ z is taken.
     pub paid: bool,
+    /// Whether dpre reaches the encoder's bias.
+    pub bias: bool,
+    /// Whether z G reaches the decoder's row.
+    pub decoder: bool,
 }
 
 /// Gradients of a range of latents.
@@ -298,38 +331,49 @@ pub struct LatentGradients<'a> {
     pub b_enc: &'a mut [f32],
     /// `[latents of the range]`
     pub values: &'a mut [f32],
+    /// `[latents of the range]`
+    pub through: &'a mut [f32],
+    /// `[latents of the range]` each
+    pub extra: [&'a mut [f32]; 2],
 }
 
 impl Kernel for LatentGradients<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let LatentGradients { lists, h, latents, w_enc, w_dec, b_enc, values } = self;
+        let LatentGradients { lists, h, latents, w_enc, w_dec, b_enc, values, through, extra } = self;
         let width = w_enc.len() / latents.len().max(1);
         let rows = w_enc.chunks_exact_mut(width).zip(w_dec.chunks_exact_mut(width));
         for (at, (latent, (enc, dec))) in latents.zip(rows).enumerate() {
             enc.fill(Lanes::default());
             dec.fill(Lanes::default());
-            let (mut bias, mut value) = (0.0, 0.0);
+            let (mut bias, mut value, mut back, mut more) = (0.0, 0.0, 0.0, [0.0; 2]);
             for list in lists {
                 let level = list.level_of.map_or(0, |of| of[latent] as usize);
                 for entry in list.sorted.of(latent) {
                     let sample = list.sorted.sample[entry] as usize;
                     let (z, dpre) = (list.sorted.z[entry], list.sorted.dpre[entry]);
-                    bias += dpre;
+                    back += dpre;
+                    if list.bias {
+                        bias += dpre;
+                    }
+                    for (sum, extra) in more.iter_mut().zip(&list.sorted.extra) {
+                        *sum += extra.get(entry).copied().unwrap_or(0.0);
+                    }
                     if list.paid {
                         value += z;
                     }
                     let g = gradient_row(sample, level, list.levels) * width;
                     let (g, h) = (&list.gradient[g..][..width], &h[sample * width..][..width]);
-                    let (dpre, z) = (S::splat(dpre), S::splat(z));
+                    let (dpre, z) = (S::splat(dpre), S::splat(if list.decoder { z } else { 0.0 }));
                     for (((dec, enc), g), h) in dec.iter_mut().zip(enc.iter_mut()).zip(g).zip(h) {
                         S::store(S::fma(z, S::load(g), S::load(dec)), dec);
                         S::store(S::fma(dpre, S::load(h), S::load(enc)), enc);
                     }
                 }
             }
-            (b_enc[at], values[at]) = (bias, value);
+            (b_enc[at], values[at], through[at]) = (bias, value, back);
+            (extra[0][at], extra[1][at]) = (more[0], more[1]);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The dense way of a ReLU step: all latents of sixteen samples at once, four more products of the encoder's size.
 
+use super::lists::Aim;
 use super::step::{Scratch, Trainee};
 use crate::backend::ops::dense::{Error, Gate, Relu};
 use crate::backend::ops::layout::{LANES, PackedBatch, TILES, flat, flat_mut, vectors};
@@ -29,7 +30,7 @@ pub fn dense_above(d: usize) -> f64 {
 impl Trainee {
     /// Sums over all samples; returns the squared error and the number of positive latents.
     pub(super) fn dense(&self, batch: &PackedBatch, scratch: &mut Scratch) -> (f64, u64) {
-        let Scratch { dense: DenseScratch { z, dz, gradient }, penalty, sums, .. } = scratch;
+        let Scratch { dense: DenseScratch { z, dz, gradient }, aim: Aim { price, .. }, sums, .. } = scratch;
         let (isa, m, d) = (self.isa, self.state.n_latents, self.state.d);
         let stride = vectors(d) * LANES;
         for (lanes, rows) in [(&mut *z, m), (&mut *dz, m), (&mut *gradient, d)] {
@@ -38,7 +39,7 @@ impl Trainee {
         let z = &mut z[..batch.panels() * m * TILES];
         let dz = &mut dz[..batch.panels() * m * TILES];
         let gradient = &mut gradient[..batch.panels() * d * TILES];
-        penalty.resize(m, 0.0);
+        price.resize(m, 0.0);
         let scale = (2.0 / batch.samples as f64) as f32;
         let (mut square, mut fired) = (0.0, 0);
         let by_column = Strided { numbers: flat(&self.state.w_dec), row_stride: 1, depth_stride: stride };
@@ -52,7 +53,7 @@ impl Trainee {
             simd::run(isa, Product { weights: by_column, start, x: z, out: g });
             let h = &batch.tiles[p * d * TILES..][..d * TILES];
             square += simd::run(isa, Error { reconstruction: g, h, scale, live });
-            simd::run(isa, Product { weights: by_latent, start: penalty, x: g, out: dz });
+            simd::run(isa, Product { weights: by_latent, start: price, x: g, out: dz });
             simd::run(isa, Gate { dz, z });
         }
         let (rows_a, rows_b) = (m, d);
@@ -62,6 +63,8 @@ impl Trainee {
         sums.b_dec.fill(Lanes::default());
         simd::run(isa, SumSamples { x: gradient, out: &mut flat_mut(&mut sums.b_dec)[..d] });
         simd::run(isa, SumSamples { x: z, out: &mut sums.values });
+        sums.through.copy_from_slice(&sums.b_enc);
+        sums.extra.iter_mut().for_each(|extra| extra.fill(0.0));
         (square, fired)
     }
 }

@@ -6,6 +6,8 @@
 //! counter and an autoencoder reads nothing but its batches.
 
 mod dense;
+mod lists;
+pub mod resample;
 pub mod state;
 pub mod step;
 
@@ -16,14 +18,16 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use self::resample::Candidates;
 use self::step::{Scratch, Trainee};
 use crate::backend::ops::layout::PackedBatch;
 use crate::backend::simd::Isa;
 use crate::backend::{SaeGroup, Watch};
 use crate::hidden::{HiddenBatch, HiddenSource, HiddenStream};
 use crate::random::Stream;
+use crate::sae::init::start;
 use crate::sae::train::Guard;
-use crate::sae::{Normalise, Sae, SaeJob, SaeOutcome, SaeTrace, Weights};
+use crate::sae::{Control, Normalise, Sae, SaeJob, SaeOutcome, SaeTrace};
 use crate::toy::TrainingEnd;
 
 /// How often `watch` is told and asked.
@@ -99,7 +103,10 @@ impl Run<'_> {
         self.end = self.guard.look(step, losses.total(), losses.mse);
         if self.end.is_none() {
             if self.job.logs(step) {
-                self.trace.push(SaeTrace { step, loss: losses.total(), l0: losses.l0 });
+                let controller = &self.trainee.state.controller;
+                let control = self.trainee.program().target.and(controller.smoothed);
+                let control = control.map(|l0_smoothed| Control { multiplier: controller.multiplier, l0_smoothed });
+                self.trace.push(SaeTrace { step, loss: losses.total(), l0: losses.l0, control });
             }
             let norm = self.trainee.finish(scratch);
             if !self.trainee.update(step, norm, scratch) {
@@ -112,11 +119,30 @@ impl Run<'_> {
         if self.end.is_some() { (self.job.train.steps - step) as u64 } else { 1 }
     }
 
+    /// Resamples latents where the step asks for it.
+    fn resample(&mut self, feed: &mut Feed, scratch: &mut Scratch) {
+        let latents = self.trainee.to_resample();
+        let Some(resample) = self.trainee.program().resample.clone().filter(|_| !latents.is_empty()) else { return };
+        let mut candidates = Candidates::default();
+        for batch in 0..resample.batches(self.job.train.batch_size) {
+            // Batches past the end of training, different ones each time.
+            let past = resample.at.partition_point(|&at| at < self.trainee.state.step);
+            feed.draw(self.job.train.steps + past * resample.batches(self.job.train.batch_size) + batch);
+            let packed = &feed.of(self.job.train.normalise).1;
+            self.trainee.weigh(packed, scratch, &mut candidates);
+        }
+        self.trainee.resample(&latents, &candidates);
+    }
+
     fn outcome(self, scale: f64) -> Option<SaeOutcome> {
+        let (state, program) = (&self.trainee.state, self.trainee.program());
         let mut weights = self.trainee.weights();
+        let inference = program.inference(state.threshold, self.job.train.batch_size).fold_scale(scale);
         weights.fold_scale(scale);
-        let coder = Box::new(Sae::new(weights, self.job.architecture.program().keep));
-        self.end.map(|end| SaeOutcome { coder, end, trace: self.trace })
+        weights.finish(self.job, program, &state.usage);
+        let missed = program.target.and_then(|target| state.controller.missed(&target));
+        let coder = Box::new(Sae::new(weights, inference));
+        self.end.map(|end| SaeOutcome { coder, end, trace: self.trace, missed })
     }
 }
 
@@ -160,22 +186,24 @@ fn train_pass(source: &HiddenSource, jobs: &[&SaeJob], watch: &dyn Watch) -> Vec
     if watch.stop() {
         return jobs.iter().map(|_| None).collect();
     }
-    let start = |job: &SaeJob| {
-        let program = job.architecture.program();
-        let weights = Weights::init(job.seed, job.n_latents, source.d_hidden(), &program);
-        Trainee::new(Isa::best(), &weights, program, job.train.clone())
+    let (mut feed, mut scratch) = (Feed::new(source, jobs), Scratch::default());
+    let begin = |job: &SaeJob| {
+        let (program, weights) = start(job, source, &feed.stream, feed.of(job.train.normalise).0);
+        Trainee::new(Isa::best(), &weights, program, job.train.clone()).with_seed(job.seed)
     };
     let mut runs: Vec<Run> = (jobs.iter())
-        .map(|&job| Run { job, trainee: start(job), guard: Guard::default(), trace: vec![], end: None })
+        .map(|&job| Run { job, trainee: begin(job), guard: Guard::default(), trace: vec![], end: None })
         .collect();
     for run in runs.iter_mut().filter(|run| run.job.train.steps == 0) {
         run.end = Some(TrainingEnd::Finished);
     }
-    let (mut feed, mut scratch) = (Feed::new(source, jobs), Scratch::default());
     let (mut reported, mut done) = (Instant::now(), 0);
     for step in 0.. {
         if runs.iter().all(|run| run.end.is_some()) {
             break;
+        }
+        for run in runs.iter_mut().filter(|run| run.end.is_none()) {
+            run.resample(&mut feed, &mut scratch);
         }
         feed.draw(step);
         for run in runs.iter_mut().filter(|run| run.end.is_none()) {

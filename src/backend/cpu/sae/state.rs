@@ -3,7 +3,7 @@
 use crate::backend::ops::layout::{LANES, pack_rows, unpack_rows, vectors};
 use crate::backend::ops::optimizer::Moments;
 use crate::backend::simd::Lanes;
-use crate::sae::Weights;
+use crate::sae::{Controller, Weights};
 use crate::training::Optimizer;
 
 /// Everything that decides the bits of the steps to come, beside the job and its data: what a run that is to go on after
@@ -24,12 +24,20 @@ pub struct State {
     pub w_dec: Vec<Lanes>,
     /// `[vectors]`, padding 0.
     pub b_dec: Vec<Lanes>,
-    /// Of w_enc, b_enc, w_dec, b_dec.
+    /// More numbers of each latent, as [`Weights`] has them.
+    pub per_latent: Vec<Vec<f32>>,
+    /// Of w_enc, b_enc, w_dec, b_dec, then of `per_latent`.
     pub moments: Vec<Moments>,
     /// Steps since each latent last fired.
     pub since_fired: Vec<usize>,
     /// Share of latents that fired in the last step: decides between the sparse and the dense way.
     pub density: f64,
+    /// Running threshold of BatchTopK.
+    pub threshold: f64,
+    /// Where the penalty's coefficient stands, if it is led by a wanted L0.
+    pub controller: Controller,
+    /// Running means that the order of latents follows, `[n_latents]`, where it follows any.
+    pub usage: Vec<f64>,
 }
 
 impl State {
@@ -42,6 +50,7 @@ impl State {
             rows
         };
         let row = vectors(d) * LANES;
+        let moments = [m * row, m, m * row, row].into_iter().chain(weights.per_latent.iter().map(Vec::len));
         State {
             step: 0,
             n_latents: m,
@@ -50,9 +59,13 @@ impl State {
             b_enc: weights.b_enc.clone(),
             w_dec: packed(&weights.w_dec),
             b_dec: packed(&weights.b_dec),
-            moments: [m * row, m, m * row, row].map(|len| Moments::new(optimizer, len)).into(),
+            per_latent: weights.per_latent.clone(),
+            moments: moments.map(|len| Moments::new(optimizer, len)).collect(),
             since_fired: vec![0; m],
             density: 1.0,
+            threshold: 0.0,
+            controller: Controller::default(),
+            usage: vec![0.0; m],
         }
     }
 
@@ -65,6 +78,7 @@ impl State {
             b_enc: self.b_enc.clone(),
             w_dec: unpack_rows(&self.w_dec, self.d),
             b_dec: unpack_rows(&self.b_dec, self.d),
+            per_latent: self.per_latent.clone(),
         }
     }
 }

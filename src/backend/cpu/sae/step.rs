@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! A  select      each panel      pre = W_enc h + (b_enc - W_enc b_dec);  z = what the program keeps of pre
+//! B  choose      batch           BatchTopK alone: the greatest of what the panels collected
 //! C  back        each panel      ĥ = W_decᵀ z + b_dec,  G = 2 (ĥ - h) / n,  back = W_dec G;  dpre at the kept entries
 //! D  sort        batch           entries by latent, ascending samples
 //! E  gradients   latent ranges   dW_dec = Σ z G,  dW_enc = Σ dpre h, ...
@@ -10,8 +11,7 @@
 //! ```
 //!
 //! A and C take any panels in any order, E any range of latents: each writes its own part of the scratch memory, every sum
-//! has one order, and no phase looks at how another was cut. (B, a choice among the entries of the whole batch, stands
-//! between A and C for architectures that make one.)
+//! has one order, and no phase looks at how another was cut.
 //!
 //! A ReLU autoencoder goes the **dense** way instead (see [`super::dense`]) while a greater share of its latents fires than
 //! [`dense_above`] says, as counted in the step before; the two round differently, so this rule is part of what the
@@ -20,31 +20,40 @@
 use std::ops::Range;
 
 use super::dense::{DenseScratch, dense_above};
+use super::lists::{Aim, List, Panel, Sorted, Work, choose};
 use super::state::State;
-use crate::backend::ops::entries::Entries;
-use crate::backend::ops::layout::{LANES, PANEL, PackedBatch, TILES, flat, flat_mut, vectors};
+use crate::backend::ops::layout::{LANES, PANEL, PackedBatch, TILES, flat, flat_mut, unpack_rows, vectors};
 use crate::backend::ops::optimizer::{Step, Update};
 use crate::backend::ops::product::{Product, Strided};
+use crate::backend::ops::pursuit::{Gram, Pursue, PursuitBack, PursuitPairs};
 use crate::backend::ops::rows::{FinishGradients, Refresh};
-use crate::backend::ops::select::{Keep, SelectPositive, SelectTop, TopScratch};
+use crate::backend::ops::select::{SelectAbove, SelectOver, SelectPositive, SelectTop};
 use crate::backend::ops::sparse::{
-    ByLatent, GradientSums, Heard, LatentGradients, Levels, PanelEntries, Reconstruct, SampleSums,
+    GradientSums, Heard, LatentGradients, Levels, PanelEntries, Reconstruct, SampleSums,
 };
 use crate::backend::simd::{self, Isa, Lanes};
-use crate::sae::{Penalty, Program, SaeTrain, Weights};
+use crate::sae::matryoshka::{Sort, StepLevels, USAGE_DECAY};
+use crate::sae::weights::Magnitudes;
+use crate::sae::{Penalty, Program, Rule, SaeTrain, Weights, batch_topk};
 use crate::training::{ramp_down, ramp_up};
+
+/// Phase A of BatchTopK collects what exceeds this share of the running threshold, and everything where that was too little.
+const BAR_SHARE: f64 = 0.8;
 
 /// An autoencoder in training.
 pub struct Trainee {
     pub(super) isa: Isa,
     pub(super) program: Program,
     pub(super) train: SaeTrain,
+    seed: u64,
     /// What survives a step.
     pub state: State,
-    /// |decoder_j|, `[n_latents]`; with `offset` a function of the state.
-    norm: Vec<f32>,
+    /// |decoder_j|, `[n_latents]`; with all that follows a function of the state.
+    pub(super) norm: Vec<f32>,
     /// b_enc - W_enc b_dec, `[n_latents]`
     offset: Vec<f32>,
+    /// Of a gated autoencoder.
+    magnitudes: Magnitudes,
 }
 
 /// Terms of the loss of a batch, and what fired.
@@ -52,9 +61,11 @@ pub struct Trainee {
 pub struct Losses {
     /// Mean over the batch of |h - ĥ|².
     pub mse: f64,
+    /// As it joins the loss: weighted over levels; `mse` where there is one level.
+    pub reconstruction: f64,
     /// Of the penalty on latents.
     pub penalty: f64,
-    /// Of the dead latents' reconstruction, scaled as it joins the loss.
+    /// Of the reconstructions by dead latents and by the gate, scaled as they join the loss.
     pub auxiliary: f64,
     /// Mean number of latents with z > 0.
     pub l0: f64,
@@ -63,70 +74,52 @@ pub struct Losses {
 impl Losses {
     /// The loss.
     pub fn total(&self) -> f64 {
-        self.mse + self.penalty + self.auxiliary
+        self.reconstruction + self.penalty + self.auxiliary
     }
 }
 
 /// Memory of a step, shared by the autoencoders that one thread trains in turn.
 #[derive(Default)]
 pub struct Scratch {
-    panels: Vec<Panel>,
+    pub(super) panels: Vec<Panel>,
     work: Work,
-    /// What entries hear: `[panels][levels][PANEL][vectors]`.
-    heard: Vec<Lanes>,
-    /// The same for dead latents.
-    heard_dead: Vec<Lanes>,
-    sorted: ByLatent,
-    sorted_dead: ByLatent,
-    dead: Vec<u32>,
-    pub(super) penalty: Vec<f32>,
+    pub(super) aim: Aim,
+    main: Sorted,
+    gate: Sorted,
+    dead: Vec<Sorted>,
+    silent: Sorted,
+    keys: Vec<u32>,
+    gram: Gram,
     pull: Vec<f32>,
     pub(super) dense: DenseScratch,
     /// Gradients.
     pub sums: GradientSums,
 }
 
-/// Memory of phase A, one for each thread that works on panels.
-#[derive(Default)]
-struct Work {
-    /// `[n_latents][TILES]`
-    pre: Vec<Lanes>,
-    top: TopScratch,
-}
-
-/// What phases A to C make of a panel.
-#[derive(Default)]
-struct Panel {
-    main: List,
-    dead: List,
-    /// `[PANEL][vectors]`
-    error: Vec<Lanes>,
-}
-
-/// Entries of a panel and what comes back to them.
-#[derive(Default)]
-struct List {
-    kept: Entries,
-    /// In the places of `kept`: G · w_dec, then what the loss changes by with pre.
-    dpre: Vec<f32>,
-    /// Squared errors of each level.
-    squares: Vec<f64>,
-}
-
-impl List {
-    fn entries(&self) -> PanelEntries<'_> {
-        PanelEntries { kept: &self.kept, dpre: &self.dpre }
-    }
-}
-
 impl Trainee {
     /// Starts from `weights`, with nothing dead and zero moments.
     pub fn new(isa: Isa, weights: &Weights, program: Program, train: SaeTrain) -> Trainee {
         let state = State::new(weights, train.optimizer);
-        let m = state.n_latents;
-        let mut trainee = Trainee { isa, program, train, state, norm: vec![0.0; m], offset: vec![0.0; m] };
+        let (norm, offset) = (vec![0.0; state.n_latents], vec![0.0; state.n_latents]);
+        let mut trainee =
+            Trainee { isa, program, train, seed: 0, state, norm, offset, magnitudes: Magnitudes::default() };
         trainee.refresh(false);
         trainee
+    }
+
+    /// With the seed that prefixes and resampled inputs are drawn by.
+    pub fn with_seed(self, seed: u64) -> Trainee {
+        Trainee { seed, ..self }
+    }
+
+    /// The seed of its draws.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// What a step of it does.
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 
     /// The weights as they are now.
@@ -134,46 +127,100 @@ impl Trainee {
         self.state.weights()
     }
 
-    /// Norms and offsets; false where a weight is not a finite number.
-    fn refresh(&mut self, unit: bool) -> bool {
-        let State { w_enc, b_enc, w_dec, b_dec, .. } = &mut self.state;
-        let refresh = Refresh { w_enc, b_enc, w_dec, b_dec, unit, norm: &mut self.norm, offset: &mut self.offset };
-        simd::run(self.isa, refresh)
+    /// What follows from the weights; false where a weight is not a finite number.
+    pub(super) fn refresh(&mut self, unit: bool) -> bool {
+        let State { w_enc, b_enc, w_dec, b_dec, per_latent, .. } = &mut self.state;
+        let (norm, offset) = (&mut self.norm, &mut self.offset);
+        let mut fine = simd::run(self.isa, Refresh { w_enc, b_enc, w_dec, b_dec, unit, norm, offset });
+        if self.program.tied {
+            w_enc.copy_from_slice(w_dec);
+            fine &= simd::run(self.isa, Refresh { w_enc, b_enc, w_dec, b_dec, unit: false, norm, offset });
+        }
+        if let Rule::Gated { .. } = self.program.rule {
+            self.magnitudes = Magnitudes::new(b_enc, &per_latent[0], &per_latent[1]);
+        }
+        fine && per_latent.iter().flatten().all(|x| x.is_finite())
     }
 
     /// Loss and gradients (in `scratch.sums`, before projection and clip) at the present weights; takes note of what fired.
     pub fn gradients(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> Losses {
+        let m = self.state.n_latents;
+        self.prepare(batch.samples, scratch);
+        let nothing_dead = scratch.aim.dead.iter().all(Vec::is_empty);
+        let dense = self.program.rule == Rule::Positive
+            && self.program.levels.is_none()
+            && nothing_dead
+            && self.state.density > dense_above(self.state.d);
+        let (losses, fired) = if dense { self.dense_step(batch, scratch) } else { self.sparse_step(batch, scratch) };
+        let n = batch.samples as f64;
+        self.state.density = fired as f64 / (n * m as f64);
+        let l0 = fired as f64 / n;
+        if let Some(target) = &self.program.target {
+            let tuning = self.program.tunes_at(self.state.step, self.train.steps);
+            self.state.controller.take(target, l0, tuning);
+        }
+        let priced: f64 =
+            (scratch.sums.values.iter().zip(&scratch.aim.price)).map(|(&z, &price)| z as f64 * price as f64).sum();
+        Losses { penalty: losses.penalty + priced, l0, ..losses }
+    }
+
+    /// Memory of the right size, and what the step is about.
+    pub(super) fn prepare(&self, samples: usize, scratch: &mut Scratch) {
         let (m, width) = (self.state.n_latents, vectors(self.state.d));
         if scratch.sums.b_enc.len() != m || scratch.sums.b_dec.len() != width {
             scratch.sums = GradientSums::new(m, width);
         }
-        self.price(batch.samples, scratch);
-        let dense = self.program.keep == Keep::Positive && self.state.density > dense_above(self.state.d);
-        let ([main, auxiliary], fired) =
-            if dense { self.dense_step(batch, scratch) } else { self.sparse_step(batch, scratch) };
-        let n = batch.samples as f64;
-        self.state.density = fired as f64 / (n * m as f64);
-        let values = scratch.sums.values.iter().zip(&scratch.penalty);
-        Losses {
-            mse: main / n,
-            penalty: values.map(|(&z, &price)| z as f64 * price as f64).sum(),
-            auxiliary: auxiliary / n * self.auxiliary_scale(scratch.dead.len()),
-            l0: fired as f64 / n,
-        }
+        self.set_aim(samples, &mut scratch.aim);
     }
 
-    /// What a unit of each latent costs: the derivative of the penalty by z_j of one sample.
-    fn price(&self, samples: usize, scratch: &mut Scratch) {
-        scratch.penalty.clear();
-        if let Penalty::L1 { coefficient, by_norm } = self.program.penalty {
-            let each = coefficient / samples as f64;
-            let price = |norm: &f32| (each * if by_norm { *norm as f64 } else { 1.0 }) as f32;
-            scratch.penalty.extend(self.norm.iter().map(price));
+    /// What this step is about.
+    fn set_aim(&self, samples: usize, aim: &mut Aim) {
+        let (program, state, steps) = (&self.program, &self.state, self.train.steps);
+        let n = samples as f64;
+        aim.samples = samples;
+        aim.k = program.k_at(state.step, steps).unwrap_or(0.0);
+        let penalty = program.penalty_at(state.step, steps, state.controller.multiplier);
+        aim.penalty = Some(penalty);
+        aim.levels = match &program.levels {
+            Some(levels) => levels.at(self.seed, state.step, state.n_latents, &state.usage),
+            None => StepLevels::whole(),
+        };
+        aim.scales.clear();
+        aim.scales.extend(aim.levels.weights.iter().map(|weight| (2.0 * weight / n) as f32));
+        aim.price.clear();
+        if let Penalty::L1 { coefficient, by_norm } = penalty {
+            let each = coefficient / n;
+            aim.price.extend(self.norm.iter().map(|norm| (each * if by_norm { *norm as f64 } else { 1.0 }) as f32));
         }
+        aim.window.clear();
+        aim.silent.clear();
+        if let Rule::Jump { bandwidth, silent, .. } = program.rule {
+            aim.window.extend(state.per_latent[0].iter().map(|threshold| threshold - (bandwidth / 2.0) as f32));
+            if silent > 0.0 {
+                aim.silent.extend(self.dead());
+            }
+        }
+        self.list_dead(aim);
     }
 
-    fn auxiliary_scale(&self, n_dead: usize) -> f64 {
-        if self.program.aux_k == 0 { 0.0 } else { (n_dead as f64 / self.program.aux_k as f64).min(1.0) }
+    fn dead(&self) -> impl Iterator<Item = u32> + '_ {
+        let since = self.state.since_fired.iter().enumerate();
+        since.filter(|(_, since)| **since > self.train.dead_after).map(|(j, _)| j as u32)
+    }
+
+    /// Latents that get the auxiliary loss.
+    fn list_dead(&self, aim: &mut Aim) {
+        let by_level = self.program.aux_by_level && !aim.levels.of.is_empty();
+        let lists = if by_level { aim.levels.weights.len() } else { 1 };
+        aim.dead.resize_with(lists, Vec::new);
+        aim.dead.iter_mut().for_each(Vec::clear);
+        if self.program.aux_k > 0 {
+            for j in self.dead() {
+                aim.dead[if by_level { aim.levels.of[j as usize] as usize } else { 0 }].push(j);
+            }
+        }
+        let weight = |dead: &Vec<u32>| (dead.len() as f64 / self.program.aux_k.max(1) as f64).min(1.0);
+        aim.dead_weights = aim.dead.iter().map(weight).collect();
     }
 
     pub(super) fn encode(&self, batch: &PackedBatch, panel: usize, pre: &mut [Lanes]) {
@@ -187,168 +234,435 @@ impl Trainee {
         Strided { numbers: flat(weights), row_stride: vectors(self.state.d) * LANES, depth_stride: 1 }
     }
 
-    fn dense_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> ([f64; 2], u64) {
+    fn dense_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> (Losses, u64) {
         let (square, fired) = self.dense(batch, scratch);
-        ([square, 0.0], fired)
+        for (since, &value) in self.state.since_fired.iter_mut().zip(&scratch.sums.values) {
+            *since = if value > 0.0 { 0 } else { *since + 1 };
+        }
+        let mse = square / batch.samples as f64;
+        (Losses { mse, reconstruction: mse, ..Losses::default() }, fired)
     }
 
-    /// Squared errors of the reconstruction and of the auxiliary one, and the number of positive latents.
-    fn sparse_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> ([f64; 2], u64) {
-        let panels = batch.panels();
-        self.list_dead(&mut scratch.dead);
-        scratch.panels.resize_with(scratch.panels.len().max(panels), Panel::default);
-        for p in 0..panels {
-            self.select(batch, p, &scratch.dead, &mut scratch.work, &mut scratch.panels[p]);
+    fn sparse_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> (Losses, u64) {
+        let least = self.forward(batch, scratch);
+        if let Rule::BatchTop { .. } = self.program.rule {
+            self.state.threshold = batch_topk::moved_threshold(self.state.threshold, least.map(f64::from));
         }
-        let row = PANEL * vectors(self.state.d);
-        let with_dead = !scratch.dead.is_empty();
-        resize(&mut scratch.heard, panels * row);
-        resize(&mut scratch.heard_dead, if with_dead { panels * row } else { 0 });
-        for p in 0..panels {
-            let heard = &mut scratch.heard[p * row..][..row];
-            let heard_dead = if with_dead { &mut scratch.heard_dead[p * row..][..row] } else { &mut [] };
-            self.back(batch, p, &scratch.penalty, scratch.dead.len(), &mut scratch.panels[p], heard, heard_dead);
-        }
-        let done = &scratch.panels[..panels];
-        scratch.sorted.sort(self.state.n_latents, done.iter().map(|panel| panel.main.entries()));
-        if with_dead {
-            scratch.sorted_dead.sort(self.state.n_latents, done.iter().map(|panel| panel.dead.entries()));
-        }
-        let squares = |of: fn(&Panel) -> &List| done.iter().map(|panel| of(panel).squares.iter().sum::<f64>()).sum();
-        let main: f64 = squares(|panel| &panel.main);
-        let auxiliary: f64 = if with_dead { squares(|panel| &panel.dead) } else { 0.0 };
-        let fired = done.iter().map(|panel| panel.main.kept.len() as u64).sum();
+        self.sort(batch.panels(), scratch);
+        let losses = self.losses(batch.panels(), &scratch.panels, &scratch.aim);
         self.latent_gradients(batch, 0..self.state.n_latents, scratch);
-        scratch.sums.b_dec.fill(Lanes::default());
-        let sum = &mut scratch.sums.b_dec;
-        simd::run(self.isa, SampleSums { gradient: &scratch.heard, levels: 1, samples: batch.samples, sum });
-        self.take_note(&scratch.sorted);
-        ([main, auxiliary], fired)
+        self.sum_samples(batch.samples, scratch);
+        let fired = self.take_note(batch.samples, &scratch.main);
+        (losses, fired)
     }
 
-    /// Latents that get the auxiliary loss.
-    fn list_dead(&self, dead: &mut Vec<u32>) {
-        dead.clear();
-        if self.program.aux_k > 0 {
-            let since = self.state.since_fired.iter().enumerate();
-            dead.extend(since.filter(|(_, since)| **since > self.train.dead_after).map(|(j, _)| j as u32));
+    /// Phases A to C; returns the least key that BatchTopK kept.
+    pub(super) fn forward(&self, batch: &PackedBatch, scratch: &mut Scratch) -> Option<f32> {
+        let panels = batch.panels();
+        let (m, d) = (self.state.n_latents, self.state.d);
+        if let Rule::Pursuit(_) = self.program.rule {
+            let encoder = unpack_rows(&self.state.w_enc, d);
+            scratch.gram.fill(self.isa, &encoder, self.by_latent(&self.state.w_dec), m, d);
         }
+        scratch.panels.resize_with(scratch.panels.len().max(panels), Panel::default);
+        let mut bar = (BAR_SHARE * self.state.threshold) as f32;
+        let mut least = None;
+        loop {
+            for p in 0..panels {
+                let Scratch { aim, gram, work, panels, .. } = scratch;
+                self.select(batch, p, bar, aim, gram, work, &mut panels[p]);
+            }
+            let Rule::BatchTop { .. } = self.program.rule else { break };
+            let Scratch { aim, panels: all, keys, .. } = scratch;
+            if choose(&mut all[..panels], &self.norm, aim, bar, keys, &mut least) {
+                break;
+            }
+            bar = 0.0;
+        }
+        let row = PANEL * vectors(d);
+        scratch.main.make_room(panels, scratch.aim.scales.len(), row);
+        scratch.gate.make_room(if self.gated() { panels } else { 0 }, 1, row);
+        scratch.dead.resize_with(scratch.aim.dead.len(), Sorted::default);
+        for (dead, which) in scratch.dead.iter_mut().zip(&scratch.aim.dead) {
+            dead.make_room(if which.is_empty() { 0 } else { panels }, 1, row);
+        }
+        for p in 0..panels {
+            let Scratch { aim, panels, main, gate, dead, .. } = scratch;
+            let panel = &mut panels[p];
+            self.back(batch, p, aim, panel, main.of_panel(p, row));
+            if self.gated() {
+                self.back_gate(batch, p, aim, panel, gate.of_panel(p, row));
+            }
+            for (i, dead) in dead.iter_mut().enumerate().filter(|(i, _)| !aim.dead[*i].is_empty()) {
+                self.back_dead(i, batch.live(p), aim, panel, dead.of_panel(p, row));
+            }
+        }
+        least
     }
 
-    /// Phase A: what panel `p` keeps.
-    fn select(&self, batch: &PackedBatch, p: usize, dead: &[u32], work: &mut Work, panel: &mut Panel) {
+    fn gated(&self) -> bool {
+        matches!(self.program.rule, Rule::Gated { .. })
+    }
+
+    /// Phase A: what panel `p` keeps. BatchTopK collects what exceeds `bar`.
+    #[allow(clippy::too_many_arguments)] // reason: the parts of the scratch memory that a panel reads and writes
+    fn select(
+        &self,
+        batch: &PackedBatch,
+        p: usize,
+        bar: f32,
+        aim: &Aim,
+        gram: &Gram,
+        work: &mut Work,
+        panel: &mut Panel,
+    ) {
         let (isa, live, norm) = (self.isa, batch.live(p), &self.norm[..]);
-        let Work { pre, top } = work;
-        resize(pre, self.state.n_latents * TILES);
+        work.pre(self.state.n_latents);
+        let Work { pre, top, row } = work;
         self.encode(batch, p, pre);
         let kept = &mut panel.main.kept;
-        match self.program.keep {
-            Keep::Top(k) => {
+        match self.program.rule {
+            Rule::Positive => simd::run(isa, SelectPositive { pre, live, kept }),
+            Rule::Top(_) => {
+                let k = aim.k as usize;
                 simd::run(isa, SelectTop { pre, norm, among: None, k, relu: true, live, scratch: top, kept });
             }
-            Keep::Positive | Keep::All => simd::run(isa, SelectPositive { pre, live, kept }),
+            Rule::BatchTop { .. } => simd::run(isa, SelectAbove { pre, norm, bar, live, kept }),
+            Rule::Jump { .. } => {
+                simd::run(isa, SelectOver { pre, bar: &aim.window, live, kept });
+                self.jump(live, panel);
+                self.list_silent(pre, live, aim, panel);
+            }
+            Rule::Gated { .. } => {
+                simd::run(isa, SelectPositive { pre, live, kept: &mut panel.gate.kept });
+                self.open_gates(live, panel);
+            }
+            Rule::Pursuit(pursuit) => {
+                let width = vectors(self.state.d);
+                let h = &batch.rows[p * PANEL * width..][..live * width];
+                let (w_dec, b_dec) = (&self.state.w_dec[..], &self.state.b_dec[..]);
+                simd::run(isa, Pursue { pursuit, pre, gram, h, w_dec, b_dec, live, row, kept });
+            }
         }
-        if !dead.is_empty() {
-            let (among, k, kept) = (Some(dead), self.program.aux_k, &mut panel.dead.kept);
+        panel.dead.resize_with(panel.dead.len().max(aim.dead.len()), List::default);
+        for (dead, list) in aim.dead.iter().zip(&mut panel.dead).filter(|(dead, _)| !dead.is_empty()) {
+            let (among, k, kept) = (Some(&dead[..]), self.program.aux_k, &mut list.kept);
             simd::run(isa, SelectTop { pre, norm, among, k, relu: false, live, scratch: top, kept });
         }
     }
 
-    /// Phase C: errors of panel `p`, what its entries hear, and what that makes of dpre.
-    #[allow(clippy::too_many_arguments)] // reason: the parts of the scratch memory that belong to one panel
-    fn back(
-        &self,
-        batch: &PackedBatch,
-        p: usize,
-        penalty: &[f32],
-        n_dead: usize,
-        panel: &mut Panel,
-        heard: &mut [Lanes],
-        heard_dead: &mut [Lanes],
-    ) {
-        let width = vectors(self.state.d);
-        let (live, n) = (batch.live(p), batch.samples as f64);
-        let Panel { main, dead, error } = panel;
-        resize(error, live * width);
-        let scale = (2.0 / n) as f32;
-        let h = Some(&batch.rows[p * PANEL * width..][..live * width]);
-        self.reconstruct(h, &[scale], main, error, heard);
-        if !penalty.is_empty() {
-            for sample in 0..live {
-                let (latents, _) = main.kept.of(sample);
-                for (&latent, dpre) in latents.iter().zip(&mut main.dpre[main.kept.range(sample)]) {
-                    *dpre += penalty[latent as usize];
+    /// Entries are what lies above the window's lower end: z is 0 up to the threshold.
+    fn jump(&self, live: usize, panel: &mut Panel) {
+        for sample in 0..live {
+            let (latents, values) = panel.main.kept.of_mut(sample);
+            for (&latent, z) in latents.iter().zip(values) {
+                if *z <= self.state.per_latent[0][latent as usize] {
+                    *z = 0.0;
                 }
             }
         }
-        if !heard_dead.is_empty() {
-            let scale = (2.0 * self.auxiliary_scale(n_dead) / n) as f32;
-            self.reconstruct(None, &[scale], dead, error, heard_dead);
+    }
+
+    /// Dead latents below their thresholds, with pre.
+    fn list_silent(&self, pre: &[Lanes], live: usize, aim: &Aim, panel: &mut Panel) {
+        let kept = &mut panel.silent.kept;
+        kept.clear(aim.silent.len());
+        for &latent in &aim.silent {
+            let threshold = self.state.per_latent[0][latent as usize];
+            for (sample, &pre) in flat(&pre[latent as usize * TILES..][..TILES])[..live].iter().enumerate() {
+                if pre < threshold {
+                    kept.push(sample, latent, pre);
+                }
+            }
+        }
+    }
+
+    /// From the entries π > 0 to those with z > 0.
+    fn open_gates(&self, live: usize, panel: &mut Panel) {
+        let Panel { main, gate, .. } = panel;
+        main.kept.clear(self.state.n_latents);
+        for sample in 0..live {
+            let (latents, values) = gate.kept.of(sample);
+            for (&latent, &pi) in latents.iter().zip(values) {
+                let z = self.magnitudes.z(latent as usize, pi);
+                if z > 0.0 {
+                    main.kept.push(sample, latent, z);
+                }
+            }
+        }
+    }
+
+    /// Phase C: errors of panel `p`, what its entries hear, and what that makes of dpre.
+    fn back(&self, batch: &PackedBatch, p: usize, aim: &Aim, panel: &mut Panel, heard: &mut [Lanes]) {
+        let (live, width) = (batch.live(p), vectors(self.state.d));
+        let Panel { main, error, errors, penalty, .. } = panel;
+        error.resize(live * width, Lanes::default());
+        let by_level = aim.dead.len() > 1;
+        errors.resize(if by_level { aim.scales.len() * PANEL * width } else { 0 }, Lanes::default());
+        let errors = by_level.then_some(&mut errors[..]);
+        let h = Some(&batch.rows[p * PANEL * width..][..live * width]);
+        let detached = self.program.levels.as_ref().is_some_and(|levels| levels.detach_inner);
+        let levels = Levels { of: aim.level_of(), scale: &aim.scales, detached };
+        self.reconstruct(h, levels, main, error, errors, heard);
+        *penalty = 0.0;
+        // The memory may come from an autoencoder whose entries had more numbers.
+        main.extra.iter_mut().for_each(Vec::clear);
+        match self.program.rule {
+            Rule::Positive | Rule::Top(_) | Rule::BatchTop { .. } => pay(&aim.price, live, main),
+            Rule::Jump { .. } => self.back_jump(live, aim, panel),
+            Rule::Gated { .. } => self.back_magnitude(live, main),
+            Rule::Pursuit(_) => {
+                let (kept, dpre, w_dec) = (&main.kept, &mut main.dpre[..], &self.state.w_dec[..]);
+                simd::run(self.isa, PursuitBack { kept, w_dec, gradient: heard, dpre, width });
+            }
         }
     }
 
     fn reconstruct(
         &self,
         h: Option<&[Lanes]>,
-        scale: &[f32],
+        levels: Levels,
         list: &mut List,
         error: &mut [Lanes],
-        heard: &mut [Lanes],
+        errors: Option<&mut [Lanes]>,
+        gradient: &mut [Lanes],
     ) {
-        let List { kept, dpre, squares } = list;
-        resize(dpre, kept.slots());
+        let List { kept, dpre: back, squares, .. } = list;
+        back.resize(kept.slots(), 0.0);
         squares.clear();
-        squares.resize(scale.len(), 0.0);
-        let reconstruct = Reconstruct {
-            h,
-            w_dec: &self.state.w_dec,
-            b_dec: &self.state.b_dec,
-            kept,
-            levels: Levels { of: None, scale, detached: false },
-            error,
-            gradient: heard,
-            back: dpre,
-            squares,
-        };
+        squares.resize(levels.scale.len(), 0.0);
+        let (w_dec, b_dec) = (&self.state.w_dec[..], &self.state.b_dec[..]);
+        let reconstruct = Reconstruct { h, w_dec, b_dec, kept, levels, error, errors, gradient, back, squares };
         simd::run(self.isa, reconstruct);
+    }
+
+    /// The way back through jumps: see [`crate::sae::jumprelu`].
+    fn back_jump(&self, live: usize, aim: &Aim, panel: &mut Panel) {
+        let Rule::Jump { bandwidth, input_gradient, silent } = self.program.rule else { return };
+        let Some(sparsity) = aim.penalty else { return };
+        let (n, width) = (aim.samples as f64, bandwidth as f32);
+        let Panel { main, silent: below, penalty, .. } = panel;
+        main.with_extra();
+        let List { kept, dpre, extra: [thresholds, pulls], .. } = main;
+        // The derivative of the sparsity loss by the count of each sample.
+        let mut count = [0.0f32; PANEL];
+        for (sample, count) in count.iter_mut().enumerate().take(live) {
+            let l0 = kept.of(sample).1.iter().filter(|z| **z > 0.0).count() as f64;
+            match sparsity {
+                Penalty::Step { coefficient } => {
+                    *penalty += coefficient / n * l0;
+                    *count = (coefficient / n) as f32;
+                }
+                Penalty::Quadratic { coefficient, target } => {
+                    *penalty += coefficient / n * 2.0 / target * (l0 - target) * (l0 - target);
+                    *count = (coefficient / n * 4.0 / target * (l0 - target)) as f32;
+                }
+                _ => {}
+            }
+        }
+        List::each(kept, live, |sample, at, latent, z| {
+            let threshold = self.state.per_latent[0][latent];
+            pulls[at] = 0.0;
+            if let Penalty::Tanh { coefficient, scale } = sparsity {
+                let (each, norm) = (coefficient / n, self.norm[latent]);
+                let t = libm::tanh(scale * z as f64 * norm as f64);
+                *penalty += each * t;
+                let slope = (each * (1.0 - t * t) * scale) as f32;
+                dpre[at] += slope * norm;
+                pulls[at] = slope * z;
+            }
+            let inside = z - threshold < width / 2.0;
+            let through = if inside { threshold / width * dpre[at] + count[sample] / width } else { 0.0 };
+            thresholds[at] = -through;
+            let open = if z > 0.0 { dpre[at] } else { 0.0 };
+            dpre[at] = if input_gradient { open + through } else { open };
+        });
+        below.dpre.resize(below.kept.slots(), 0.0);
+        below.with_extra();
+        let each = (silent / n) as f32;
+        for sample in 0..live {
+            let places = below.kept.range(sample);
+            let (latents, values) = below.kept.of_mut(sample);
+            for ((place, &latent), value) in places.zip(latents).zip(values) {
+                let (norm, gap) = (self.norm[latent as usize], self.state.per_latent[0][latent as usize] - *value);
+                *penalty += each as f64 * gap as f64 * norm as f64;
+                below.dpre[place] = -each * norm;
+                below.extra[0][place] = each * norm;
+                below.extra[1][place] = each * gap;
+                // It takes no part in the reconstruction.
+                *value = 0.0;
+            }
+        }
+    }
+
+    /// The way back through magnitudes, z > 0.
+    fn back_magnitude(&self, live: usize, main: &mut List) {
+        main.with_extra();
+        let List { kept, dpre, extra: [r_mag, b_mag], .. } = main;
+        List::each(kept, live, |_, at, latent, z| {
+            // exp(r) u = z - b_mag.
+            r_mag[at] = dpre[at] * (z - self.state.per_latent[1][latent]);
+            b_mag[at] = dpre[at];
+            dpre[at] *= self.magnitudes.factor[latent];
+        });
+    }
+
+    /// Phase C for the gate's own reconstruction.
+    fn back_gate(&self, batch: &PackedBatch, p: usize, aim: &Aim, panel: &mut Panel, heard: &mut [Lanes]) {
+        let (live, width) = (batch.live(p), vectors(self.state.d));
+        // Dead latents reconstruct what the main reconstruction leaves over, so its errors are kept.
+        let mut error = std::mem::take(&mut panel.error);
+        let main = error.clone();
+        let h = Some(&batch.rows[p * PANEL * width..][..live * width]);
+        let levels = Levels { of: None, scale: &aim.scales, detached: false };
+        self.reconstruct(h, levels, &mut panel.gate, &mut error, None, heard);
+        pay(&aim.price, live, &mut panel.gate);
+        panel.error = main;
+    }
+
+    /// Phase C for the auxiliary loss of one list of dead latents.
+    fn back_dead(&self, list: usize, live: usize, aim: &Aim, panel: &mut Panel, heard: &mut [Lanes]) {
+        let width = vectors(self.state.d);
+        let scale = (2.0 * aim.dead_weights[list] / aim.samples as f64) as f32;
+        let mut error = match &panel.errors[..] {
+            [] => panel.error.clone(),
+            errors => errors[list * PANEL * width..][..live * width].to_vec(),
+        };
+        let levels = Levels { of: None, scale: &[scale], detached: false };
+        self.reconstruct(None, levels, &mut panel.dead[list], &mut error, None, heard);
+    }
+
+    /// Phase D.
+    fn sort(&self, panels: usize, scratch: &mut Scratch) {
+        let m = self.state.n_latents;
+        let done = &scratch.panels[..panels];
+        scratch.main.by_latent.sort(m, done.iter().map(|panel| panel.main.entries()));
+        if self.gated() {
+            scratch.gate.by_latent.sort(m, done.iter().map(|panel| panel.gate.entries()));
+        }
+        for (i, dead) in scratch.dead.iter_mut().enumerate().filter(|(i, _)| !scratch.aim.dead[*i].is_empty()) {
+            dead.by_latent.sort(m, done.iter().map(|panel| panel.dead[i].entries()));
+        }
+        if !scratch.aim.silent.is_empty() {
+            scratch.silent.by_latent.sort(m, done.iter().map(|panel| panel.silent.entries()));
+        }
+    }
+
+    /// Terms of the loss but for a penalty by price.
+    fn losses(&self, panels: usize, all: &[Panel], aim: &Aim) -> Losses {
+        let n = aim.samples as f64;
+        let squares = |of: &dyn Fn(&Panel) -> f64| all[..panels].iter().map(of).sum::<f64>();
+        let last = aim.scales.len() - 1;
+        let mse = squares(&|panel| panel.main.squares[last]) / n;
+        let weighted = |(level, weight): (usize, &f64)| weight * squares(&|panel| panel.main.squares[level]) / n;
+        let mut auxiliary = if self.gated() { squares(&|panel| panel.gate.squares[0]) / n } else { 0.0 };
+        for (i, weight) in aim.dead_weights.iter().enumerate().filter(|(i, _)| !aim.dead[*i].is_empty()) {
+            auxiliary += squares(&|panel| panel.dead[i].squares[0]) / n * weight;
+        }
+        Losses {
+            mse,
+            reconstruction: aim.levels.weights.iter().enumerate().map(weighted).sum(),
+            penalty: squares(&|panel| panel.penalty),
+            auxiliary,
+            l0: 0.0,
+        }
     }
 
     /// Phase E: gradients of a range of latents.
     fn latent_gradients(&self, batch: &PackedBatch, latents: Range<usize>, scratch: &mut Scratch) {
         let width = vectors(self.state.d);
         let rows = latents.start * width..latents.end * width;
-        let heard = |sorted, gradient, paid| Heard { sorted, gradient, levels: 1, level_of: None, paid };
-        let main = heard(&scratch.sorted, &scratch.heard, !scratch.penalty.is_empty());
-        let lists = [main, heard(&scratch.sorted_dead, &scratch.heard_dead, false)];
-        let sums = &mut scratch.sums;
+        let Scratch { main, gate, dead, silent, aim, sums, panels, .. } = scratch;
+        let (priced, gated) = (!aim.price.is_empty(), self.gated());
+        let mut lists = vec![main.as_heard(aim.level_of())];
+        lists[0].paid = priced && !gated;
+        lists[0].bias = !gated && self.program.has_encoder_bias();
+        if let Rule::Gated { hold_decoder } = self.program.rule {
+            let gate = gate.as_heard(None);
+            lists.push(Heard { paid: priced, decoder: !hold_decoder, ..gate });
+        }
+        let some = |i: &usize| !aim.dead[*i].is_empty();
+        lists.extend((0..aim.dead.len()).filter(some).map(|i| dead[i].as_heard(None)));
+        if !aim.silent.is_empty() {
+            // What they hear is not listened to: z is 0.
+            lists.push(Heard { sorted: &silent.by_latent, ..main.as_heard(None) });
+        }
+        let [first, second] = &mut sums.extra;
         let gradients = LatentGradients {
-            lists: if scratch.dead.is_empty() { &lists[..1] } else { &lists },
+            lists: &lists,
             h: &batch.rows,
             w_enc: &mut sums.w_enc[rows.clone()],
-            w_dec: &mut sums.w_dec[rows],
+            w_dec: &mut sums.w_dec[rows.clone()],
             b_enc: &mut sums.b_enc[latents.clone()],
             values: &mut sums.values[latents.clone()],
-            latents,
+            through: &mut sums.through[latents.clone()],
+            extra: [&mut first[latents.clone()], &mut second[latents.clone()]],
+            latents: latents.clone(),
         };
         simd::run(self.isa, gradients);
+        if let Rule::Pursuit(_) = self.program.rule {
+            let panels: Vec<PanelEntries> = panels[..batch.panels()].iter().map(|panel| panel.main.entries()).collect();
+            let (sorted, w_dec) = (&main.by_latent, &mut sums.w_dec[rows]);
+            let pairs = PursuitPairs { sorted, panels: &panels, rows: &self.state.w_dec, latents, w_dec };
+            simd::run(self.isa, pairs);
+        }
     }
 
-    /// Which latents fired.
-    fn take_note(&mut self, sorted: &ByLatent) {
-        for (latent, since) in self.state.since_fired.iter_mut().enumerate() {
-            *since = if sorted.of(latent).is_empty() { *since + 1 } else { 0 };
+    /// Phase E for the decoder's bias.
+    fn sum_samples(&self, samples: usize, scratch: &mut Scratch) {
+        let Scratch { main, gate, sums, .. } = scratch;
+        let sum = &mut sums.b_dec;
+        sum.fill(Lanes::default());
+        simd::run(self.isa, SampleSums { gradient: &main.heard, levels: main.levels, samples, sum });
+        if let Rule::Gated { hold_decoder: false } = self.program.rule {
+            simd::run(self.isa, SampleSums { gradient: &gate.heard, levels: 1, samples, sum });
         }
+    }
+
+    /// Which latents fired, on how many samples and how much; returns how often any did.
+    fn take_note(&mut self, samples: usize, main: &Sorted) -> u64 {
+        let sorted = &main.by_latent;
+        let sort = self.program.levels.as_ref().map_or(Sort::None, |levels| levels.sort);
+        let mut total = 0;
+        for latent in 0..self.state.n_latents {
+            let (mut fired, mut last, mut squares) = (0u64, None, 0.0);
+            for at in sorted.of(latent).filter(|&at| sorted.z[at] > 0.0) {
+                // A pursuit may choose a latent twice for a sample.
+                fired += (last != Some(sorted.sample[at])) as u64;
+                last = Some(sorted.sample[at]);
+                squares += sorted.z[at] as f64 * sorted.z[at] as f64;
+            }
+            total += fired;
+            let since = &mut self.state.since_fired[latent];
+            *since = if fired > 0 { 0 } else { *since + 1 };
+            let norm = self.norm[latent] as f64;
+            let now = match sort {
+                Sort::None => continue,
+                Sort::Frequency => fired as f64,
+                Sort::Contribution => squares * norm * norm,
+            };
+            let usage = &mut self.state.usage[latent];
+            *usage = USAGE_DECAY * *usage + (1.0 - USAGE_DECAY) * now / samples as f64;
+        }
+        total
     }
 
     /// Phase F: completes the gradients of [`Trainee::gradients`] and projects them; returns their global norm.
     pub fn finish(&self, scratch: &mut Scratch) -> f64 {
-        let Scratch { pull, penalty, sums, .. } = scratch;
+        let Scratch { pull, aim, sums, .. } = scratch;
         let mut decoder_pull = None;
         if let Penalty::L1 { by_norm: true, .. } = self.program.penalty {
             // price_j = l1 / n |w_dec_j|, so price_j / |w_dec_j|² · Σ z_j is l1 / n · Σ z_j / |w_dec_j|.
             pull.clear();
-            let terms = penalty.iter().zip(&sums.values).zip(&self.norm);
+            let terms = aim.price.iter().zip(&sums.values).zip(&self.norm);
             pull.extend(terms.map(|((price, z), norm)| if *norm > 0.0 { price / norm * z / norm } else { 0.0 }));
+            decoder_pull = Some(&pull[..]);
+        }
+        if let Rule::Jump { .. } = self.program.rule {
+            pull.clear();
+            let terms = sums.extra[1].iter().zip(&self.norm);
+            pull.extend(terms.map(|(sum, norm)| if *norm > 0.0 { sum / norm } else { 0.0 }));
+            sums.extra[1].fill(0.0);
             decoder_pull = Some(&pull[..]);
         }
         let finish = FinishGradients {
@@ -357,6 +671,8 @@ impl Trainee {
             b_dec: &self.state.b_dec,
             pull: decoder_pull,
             project: self.program.unit_decoder,
+            tied: self.program.tied,
+            frozen: self.program.frozen_decoder,
             sums,
         };
         simd::run(self.isa, finish).sqrt()
@@ -371,12 +687,22 @@ impl Trainee {
             * ramp_down(step, train.steps, train.decay);
         let clip = train.clip.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
         let settings = Step::new(train.optimizer, train.lr * factor, train.weight_decay, step);
-        let State { w_enc, b_enc, w_dec, b_dec, moments, .. } = &mut self.state;
+        let State { w_enc, b_enc, w_dec, b_dec, per_latent, moments, .. } = &mut self.state;
         let parameters = [flat_mut(w_enc), b_enc, flat_mut(w_dec), flat_mut(b_dec)];
+        let parameters = parameters.into_iter().chain(per_latent.iter_mut().map(Vec::as_mut_slice));
         let sums = &scratch.sums;
         let gradients = [flat(&sums.w_enc), &sums.b_enc, flat(&sums.w_dec), flat(&sums.b_dec)];
-        for ((parameters, gradient), moments) in parameters.into_iter().zip(gradients).zip(moments) {
-            simd::run(self.isa, Update { step: &settings, scale: clip as f32, parameters, gradient, moments });
+        let gradients = gradients.into_iter().chain(sums.extra.iter().map(Vec::as_slice));
+        let trained = [!self.program.tied, self.program.has_encoder_bias()];
+        let trained = trained.into_iter().chain([!self.program.frozen_decoder; 2]).chain([true; 2]);
+        for (((parameters, gradient), moments), trained) in parameters.zip(gradients).zip(moments).zip(trained) {
+            if trained {
+                simd::run(self.isa, Update { step: &settings, scale: clip as f32, parameters, gradient, moments });
+            }
+        }
+        if let Rule::Jump { .. } = self.program.rule {
+            // A threshold that is not a number stays one, to be found.
+            per_latent[0].iter_mut().filter(|threshold| **threshold < 0.0).for_each(|threshold| *threshold = 0.0);
         }
         self.state.step = step + 1;
         self.refresh(self.program.unit_decoder)
@@ -384,17 +710,25 @@ impl Trainee {
 
     /// The first tensor that holds something other than finite numbers.
     pub fn broken_tensor(&self) -> &'static str {
-        let State { w_enc, b_enc, w_dec, b_dec, .. } = &self.state;
+        let State { w_enc, b_enc, w_dec, b_dec, per_latent, .. } = &self.state;
         let tensors = [flat(w_enc), b_enc, flat(w_dec), flat(b_dec)];
-        let names = ["W_enc", "b_enc", "W_dec", "b_dec"];
-        let broken = tensors.iter().position(|tensor| tensor.iter().any(|x| !x.is_finite()));
-        broken.map_or("weights", |i| names[i])
+        let mut tensors = tensors.into_iter().chain(per_latent.iter().map(Vec::as_slice));
+        let broken = tensors.position(|tensor| tensor.iter().any(|x| !x.is_finite()));
+        broken.map_or("weights", |i| self.program.parameter_names()[i])
     }
 }
 
-/// As long as asked for; what is new is zero.
-fn resize<T: Clone + Default>(memory: &mut Vec<T>, len: usize) {
-    memory.resize(len, T::default());
+/// Adds the price of a unit of each latent to what comes back.
+fn pay(price: &[f32], live: usize, list: &mut List) {
+    if price.is_empty() {
+        return;
+    }
+    for sample in 0..live {
+        let (latents, _) = list.kept.of(sample);
+        for (&latent, dpre) in latents.iter().zip(&mut list.dpre[list.kept.range(sample)]) {
+            *dpre += price[latent as usize];
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use ndarray::{Array2, ArrayView2};
 
 use super::*;
+use crate::backend::ops::select::Keep;
 use crate::backend::reference;
 use crate::data::dictionary::Dictionary;
 use crate::data::{Magnitude, MagnitudeSharing, World};
 use crate::hidden::HiddenMaker;
-use crate::sae::{Architecture, Coder, DecoderRule, SaeTrain};
+use crate::sae::{
+    Architecture, BatchInference, BiasInit, Coder, DecoderRule, FrozenDecoder, Inference, Init, JumpRelu, KAnneal,
+    Levels, Options, Prefixes, Pursuit, Resample, SaeTrain, Size, Sort, Sparsity, Target, Weights,
+};
 use crate::training::{Optimizer, Schedule};
 
 /// Counts steps; says stop from the start if told so.
@@ -49,6 +53,8 @@ fn job(architecture: Architecture, n_latents: usize, steps: usize) -> SaeJob {
         seed: 4,
         n_latents,
         architecture,
+        options: Options::default(),
+        frozen_decoder: None,
         train: SaeTrain {
             steps,
             batch_size: 100,
@@ -83,9 +89,64 @@ fn mixed_jobs() -> Vec<SaeJob> {
     jobs
 }
 
+/// One job of each kind and option that [`mixed_jobs`] lacks.
+fn kinds(d: usize) -> Vec<SaeJob> {
+    let batch = |k, aux_k| Architecture::BatchTopK { k, aux_k, inference: BatchInference::Threshold };
+    let jump = |sparsity| {
+        let (bandwidth, threshold) = (Size::Relative(0.1), Size::Relative(0.1));
+        Architecture::JumpRelu(JumpRelu {
+            l0: 0.03,
+            sparsity,
+            bandwidth,
+            threshold,
+            init_norm: 0.5,
+            input_gradient: false,
+            silent: 0.0,
+        })
+    };
+    let nested = |nested, prefixes, sort| {
+        let levels = Levels { prefixes, inner: 1.0, average: false, detach_inner: false, sort };
+        Architecture::Matryoshka { nested: Box::new(nested), levels, aux_by_level: true }
+    };
+    let pursuit = Pursuit { k: 3, residual_threshold: 0.05, stop_on_duplicate: true };
+    let target = Some(Target { l0: 3.0, rate: 0.02, approach: 0.2, tolerance: 0.1 });
+    let led = || Options { target, relative_penalty: true, ..Options::default() };
+    let mut jobs = vec![
+        job(batch(2.3, 4), 24, 60),
+        job(Architecture::Gated { l1: 0.2, parity: false }, 24, 60),
+        job(jump(Sparsity::Step), 24, 60),
+        job(nested(batch(2.0, 4), Prefixes::Fixed(vec![4, 11, 24]), Sort::Frequency), 24, 60),
+        job(nested(RELU_FREE, Prefixes::Sampled { count: 5, power: 0.5 }, Sort::Contribution), 24, 60),
+        job(Architecture::MatchingPursuit { pursuit, unit_decoder: false }, 24, 60),
+        job(RELU, 24, 60),
+        job(Architecture::TopK { k: 3, aux_k: 0 }, 24, 60),
+        job(Architecture::TopK { k: 2, aux_k: 0 }, 20, 60),
+    ];
+    jobs[0].train.normalise = Normalise::MeanNorm;
+    jobs[1].options = led();
+    jobs[2].options = led();
+    jobs[4].options = Options { penalty_warmup: 0.3, ..led() };
+    jobs[6].options = Options {
+        tied: true,
+        init: Init::Truth { noise: 0.1 },
+        bias_init: BiasInit::GeometricMedian,
+        aux_k: Some(4),
+        ..Options::default()
+    };
+    jobs[7].options = Options {
+        resample: Some(Resample { at: vec![20, 40], window: 3, inputs: 150 }),
+        k_anneal: Some(KAnneal { from: 6.0, share: 0.5 }),
+        ..Options::default()
+    };
+    let given = Dictionary::random(20, d, 1);
+    jobs[8].frozen_decoder = Some(Arc::new(FrozenDecoder { w_dec: given.vectors, b_dec: vec![0.1; d] }));
+    jobs[8].train.normalise = Normalise::MeanNorm;
+    jobs
+}
+
 fn groups() -> Vec<SaeGroup> {
-    let of = |d, seed| SaeGroup { source: source(Dictionary::random(20, d, seed), 0.1, seed), saes: mixed_jobs() };
-    vec![of(10, 1), of(5, 2), of(17, 3)]
+    let of = |d, seed, saes| SaeGroup { source: source(Dictionary::random(20, d, seed), 0.1, seed), saes };
+    vec![of(10, 1, mixed_jobs()), of(5, 2, mixed_jobs()), of(17, 3, mixed_jobs())]
 }
 
 /// All bits of an outcome.
@@ -102,7 +163,8 @@ fn train_on(threads: usize, groups: &[SaeGroup], watch: &Count) -> Vec<Vec<Optio
 
 #[test]
 fn threads_and_company_change_no_bit() {
-    let groups = groups();
+    let mut groups = groups();
+    groups[0].saes.extend(kinds(10));
     let watch = Count::default();
     let first: Vec<Vec<_>> = train_on(1, &groups, &watch).iter().map(|g| g.iter().map(bits).collect()).collect();
     let steps: usize = groups.iter().flat_map(|g| &g.saes).map(|job| job.train.steps).sum();
@@ -144,7 +206,8 @@ fn passes_cover_every_job_once_and_share_data_where_batches_are_equal() {
 /// relative on the loss; a wrong rule (warm-up, decay, clip, scale, dead latents, order of a step) shows at 1e-2.
 #[test]
 fn training_agrees_with_plain_loops() {
-    let groups = [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1), saes: mixed_jobs() }];
+    let saes = mixed_jobs().into_iter().chain(kinds(10)).collect();
+    let groups = [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1), saes }];
     let found = train(&groups, &Count::default());
     let expected = reference::sae::train(&groups, &Count::default());
     for (i, (found, expected)) in found[0].iter().zip(&expected[0]).enumerate() {
@@ -155,6 +218,11 @@ fn training_agrees_with_plain_loops() {
         for (found, expected) in found.trace.iter().zip(&expected.trace) {
             assert!((found.loss / expected.loss - 1.0).abs() < 1e-3, "job {i}: {found:?} {expected:?}");
             assert!((found.l0 - expected.l0).abs() <= 0.03, "job {i}: {found:?} {expected:?}");
+            assert_eq!(found.control.is_some(), expected.control.is_some());
+            if let Some((found, expected)) = found.control.zip(expected.control) {
+                assert!((found.multiplier / expected.multiplier - 1.0).abs() < 1e-3, "job {i}: {found:?} {expected:?}");
+                assert!((found.l0_smoothed - expected.l0_smoothed).abs() < 0.03, "job {i}: {found:?} {expected:?}");
+            }
         }
         for ((name, found), (_, expected)) in found.coder.tensors().iter().zip(expected.coder.tensors()) {
             let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -248,6 +316,55 @@ fn mean_best_cosine(truth: &[f32], decoder: ArrayView2<'_, f32>) -> f64 {
 
 /// The dictionary is orthogonal and features are sparse: every method that works finds it. (Random directions reach .5.)
 #[test]
+fn an_orthogonal_dictionary_is_found_by_every_kind() {
+    let dictionary = Dictionary::orthogonal(12, 16, 5).unwrap();
+    let truth = dictionary.vectors.clone();
+    let target = Some(Target { l0: 1.0, rate: 0.006, approach: 0.2, tolerance: 0.15 });
+    let led = || Options { target, relative_penalty: true, ..Options::default() };
+    let mut saes: Vec<SaeJob> = kinds(16).into_iter().take(6).collect();
+    for sae in &mut saes {
+        (sae.train.batch_size, sae.train.steps) = (256, 2500);
+        sae.train.dead_after = 100;
+        if sae.options.target.is_some() {
+            sae.options = led();
+        }
+    }
+    let l0 = |k| Architecture::BatchTopK { k, aux_k: 8, inference: BatchInference::Threshold };
+    saes[0].architecture = l0(1.0);
+    saes[3].architecture = match saes[3].architecture.clone() {
+        Architecture::Matryoshka { levels, .. } => {
+            Architecture::Matryoshka { nested: Box::new(l0(1.0)), levels, aux_by_level: false }
+        }
+        other => other,
+    };
+    if let Architecture::Matryoshka { levels, .. } = &mut saes[4].architecture {
+        levels.average = true;
+    }
+    let group = SaeGroup { source: source(dictionary, 0.08, 6), saes };
+    for (job, outcome) in group.saes.iter().zip(&train(std::slice::from_ref(&group), &Count::default())[0]) {
+        let outcome = outcome.as_ref().unwrap();
+        let found = mean_best_cosine(&truth, outcome.coder.decoder());
+        assert!(found > 0.95, "{found}, {:?}, {:?}", job.architecture, outcome.trace.last());
+        assert_eq!(outcome.missed, None, "{:?} {:?}", job.architecture, outcome.trace.last());
+    }
+}
+
+/// An L0 of 20 cannot be had from 24 latents where hardly two features fire and the decoder is unit: the trace says so.
+#[test]
+fn a_target_that_is_out_of_reach_is_reported() {
+    let mut led = job(RELU, 24, 300);
+    let target = Some(Target { l0: 23.9, rate: 3e-4, approach: 0.01, tolerance: 0.01 });
+    led.options = Options { target, relative_penalty: true, ..Options::default() };
+    let group = SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1), saes: vec![led] };
+    let outcome = train(&[group], &Count::default()).remove(0).remove(0).unwrap();
+    let missed = outcome.missed.expect("not reached");
+    assert!(missed.contains("target_l0 23.9 not reached") && missed.contains("multiplier"), "{missed}");
+    let control = outcome.trace.last().unwrap().control.expect("a controller is traced");
+    assert!(control.multiplier < 1.0 && control.l0_smoothed < 23.9);
+}
+
+/// As above, for the kinds that were first.
+#[test]
 fn an_orthogonal_dictionary_is_found() {
     let dictionary = Dictionary::orthogonal(12, 16, 5).unwrap();
     let truth = dictionary.vectors.clone();
@@ -281,7 +398,7 @@ fn dead_latents_revive_with_the_auxiliary_loss() {
             let norm = trainee.finish(&mut scratch);
             assert!(trainee.update(step, norm, &scratch));
         }
-        let latents = Sae::new(trainee.weights(), program.keep).encode(h.view());
+        let latents = Sae::new(trainee.weights(), Inference::Keep(Keep::Top(2))).encode(h.view());
         latents.columns().into_iter().filter(|z| z.iter().any(|&z| z > 0.0)).count()
     };
     let (without, with) = (alive_after(0), alive_after(4));
