@@ -100,7 +100,7 @@ fn trained_again(results: &Results, index: usize) -> Result<Tensors, Failure> {
     let columns = score_columns(&results.document)?;
     let watch = Progress::new(true);
     let trace = TraceSection { every: 0, features: false };
-    let bench = Bench { plan, columns: &columns, backend: &CpuBackend, watch: &watch, trace: &trace };
+    let bench = Bench { plan, columns: &columns, backend: &CpuBackend, watch: &watch, trace: &trace, keeper: None };
     let records = bench.compute(&[index]).map_err(|e| Failure::new(3, e))?;
     Ok(records.into_iter().flatten().flat_map(|r| r.tensors).collect())
 }

@@ -144,7 +144,8 @@ mod tests {
             let rows = store::frame(&record.experiment, &record.schema(), &[]).expect("no rows");
             let foretold = empty_tables(&plan, &columns, rows).expect("tables");
             let trace = &plan.document.experiment.save.trace;
-            let bench = Bench { plan: &plan, columns: &columns, backend: &CpuBackend, watch: &Quiet, trace };
+            let bench =
+                Bench { plan: &plan, columns: &columns, backend: &CpuBackend, watch: &Quiet, trace, keeper: None };
             let all: Vec<usize> = (0..plan.cells.len()).collect();
             let records = bench.compute(&all).expect("no files").expect("nobody said stop");
             let written = [

@@ -6,6 +6,7 @@ pub mod dense;
 pub mod draw;
 pub mod entries;
 pub mod finite_step;
+pub mod fused;
 pub mod hidden;
 pub mod infer;
 pub mod layout;

@@ -21,7 +21,7 @@
 //! cover up to d = 65536.
 
 use super::entries::Entries;
-use super::layout::{LANES, PANEL, TILES, flat};
+use super::layout::{LANES, TILES, vectors};
 use super::rows::dot;
 use super::select::live_bits;
 use crate::backend::simd::{Isa, Kernel, Lanes, Simd};
@@ -119,7 +119,14 @@ pub struct ScreenWeights {
     pub margin: Vec<[f32; 3]>,
 }
 
-/// Rounds encoder rows `first..` and works out their margins.
+impl ScreenWeights {
+    /// Room for the rows of an encoder.
+    pub fn new(n_latents: usize, d: usize) -> ScreenWeights {
+        ScreenWeights { pairs: vec![0; n_latents * 8 * vectors(d)], margin: vec![[0.0; 3]; n_latents] }
+    }
+}
+
+/// Rounds encoder rows and works out their margins.
 pub struct RoundRows<'a> {
     /// `[rows][vectors]`
     pub w_enc: &'a [Lanes],
@@ -500,7 +507,7 @@ fn chains<S: Simd>(among: &[u32], w_enc: &[Lanes], offset: &[f32], d: usize, h: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::ops::layout::{PackedBatch, flat_mut, pack_rows, vectors};
+    use crate::backend::ops::layout::{PANEL, PackedBatch, flat, flat_mut, pack_rows};
     use crate::backend::ops::product::{Product, Strided};
     use crate::backend::ops::rows::Refresh;
     use crate::backend::ops::select::{SelectTop, TopScratch};
@@ -565,7 +572,7 @@ mod tests {
                 offset,
                 norm,
                 samples: ScreenBatch::default(),
-                weights: ScreenWeights { pairs: vec![0; m * 8 * vectors(d)], margin: vec![[0.0; 3]; m] },
+                weights: ScreenWeights::new(m, d),
             };
             simd::run(isa, RoundSamples { tiles: &case.batch.tiles, d, out: &mut case.samples });
             let Case { w_enc, offset, norm, weights: ScreenWeights { pairs, margin }, .. } = &mut case;
