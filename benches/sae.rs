@@ -1,16 +1,19 @@
-//! Time of one training step of an autoencoder, on one core, beside plain f64 loops and the processor's peak.
+//! Time of one training step of an autoencoder and of its phases, beside plain f64 loops and the processor's peak.
 //!
-//!     cargo bench --bench sae [-- SECONDS_A_ROW]
+//!     cargo bench --bench sae [-- SECONDS_A_ROW] [--threads N]
 //!
-//! The step is everything but the data: gradients, projection, clip, Adam, norms. Each row is the least of many repeats,
-//! on eight batches in turn. FLOP are those of the work asked for: the encoder's product and, for what is kept, decoder,
-//! the way back and both gradients (2 FLOP a product each); the share is of the FMA rate measured in the same process.
+//! The step is everything but the data: gradients, projection, clip, optimiser, norms; small shapes run on one thread, large
+//! ones are shared by all. Each number is the least of many repeats in microseconds, on eight batches in turn, phases each
+//! by itself. FLOP are those of the work asked for: the encoder's product and, for what is kept, decoder, the way back and
+//! both gradients (2 FLOP a product each); the first rate is the product's over the first phase, the share is of the rate
+//! of fused multiply-adds in f32 that one thread times N reaches in the same process. (A product screened in bf16 may pass
+//! it.)
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use tegum::backend::cpu::sae::step::{Scratch, Trainee};
-use tegum::backend::ops::layout::PackedBatch;
+use tegum::backend::cpu::sae::step::{Scratch, Times, Trainee};
+use tegum::backend::ops::layout::{PANEL, PackedBatch};
 use tegum::backend::reference::sae::ReferenceSae;
 use tegum::backend::simd::{self, Isa, Kernel, Simd};
 use tegum::random::{Draws, Stream};
@@ -49,6 +52,7 @@ fn rows() -> Vec<Row> {
         row("relu", 30, 40, 40, 512, relu),
         row("topk 8", 20, 64, 40, 1024, topk(8)),
         row("topk 5", 256, 1024, 512, 1024, topk(5)),
+        row("topk 25", 768, 4096, 2048, 1024, topk(25)),
     ]
 }
 
@@ -103,7 +107,7 @@ fn bench(row: &Row, seconds: f64, peak: f64) {
     let packed: Vec<PackedBatch> = hidden
         .iter()
         .map(|h| {
-            let mut packed = PackedBatch::default();
+            let mut packed = PackedBatch::default().with_screen();
             packed.fill(h, row.d, 1.0);
             packed
         })
@@ -111,34 +115,33 @@ fn bench(row: &Row, seconds: f64, peak: f64) {
     let mut pack = PackedBatch::default();
     let packing = least(seconds / 4.0, |i| pack.fill(&hidden[i % BATCHES], row.d, 1.0));
     let mut scratch = Scratch::default();
-    let (mut l0, mut parts) = (0.0, [f64::INFINITY; 2]);
+    let (mut l0, mut phases) = (0.0, [f64::INFINITY; 6]);
     let time = least(seconds, |i| {
-        let begun = Instant::now();
         l0 = trainee.gradients(&packed[i % BATCHES], &mut scratch).l0;
-        parts[0] = parts[0].min(begun.elapsed().as_secs_f64());
-        let begun = Instant::now();
         let norm = trainee.finish(&mut scratch);
-        assert!(trainee.update(i, norm, &scratch));
-        parts[1] = parts[1].min(begun.elapsed().as_secs_f64());
+        assert!(trainee.update(i, norm, &mut scratch));
+        let Times { encode, back, sort, gradients, finish, update } = scratch.times;
+        for (least, time) in phases.iter_mut().zip([encode, back, sort, gradients, finish, update]) {
+            *least = least.min(time);
+        }
     });
+    // Plain loops of one panel stand for those of the batch.
     let reference = ReferenceSae::new(&weights, program);
-    let wide: Vec<f64> = hidden[0].iter().map(|&h| h as f64).collect();
+    let wide: Vec<f64> = hidden[0][..PANEL * row.d].iter().map(|&h| h as f64).collect();
     let dead = vec![false; row.n_latents];
     let plain = least(0.0, |_| drop(black_box(reference.objective(&wide, &dead, None))));
-    let flop = 2.0 * (row.batch_size * row.d) as f64 * (row.n_latents as f64 + 4.0 * l0);
+    let plain = plain * (row.batch_size / PANEL) as f64;
+    let product = 2.0 * (row.batch_size * row.d * row.n_latents) as f64;
+    let flop = product + 8.0 * (row.batch_size * row.d) as f64 * l0;
+    let name = format!("{}, d {}, {} latents, batch {}", row.name, row.d, row.n_latents, row.batch_size);
+    let [encode, back, sort, gradients, finish, update] = phases.map(|seconds| seconds * 1e6);
     println!(
-        "{:7} d {:3} latents {:4} batch {:4} l0 {:5.2} | step {:7.1} µs: gradients {:7.1}, rest {:5.1}; {:3.0} GFLOP/s, {:2.0} % of peak | pack {:5.1} | plain gradients {:8.0}",
-        row.name,
-        row.d,
-        row.n_latents,
-        row.batch_size,
-        l0,
+        "{name:36} {:9.1} {encode:9.1} {back:8.1} {sort:7.1} {gradients:8.1} {finish:7.1} {update:7.1} {:7.1} | l0 {l0:5.2} | {:4.0} {:4.0} GFLOP/s, {:3.0} % | {:9.0}",
         time * 1e6,
-        parts[0] * 1e6,
-        parts[1] * 1e6,
+        packing * 1e6,
+        product / phases[0] / 1e9,
         flop / time / 1e9,
         100.0 * flop / time / peak,
-        packing * 1e6,
         plain * 1e6
     );
 }
@@ -166,15 +169,24 @@ impl Kernel for Peak {
 }
 
 fn main() {
-    let seconds = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(0.5);
+    let arguments: Vec<String> = std::env::args().collect();
+    let after =
+        |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)?.parse().ok());
+    let seconds = arguments.get(1).and_then(|a| a.parse().ok()).unwrap_or(0.5);
+    let threads: usize = after("--threads").unwrap_or(1);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the first pool of this process");
     let isa = Isa::best();
     let turns = 100_000;
     let peak_time = least(0.3, |_| {
         black_box(simd::run(isa, Peak(turns)));
     });
     let peak = 2.0 * 16.0 * 12.0 * turns as f64 / peak_time;
-    println!("{isa:?}, {:.0} GFLOP/s of fused multiply-adds", peak / 1e9);
+    println!("{isa:?}, {:.0} GFLOP/s of fused multiply-adds a thread, {threads} threads; times in µs", peak / 1e9);
+    println!(
+        "{:36} {:>9} {:>9} {:>8} {:>7} {:>8} {:>7} {:>7} {:>7} | {:8} | product, step, of peak | plain loops",
+        "", "step", "encode", "back", "sort", "gradient", "finish", "update", "pack", ""
+    );
     for row in rows() {
-        bench(&row, seconds, peak);
+        bench(&row, seconds, peak * threads as f64);
     }
 }

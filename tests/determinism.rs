@@ -125,3 +125,65 @@ fn an_interrupted_run_says_so_and_the_same_command_continues() {
         tegum(folder, &["table", "results/small", "--sql", "select count(*) as n from rows", "--format", "csv"]);
     assert_eq!(check.stdout, "n\n0\n");
 }
+
+/// One autoencoder that trains for a second or two, so that kills find it under way.
+const LONG: &str = "name: small\nseeds: 1\ndata: {n_features: 60, firing_probability: 0.05, \
+    dictionary: {d_hidden: 40, vectors: random}}\n\
+    sae: [{topk: {n_latents: 128, k: 3, aux_k: 8}}, {relu: {n_latents: 96, l1: 0.05}}]\n\
+    sae_train: {steps: 15000, batch_size: 512, lr: 1e-3}\n\
+    score: [mcc, l0]\nevaluate: {samples: 2000}\nsave: {trace: {every: 500}}\n";
+
+fn checkpoints(folder: &Path, out: &str) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder.join(out).join("checkpoints")) else { return vec![] };
+    let names = entries.map(|entry| entry.expect("readable").path());
+    names.filter(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))).collect()
+}
+
+/// Starts a run and kills it once it has kept its trainings, and a little later.
+fn killed_after_a_checkpoint(folder: &Path, out: &str, later: Duration) {
+    let mut child = command(folder, &["run", "small.yaml", "--out", out, "--checkpoint-every", "0.05"]);
+    let mut child = child.stdout(std::process::Stdio::null()).spawn().expect("the binary starts");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while checkpoints(folder, out).len() < 2 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(later);
+    child.kill().expect("it is ours to kill");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_bits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "small.yaml", LONG);
+    let folder = folder.path();
+    run(folder, &["--out", "whole", "--checkpoint-every", "0"]);
+    assert!(checkpoints(folder, "whole").is_empty());
+    for later in [0, 50, 200] {
+        killed_after_a_checkpoint(folder, "killed", Duration::from_millis(later));
+    }
+    // Were all work done already, the kills would have shown nothing.
+    assert!(!checkpoints(folder, "killed").is_empty(), "the machine is too fast for this test: train for longer");
+    run(folder, &["--out", "killed"]);
+    assert_eq!(rows(folder, "whole"), rows(folder, "killed"));
+    assert!(checkpoints(folder, "killed").is_empty(), "published rows leave no checkpoint");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_found_and_its_training_begins_anew() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "small.yaml", LONG);
+    let folder = folder.path();
+    run(folder, &["--out", "whole"]);
+    killed_after_a_checkpoint(folder, "killed", Duration::ZERO);
+    let damaged = checkpoints(folder, "killed").pop().expect("killed on the way");
+    let mut bytes = std::fs::read(&damaged).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&damaged, bytes).expect("writable");
+    assert_eq!(tegum(folder, &["verify", "killed"]).code, 6);
+    let answer = tegum(folder, &["run", "small.yaml", "--out", "killed"]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    assert!(answer.stderr.contains("does not hash"), "{}", answer.stderr);
+    assert_eq!(rows(folder, "whole"), rows(folder, "killed"));
+}

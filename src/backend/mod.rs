@@ -1,9 +1,12 @@
 //! Where training happens. A backend is given many jobs and trains them together; steps above it know no more.
 
+use checkpoint::Checkpoints;
+
 use crate::hidden::SaeSource;
 use crate::sae::{SaeJob, SaeOutcome};
 use crate::toy::{ToyJob, ToyOutcome};
 
+pub mod checkpoint;
 pub mod cpu;
 pub mod ops;
 pub mod reference;
@@ -22,6 +25,10 @@ pub trait Watch: Sync {
     /// True when training should stop early (a signal came): jobs not finished then return nothing.
     fn stop(&self) -> bool {
         false
+    }
+    /// Who keeps the states of SAEs in training; none: a training that is killed begins anew.
+    fn checkpoints(&self) -> Option<&dyn Checkpoints> {
+        None
     }
 }
 

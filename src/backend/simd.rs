@@ -238,6 +238,25 @@ pub trait Simd: Wide {
     /// x where word <= last as unsigned integers of 32 bits, else 0.
     fn where_at_most_u(word: Self::U, last: Self::U, x: Self::F) -> Self::F;
 
+    /// Row r of the result holds lane r of each operand, in their order.
+    #[inline(always)]
+    fn transpose(rows: [Self::F; 16]) -> [Self::F; 16] {
+        let (mut from, mut to) = ([Lanes::default(); 16], [Lanes::default(); 16]);
+        for (row, from) in rows.into_iter().zip(&mut from) {
+            Self::store(row, from);
+        }
+        for (r, to) in to.iter_mut().enumerate() {
+            for (from, to) in from.iter().zip(&mut to.0) {
+                *to = from.0[r];
+            }
+        }
+        let mut out = rows;
+        for (out, to) in out.iter_mut().zip(&to) {
+            *out = Self::load(to);
+        }
+        out
+    }
+
     /// Wide: base, base + 1, ... base + 7; the greatest must be below 2^32.
     fn count_from(base: u32) -> Self::U;
     /// Wide: x in each lane.
@@ -342,6 +361,18 @@ mod tests {
                 ("mul_wide", int(S::mul_wide(u, v))),
                 ("high", wide(S::high(u))),
                 ("interleave", int(S::interleave(u, v))),
+                ("transpose", {
+                    let mut rows = [a; 16];
+                    for (r, row) in rows.iter_mut().enumerate() {
+                        *row = if r % 3 == 0 { b } else { S::add(c, S::splat(r as f32)) };
+                    }
+                    // Lanes 0 to 15 of the columns, one from each row.
+                    let mut diagonal = [0; 16];
+                    for (r, column) in S::transpose(rows).into_iter().enumerate() {
+                        diagonal[r] = float(column)[(5 * r + 3) % 16];
+                    }
+                    diagonal
+                }),
             ]
         }
     }
@@ -401,6 +432,10 @@ mod tests {
             ("mul_wide", i(&|l| if l % 2 == 0 { product(l) as u32 } else { (product(l) >> 32) as u32 })),
             ("high", i(&|l| if l % 2 == 0 { u[l + 1] } else { 0 })),
             ("interleave", i(&|l| if l % 2 == 0 { u[l] } else { v[l - 1] })),
+            ("transpose", {
+                let entry = |row: usize, lane: usize| if row % 3 == 0 { b[lane] } else { c[lane] + row as f32 };
+                f(&|l| entry((5 * l + 3) % 16, l))
+            }),
         ]
     }
 

@@ -145,7 +145,8 @@ fn with_bench<T>(results: &Results, work: impl FnOnce(&Bench) -> Result<T, Strin
     let given = crate::run::given::open(&results.document)?;
     let keep = WeightsSection::All;
     let backend = &CpuBackend;
-    let bench = Bench { plan, columns: &columns, backend, watch: &watch, trace: &trace, keep: &keep, given };
+    let (trace, keep) = (&trace, &keep);
+    let bench = Bench { plan, columns: &columns, backend, watch: &watch, trace, keep, given, keeper: None };
     work(&bench).map_err(|e| Failure::new(3, e))
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -40,6 +41,9 @@ pub struct Settings {
     /// Refuse what is only a warning otherwise
     #[arg(long)]
     strict: bool,
+    /// Seconds that the training of an SAE may lose when the process is killed; 0 keeps nothing
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    checkpoint_every: f64,
     /// Allow more than ten million cells
     #[arg(long)]
     yes_cells: Option<u64>,
@@ -52,6 +56,11 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
         (Ok(i), Ok(s)) if i < s => Ok((i, s)),
         _ => Err(wrong()),
     }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds from 0 to 1e9, for example 60".to_owned())
 }
 
 pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
@@ -83,7 +92,8 @@ pub fn carry_out_document(
         eprintln!("{}: {} cells, plan {}, {}", experiment.name, plan.cells.len(), plan.hash(), out.display());
     }
     let stop = stop_on_signals()?;
-    let options = Options { out: out.clone(), shard: args.shard, stop };
+    let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
+    let options = Options { out: out.clone(), shard: args.shard, stop, checkpoint_every };
     let progress = Progress::new(quiet);
     let summary = run(&plan, &columns, &*backend, &options, &progress)?;
     if !quiet {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::checkpoints::{Keeper, Kept};
 use super::columns::ScoreColumn;
 use super::evaluation::{Evaluation, Judged, Losses, asks_for_losses, losses, reads_samples};
 use super::given;
@@ -52,6 +53,8 @@ pub struct Bench<'a> {
     pub keep: &'a WeightsSection,
     /// Activations from files, where no world makes hidden states.
     pub given: Option<Arc<Activations>>,
+    /// Where trainings under way are kept.
+    pub keeper: Option<Keeper<'a>>,
 }
 
 impl Bench<'_> {
@@ -173,7 +176,15 @@ impl Bench<'_> {
                 owners.push(cells);
             }
         }
-        let outcomes = if groups.is_empty() { vec![] } else { self.backend.train_saes(&groups, self.watch) };
+        let outcomes = match self.keeper {
+            _ if groups.is_empty() => vec![],
+            None => self.backend.train_saes(&groups, self.watch),
+            Some(keeper) => {
+                let id = |&(stem, cell): &(usize, usize)| self.plan.ids[stems[stem].cells[cell]];
+                let cells = owners.iter().map(|cells| cells.iter().map(id).collect()).collect();
+                self.backend.train_saes(&groups, &Kept { watch: self.watch, keeper, cells })
+            }
+        };
         for ((stem, cell), outcome) in owners.into_iter().flatten().zip(outcomes.into_iter().flatten()) {
             let Some(outcome) = outcome else { return false };
             trained[stem].saes[cell] = Some(outcome);

@@ -3,10 +3,11 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+pub mod checkpoints;
 pub mod chunk;
 pub mod columns;
 pub mod evaluation;
@@ -31,6 +32,7 @@ use crate::spec::diagnostic::SpecError;
 use crate::spec::node::Node;
 use crate::spec::output::WeightsSection;
 use crate::store::{self, Column, Kind, PlanRecord, Store, StoreError, Value};
+use checkpoints::Keeper;
 use chunk::Bench;
 use columns::ScoreColumn;
 use record::CellRecord;
@@ -42,6 +44,8 @@ pub struct Options {
     pub shard: (u64, u64),
     /// Set by a signal: finish nothing more.
     pub stop: Arc<AtomicBool>,
+    /// How much time the training of an SAE may lose when the process is killed; none: all of it.
+    pub checkpoint_every: Option<Duration>,
 }
 
 /// What a run did.
@@ -147,6 +151,7 @@ pub fn run(
     let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), &record)?;
     let scan = store.scan()?;
     store.remove_stale(&scan);
+    store.tidy_checkpoints(|cell| scan.is_done(cell))?;
     keep_inputs(plan, &options.out)?;
     let state = store::Progress::of(&record, &plan.ids, &scan)?;
     let chunks = plan.chunks();
@@ -173,7 +178,9 @@ pub fn run(
     }
     let failure = || given.as_ref().and_then(|activations| activations.failure());
     let keep = keep(plan);
-    let bench = Bench { plan, columns, backend, watch: &watch, trace, keep: &keep, given: given.clone() };
+    let keeper = options.checkpoint_every.map(|every| Keeper { store: &store, every });
+    let activations = given.clone();
+    let bench = Bench { plan, columns, backend, watch: &watch, trace, keep: &keep, given: activations, keeper };
     for wave in waves(plan, &todo) {
         let cells: Vec<usize> = wave.iter().flat_map(|(_, missing)| missing.iter().copied()).collect();
         let records = match options.stop.load(Ordering::Relaxed) {
@@ -194,6 +201,7 @@ pub fn run(
             summary.computed += records.len() as u64;
             let result = tables::chunk_result(plan, *chunk as u64, records, &algorithms, &keep)?;
             store.publish(&result)?;
+            result.rows.iter().for_each(|row| store.remove_checkpoint(&row.cell));
             progress.cells_done(missing.len() as u64);
         }
     }

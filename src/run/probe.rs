@@ -157,6 +157,7 @@ mod tests {
                 trace,
                 keep: &WeightsSection::All,
                 given: None,
+                keeper: None,
             };
             let all: Vec<usize> = (0..plan.cells.len()).collect();
             let records = bench.compute(&all).expect("no files").expect("nobody said stop");

@@ -28,6 +28,7 @@ pub use program::{BatchInference, KAnneal, Penalty, Program, Pursuit, Rule};
 pub use target_l0::{Controller, Target};
 pub use weights::{Inference, Sae, Weights};
 
+use crate::backend::checkpoint::record;
 use crate::codes::Codes;
 use crate::toy::TrainingEnd;
 use crate::training::{Optimizer, Schedule};
@@ -265,6 +266,9 @@ pub struct Control {
     /// Smoothed L0.
     pub l0_smoothed: f64,
 }
+
+record!(SaeTrace { step, loss, l0, control });
+record!(Control { multiplier, l0_smoothed });
 
 /// What training leaves behind.
 pub struct SaeOutcome {

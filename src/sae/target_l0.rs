@@ -14,6 +14,8 @@
 //! the step moves the weights; the coefficient of the next step is the start coefficient times the multiplier. While the
 //! coefficient still warms up, s and rate follow and the multiplier rests.
 
+use crate::backend::checkpoint::record;
+
 /// A wanted L0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Target {
@@ -40,6 +42,8 @@ pub struct Controller {
     /// Smoothed change of s in a step.
     pub rate: f64,
 }
+
+record!(Controller { multiplier, smoothed, rate });
 
 impl Default for Controller {
     fn default() -> Self {

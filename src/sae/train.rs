@@ -1,6 +1,7 @@
 //! What every backend shares in training an autoencoder: the scale of its inputs, what it logs, and when it has diverged.
 
 use super::{Normalise, SaeJob};
+use crate::backend::checkpoint::record;
 use crate::hidden::{HiddenBatch, SaeStream};
 use crate::toy::TrainingEnd;
 
@@ -49,6 +50,8 @@ pub struct Guard {
     first: Option<f64>,
     last: f64,
 }
+
+record!(Guard { first, last });
 
 impl Guard {
     /// The end of the training if the loss of `step`, taken before its update, is wrong.

@@ -11,12 +11,14 @@
 //! features/xx/, trace/xx/                      side tables of the same chunks, published before the rows
 //! weights/xx/c00000017-<hash>.safetensors
 //! prov/<writer>-<n>.json  failed/<writer>-<n>.jsonl
+//! checkpoints/<cell>                           trainings under way
 //! conflicts/  quarantine/  collected/
 //! ```
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod checkpoint;
 mod collect;
 mod conflict;
 mod error;

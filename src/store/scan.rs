@@ -81,7 +81,7 @@ impl Store {
         self.examine(true, false)
     }
 
-    /// As [`Store::scan`] but reads the weights, the plans and what was collected too, and moves nothing.
+    /// As [`Store::scan`] but reads the weights, the plans, the checkpoints and what was collected too, and moves nothing.
     ///
     /// # Errors
     /// As [`Store::scan`], and a damaged plan.
@@ -89,6 +89,7 @@ impl Store {
         self.plans()?;
         let mut scan = self.examine(false, true)?;
         scan.quarantined.extend(self.check_collected()?);
+        scan.quarantined.extend(self.damaged_checkpoints()?);
         Ok(scan)
     }
 

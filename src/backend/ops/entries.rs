@@ -85,6 +85,14 @@ impl Entries {
         self.count[sample] = to - range.start;
     }
 
+    /// Calls latent j `names[j]` from now on.
+    pub fn rename(&mut self, names: &[u32]) {
+        for sample in 0..PANEL {
+            let range = self.range(sample);
+            self.latents[range].iter_mut().for_each(|latent| *latent = names[*latent as usize]);
+        }
+    }
+
     /// Entries of all samples together.
     pub fn len(&self) -> usize {
         self.count.iter().sum()

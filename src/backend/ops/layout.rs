@@ -5,7 +5,8 @@
 //! the lanes: `[panel][row][TILES]`. Operations that follow the few latents of one sample have the hidden dimension in
 //! the lanes: `[row][vectors]`, rows padded with zeros to [`vectors`] whole vectors.
 
-use crate::backend::simd::Lanes;
+use super::screen::{RoundSamples, ScreenBatch};
+use crate::backend::simd::{self, Isa, Lanes};
 
 /// Samples in a lane vector.
 pub const LANES: usize = 16;
@@ -48,6 +49,8 @@ pub struct PackedBatch {
     pub tiles: Vec<Lanes>,
     /// `[samples][vectors(d)]`, the hidden dimension in the lanes.
     pub rows: Vec<Lanes>,
+    /// The samples in bf16, where a screen reads them.
+    screen: Option<ScreenBatch>,
 }
 
 impl PackedBatch {
@@ -61,6 +64,19 @@ impl PackedBatch {
         for (panel, hidden) in self.tiles.chunks_mut(d * TILES).zip(hidden.chunks(PANEL * d)) {
             pack_panel(hidden, d, scale, panel);
         }
+        if let Some(screen) = &mut self.screen {
+            simd::run(Isa::best(), RoundSamples { tiles: &self.tiles, d, out: screen });
+        }
+    }
+
+    /// From the next [`PackedBatch::fill`] on, the samples are rounded for a screen too.
+    pub fn with_screen(self) -> PackedBatch {
+        PackedBatch { screen: Some(ScreenBatch::default()), ..self }
+    }
+
+    /// The samples in bf16, if they were asked for.
+    pub fn screen(&self) -> Option<&ScreenBatch> {
+        self.screen.as_ref()
     }
 
     /// Panels, the last perhaps padded.

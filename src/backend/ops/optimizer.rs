@@ -16,6 +16,8 @@
 //! parameters that no longer get a gradient decay into denormal numbers, on which a processor is a hundred times slower; a
 //! compare and mask gives the same bits everywhere, unlike the processor's own flush-to-zero.
 
+use super::layout::{flat, flat_mut};
+use crate::backend::checkpoint::record;
 use crate::backend::simd::{Kernel, Lanes, Simd};
 use crate::training::Optimizer;
 
@@ -52,7 +54,46 @@ impl Moments {
             }
         }
     }
+
+    /// How many first and second moments there are.
+    pub fn lengths(&self) -> [usize; 2] {
+        [self.first.len(), self.second.len()]
+    }
+
+    /// All of them.
+    #[inline(always)]
+    pub fn all(&mut self) -> MomentsMut<'_> {
+        MomentsMut { first: &mut self.first, second: &mut self.second }
+    }
+
+    /// The moments of `size` parameters after another, without end: past the last parameter they are empty.
+    pub fn pieces(&mut self, size: usize) -> impl Iterator<Item = MomentsMut<'_>> {
+        let (mut first, mut second) = (self.first.chunks_mut(size), self.second.chunks_mut(size));
+        std::iter::repeat_with(move || MomentsMut {
+            first: first.next().unwrap_or_default(),
+            second: second.next().unwrap_or_default(),
+        })
+    }
 }
+
+/// Moments of some of a tensor's parameters.
+#[derive(Debug)]
+pub struct MomentsMut<'a> {
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+}
+
+impl MomentsMut<'_> {
+    /// Of the `len` parameters from `at` on.
+    #[inline(always)]
+    fn part(&mut self, at: usize, len: usize) -> MomentsMut<'_> {
+        let cut = |x: &mut [f32]| at.min(x.len())..(at + len).min(x.len());
+        let (first, second) = (cut(self.first), cut(self.second));
+        MomentsMut { first: &mut self.first[first], second: &mut self.second[second] }
+    }
+}
+
+record!(Moments { first, second });
 
 /// The numbers of one step that all parameters share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,14 +181,45 @@ impl Kernel for Update<'_> {
 #[inline(always)]
 pub fn update<S: Simd>(step: &Step, scale: f32, parameters: &mut [f32], gradient: &[f32], moments: &mut Moments) {
     assert_eq!(parameters.len(), gradient.len());
+    update_part::<S>(step, scale, parameters, gradient, moments.all());
+}
+
+/// [`update`] of some of a tensor's parameters.
+#[inline(always)]
+fn update_part<S: Simd>(step: &Step, scale: f32, parameters: &mut [f32], gradient: &[f32], moments: MomentsMut) {
+    assert_eq!(parameters.len(), gradient.len());
     match *step {
         Step::Adaptive { .. } => adaptive::<S>(step, scale, parameters, gradient, moments),
         Step::Sgd { .. } => sgd::<S>(step, scale, parameters, gradient, moments),
     }
 }
 
+/// One step of whole rows of lane vectors, a row after the other so that what follows finds it in the cache.
+pub struct UpdateRows<'a> {
+    /// What this step does.
+    pub step: &'a Step,
+    /// Factor of the gradient.
+    pub scale: f32,
+    /// `[rows][width]`, moved in place.
+    pub rows: &'a mut [Lanes],
+    /// `[rows][width]`
+    pub gradient: &'a [Lanes],
+    /// Of these rows.
+    pub moments: MomentsMut<'a>,
+}
+
+impl UpdateRows<'_> {
+    /// Moves row `row` of `width` vectors.
+    #[inline(always)]
+    pub fn row<S: Simd>(&mut self, row: usize, width: usize) {
+        let (rows, gradient) = (&mut self.rows[row * width..][..width], &self.gradient[row * width..][..width]);
+        let moments = self.moments.part(row * width * 16, width * 16);
+        update_part::<S>(self.step, self.scale, flat_mut(rows), flat(gradient), moments);
+    }
+}
+
 #[inline(always)]
-fn adaptive<S: Simd>(step: &Step, scale: f32, parameters: &mut [f32], gradient: &[f32], moments: &mut Moments) {
+fn adaptive<S: Simd>(step: &Step, scale: f32, parameters: &mut [f32], gradient: &[f32], moments: MomentsMut) {
     assert!(moments.first.len() == parameters.len() && moments.second.len() == parameters.len());
     let (p, p_tail) = parameters.as_chunks_mut::<16>();
     let (g, g_tail) = gradient.as_chunks::<16>();
@@ -188,7 +260,7 @@ fn adaptive_lanes<S: Simd>(
 }
 
 #[inline(always)]
-fn sgd<S: Simd>(step: &Step, scale: f32, parameters: &mut [f32], gradient: &[f32], moments: &mut Moments) {
+fn sgd<S: Simd>(step: &Step, scale: f32, parameters: &mut [f32], gradient: &[f32], moments: MomentsMut) {
     let &Step::Sgd { momentum, rate, decay } = step else { unreachable!("update chose it") };
     assert!(moments.first.len() == parameters.len() || momentum == 0.0);
     let len = parameters.len();

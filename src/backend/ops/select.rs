@@ -5,7 +5,7 @@
 //! top:       the k latents of greatest pre_j norm_j, ties to the lower latent; then, with `relu`, those with pre > 0
 //! ```
 //!
-//! `top` for small k keeps, in each lane, the best so far in order of value. Otherwise it first finds a bar per lane that at least k keys reach and few more: the k-th greatest of the maxima of blocks of latents is one, and
+//! `top` for small k keeps, in each lane, the greatest keys so far, the least of which is the bar. Otherwise it first finds a bar per lane that at least k keys reach and few more: the k-th greatest of the maxima of blocks of latents is one, and
 //! halving the range of the maxima comes close to it without sorting. One pass then collects what reaches the bar, and
 //! a selection on (key, lower latent first) ends it. Both are exact.
 
@@ -164,7 +164,7 @@ pub struct SelectTop<'a> {
     pub live: usize,
     /// Memory.
     pub scratch: &'a mut TopScratch,
-    /// What each sample keeps: the order of its entries follows from n_latents and k.
+    /// What each sample keeps, ascending latent.
     pub kept: &'a mut Entries,
 }
 
@@ -219,36 +219,64 @@ impl SelectTop<'_> {
         }
     }
 
-    /// K is known: each lane holds its K best so far, in registers.
+    /// K is known: each lane holds its K greatest keys so far in registers, the last of which is in the end a bar that K
+    /// keys reach. A second pass notes as bits which candidates those are, so that no branch hangs on a lane.
     #[inline(always)]
     fn insert<S: Simd, const K: usize>(&mut self, v: usize) {
-        let mut keys = [S::splat(f32::NEG_INFINITY); K];
-        // Numbers of candidates ride along as f32, exact below 2^24.
-        let mut names = [S::splat(0.0); K];
+        let mut best = [S::splat(f32::NEG_INFINITY); K];
         for candidate in 0..self.candidates() {
-            let key = self.key::<S>(candidate, v);
-            let (mut next_key, mut next_name) = (key, S::splat(candidate as f32));
-            for slot in 0..K {
-                let (old_key, old_name) = (keys[slot], names[slot]);
-                // Strictly greater: of equal keys the one that came first, the lower latent, stays ahead. What the new
-                // key pushes out of a slot moves to the next one, whatever lies there.
-                keys[slot] = S::select_positive(S::sub(key, old_key), next_key, old_key);
-                names[slot] = S::select_positive(S::sub(key, old_key), next_name, old_name);
-                next_key = S::select_positive(S::sub(key, old_key), old_key, next_key);
-                next_name = S::select_positive(S::sub(key, old_key), old_name, next_name);
+            let mut key = self.key::<S>(candidate, v);
+            for best in &mut best {
+                let loser = S::min(key, *best);
+                *best = S::max(key, *best);
+                key = loser;
             }
         }
-        let (mut keys_out, mut names_out) = ([Lanes::default(); K], [Lanes::default(); K]);
-        for slot in 0..K {
-            S::store(keys[slot], &mut keys_out[slot]);
-            S::store(names[slot], &mut names_out[slot]);
+        let bar = best[K - 1];
+        let mut reach = [[0; LANES]; INSERT_UP_TO / 32];
+        let words = self.candidates().div_ceil(32);
+        for (word, reach) in reach[..words].iter_mut().enumerate() {
+            let mut bits = S::splat_u(0);
+            for candidate in 32 * word..self.candidates().min(32 * word + 32) {
+                let below = S::sub(bar, self.key::<S>(candidate, v));
+                let bit = S::from_bits(S::splat_u(1 << (candidate % 32)));
+                bits = S::or(bits, S::bits(S::select_positive(below, S::splat(0.0), bit)));
+            }
+            S::store_u(bits, reach);
         }
+        let mut lowest = Lanes::default();
+        S::store(bar, &mut lowest);
         for lane in 0..(self.live - v * LANES).min(LANES) {
-            for slot in 0..K {
-                // A slot stays empty where pre-activations are not numbers.
-                if keys_out[slot].0[lane] > f32::NEG_INFINITY {
-                    self.push(v * LANES + lane, names_out[slot].0[lane] as usize);
+            let count: u32 = reach[..words].iter().map(|reach| reach[lane].count_ones()).sum();
+            if count as usize > K {
+                self.drop_ties(v * LANES + lane, lowest.0[lane], K, &mut reach);
+            }
+            for (word, reach) in reach[..words].iter().enumerate() {
+                let mut bits = reach[lane];
+                while bits != 0 {
+                    self.push(v * LANES + lane, 32 * word + bits.trailing_zeros() as usize);
+                    bits &= bits - 1;
                 }
+            }
+        }
+    }
+
+    /// Of the candidates whose keys equal the bar, the last are dropped until no more than k reach it.
+    #[cold]
+    fn drop_ties(&self, sample: usize, bar: f32, k: usize, reach: &mut [[u32; LANES]]) {
+        let key = |candidate: usize| {
+            let latent = self.latent(candidate);
+            flat(self.pre)[latent * PANEL + sample] * self.norm[latent]
+        };
+        let lane = sample % LANES;
+        let above = (0..self.candidates()).filter(|&candidate| key(candidate) > bar).count();
+        reach.iter_mut().for_each(|reach| reach[lane] = 0);
+        let mut spare = k.saturating_sub(above);
+        for candidate in 0..self.candidates() {
+            let equal = key(candidate) == bar;
+            if key(candidate) > bar || equal && spare > 0 {
+                reach[candidate / 32][lane] |= 1 << (candidate % 32);
+                spare -= equal as usize;
             }
         }
     }

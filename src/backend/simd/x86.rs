@@ -80,6 +80,39 @@ impl Simd for Avx512 {
         fn interleave(a: __m512i, b: __m512i) -> __m512i = _mm512_mask_shuffle_epi32::<0xA0>(a, 0xAAAA, b);
     }
 
+    /// Pairs of lanes, pairs of pairs, then quarters change places, four times sixteen shuffles in all.
+    #[inline(always)]
+    fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+        // SAFETY: as above.
+        unsafe {
+            let (mut x, mut y) = (rows, rows);
+            for i in 0..8 {
+                x[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                x[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+            }
+            let low = |a, b| _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+            let high = |a, b| _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+            // y[4 i + c], c below 4: in each quarter q, column 4 q + c of rows 4 i to 4 i + 3.
+            for i in 0..4 {
+                let x = &x[4 * i..4 * i + 4];
+                y[4 * i] = low(x[0], x[2]);
+                y[4 * i + 1] = high(x[0], x[2]);
+                y[4 * i + 2] = low(x[1], x[3]);
+                y[4 * i + 3] = high(x[1], x[3]);
+            }
+            for c in 0..4 {
+                let (a, b) = (y[c], y[c + 4]);
+                let (d, e) = (y[c + 8], y[c + 12]);
+                let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(d, e)];
+                let odd = [_mm512_shuffle_f32x4::<0xDD>(a, b), _mm512_shuffle_f32x4::<0xDD>(d, e)];
+                x[c] = _mm512_shuffle_f32x4::<0x88>(even[0], even[1]);
+                x[c + 8] = _mm512_shuffle_f32x4::<0xDD>(even[0], even[1]);
+                x[c + 4] = _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]);
+                x[c + 12] = _mm512_shuffle_f32x4::<0xDD>(odd[0], odd[1]);
+            }
+            x
+        }
+    }
     #[inline(always)]
     fn prefix_sum(a: __m512i) -> __m512i {
         // SAFETY: as above.

@@ -1,8 +1,12 @@
 //! What the phases of a step hand each other: entries of panels, and what this step is about.
 
+use std::time::Instant;
+
+use super::blocks::pieces;
 use crate::backend::ops::batch_top;
 use crate::backend::ops::entries::Entries;
 use crate::backend::ops::layout::TILES;
+use crate::backend::ops::screen::ScreenScratch;
 use crate::backend::ops::select::TopScratch;
 use crate::backend::ops::sparse::{ByLatent, Heard, PanelEntries};
 use crate::backend::simd::Lanes;
@@ -47,6 +51,8 @@ pub struct Work {
     /// `[n_latents][TILES]`
     pub pre: Vec<Lanes>,
     pub top: TopScratch,
+    /// Of the screen.
+    pub screen: ScreenScratch,
     /// A row of pre for matching pursuit.
     pub row: Vec<Lanes>,
 }
@@ -56,6 +62,57 @@ impl Work {
     pub fn pre(&mut self, n_latents: usize) -> &mut [Lanes] {
         self.pre.resize(n_latents * TILES, Lanes::default());
         &mut self.pre
+    }
+}
+
+/// Encoder rows of some latents side by side, with their offsets and norms.
+#[derive(Default)]
+pub struct DeadRows {
+    /// `[latents][vectors]`
+    pub w_enc: Vec<Lanes>,
+    pub offset: Vec<f32>,
+    pub norm: Vec<f32>,
+}
+
+impl DeadRows {
+    /// No rows.
+    pub fn clear(&mut self) {
+        self.w_enc.clear();
+        self.offset.clear();
+        self.norm.clear();
+    }
+}
+
+/// Seconds of the phases of a step; the dense way counts as [`Times::encode`] whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// A and B: product and selection.
+    pub encode: f64,
+    /// C: reconstruction and the way back.
+    pub back: f64,
+    /// D: entries by latent.
+    pub sort: f64,
+    /// E: gradients.
+    pub gradients: f64,
+    /// F: penalties, projection, norm.
+    pub finish: f64,
+    /// G: optimiser, norms and offsets.
+    pub update: f64,
+}
+
+/// Seconds since the last lap.
+pub struct Clock(Instant);
+
+impl Clock {
+    /// From now on.
+    pub fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    /// Seconds since the last call, or the start.
+    pub fn lap(&mut self) -> f64 {
+        let last = std::mem::replace(&mut self.0, Instant::now());
+        (self.0 - last).as_secs_f64()
     }
 }
 
@@ -130,9 +187,9 @@ impl Sorted {
         self.heard.resize(panels * levels * row, Lanes::default());
     }
 
-    /// Memory of one panel.
-    pub fn of_panel(&mut self, panel: usize, row: usize) -> &mut [Lanes] {
-        &mut self.heard[panel * self.levels * row..][..self.levels * row]
+    /// Memory of one panel after another, then empty pieces without end.
+    pub fn by_panel(&mut self, row: usize) -> impl Iterator<Item = &mut [Lanes]> {
+        pieces(&mut self.heard, self.levels * row)
     }
 
     /// As phase E takes it.

@@ -1,10 +1,12 @@
 //! Trains sparse autoencoders on the CPU.
 //!
-//! One thread trains one autoencoder at a time, so that a small one stays in its cache; threads take different groups, or
-//! different autoencoders of a large group. Autoencoders of a group with equal batch size that are with one thread share
+//! One thread trains one small autoencoder at a time, so that it stays in its cache; threads take different groups, or
+//! different autoencoders of a large group. Large ones are trained side by side, the pieces of their steps going to whatever
+//! thread is idle, and the next batch is drawn meanwhile. Autoencoders of a group with equal batch size that are with one thread share
 //! each batch: it is drawn and packed once. Neither threads nor sharing touch a number, because batches come from a
 //! counter and an autoencoder reads nothing but its batches.
 
+mod blocks;
 mod dense;
 mod lists;
 pub mod resample;
@@ -13,13 +15,15 @@ pub mod step;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use self::blocks::{Pool, each};
 use self::resample::Candidates;
 use self::step::{Scratch, Trainee};
+use crate::backend::checkpoint::{Checkpoints, Record};
 use crate::backend::ops::layout::PackedBatch;
 use crate::backend::simd::Isa;
 use crate::backend::{SaeGroup, Watch};
@@ -44,7 +48,8 @@ pub fn train(groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcom
         while let Some(pass) = passes.get(next.fetch_add(1, Ordering::Relaxed)) {
             let SaeGroup { source, saes } = &groups[pass.group];
             let jobs: Vec<&SaeJob> = pass.jobs.iter().map(|&job| &saes[job]).collect();
-            let trained = train_pass(source, &jobs, watch);
+            let kept = watch.checkpoints().map(|checkpoints| Kept { checkpoints, pass });
+            let trained = train_pass(source, &jobs, watch, kept);
             let mut results = results.lock().expect("no thread panics while it holds this");
             for (&job, outcome) in pass.jobs.iter().zip(trained) {
                 results[pass.group][job] = outcome;
@@ -63,20 +68,23 @@ struct Pass {
 }
 
 /// What there is to do, costliest first. Groups are cut where there are not enough of them for the threads; otherwise
-/// pieces keep at least four jobs, so that a batch is not drawn for too few.
+/// pieces keep at least four jobs, so that a batch is not drawn for too few. Large autoencoders stay together: threads share
+/// their steps.
 fn passes(groups: &[SaeGroup], threads: usize) -> Vec<Pass> {
     let mut whole = vec![];
-    for (group, SaeGroup { saes, .. }) in groups.iter().enumerate() {
+    for (group, SaeGroup { source, saes }) in groups.iter().enumerate() {
         let mut by_batch_size = BTreeMap::<usize, Vec<usize>>::new();
         for (i, job) in saes.iter().enumerate() {
             by_batch_size.entry(job.train.batch_size).or_default().push(i);
         }
-        whole.extend(by_batch_size.into_values().map(|members| (group, saes, members)));
+        whole.extend(by_batch_size.into_values().map(|members| (group, source.d_hidden(), saes, members)));
     }
     let least = if whole.len() < threads { 1 } else { 4 };
     let pieces = (2 * threads).div_ceil(whole.len().max(1));
     let mut passes = vec![];
-    for (group, saes, members) in whole {
+    for (group, d, saes, members) in whole {
+        let large = |&i: &usize| blocks::shared(saes[i].train.batch_size, saes[i].n_latents, d);
+        let least = if members.iter().all(large) { members.len() } else { least };
         let size = members.len().div_ceil(pieces).max(least);
         for members in members.chunks(size) {
             let cost = |&i: &usize| saes[i].cost();
@@ -94,9 +102,16 @@ struct Run<'a> {
     guard: Guard,
     trace: Vec<SaeTrace>,
     end: Option<TrainingEnd>,
+    /// Steps of the state that was kept last.
+    saved: usize,
 }
 
 impl Run<'_> {
+    /// Whether `step` is its next.
+    fn goes(&self, step: usize) -> bool {
+        self.end.is_none() && self.trainee.state.step == step
+    }
+
     /// One step; returns how many steps of the job are done with that.
     fn step(&mut self, step: usize, batch: &PackedBatch, scratch: &mut Scratch) -> u64 {
         let losses = self.trainee.gradients(batch, scratch);
@@ -120,18 +135,41 @@ impl Run<'_> {
     }
 
     /// Resamples latents where the step asks for it.
-    fn resample(&mut self, feed: &mut Feed, scratch: &mut Scratch) {
+    fn resample(&mut self, feed: &Feed, memory: &mut Batch, scratch: &mut Scratch) {
         let latents = self.trainee.to_resample();
         let Some(resample) = self.trainee.program().resample.clone().filter(|_| !latents.is_empty()) else { return };
         let mut candidates = Candidates::default();
         for batch in 0..resample.batches(self.job.train.batch_size) {
             // Batches past the end of training, different ones each time.
             let past = resample.at.partition_point(|&at| at < self.trainee.state.step);
-            feed.draw(self.job.train.steps + past * resample.batches(self.job.train.batch_size) + batch);
-            let packed = &feed.of(self.job.train.normalise).1;
-            self.trainee.weigh(packed, scratch, &mut candidates);
+            let step = self.job.train.steps + past * resample.batches(self.job.train.batch_size) + batch;
+            feed.draw(step, memory);
+            self.trainee.weigh(memory.of(self.job.train.normalise), scratch, &mut candidates);
         }
         self.trainee.resample(&latents, &candidates);
+    }
+
+    /// Everything that the rest of the training depends on.
+    fn state(&self) -> Vec<u8> {
+        let mut bytes = vec![];
+        self.trainee.put(&mut bytes);
+        self.guard.put(&mut bytes);
+        self.trace.put(&mut bytes);
+        bytes
+    }
+
+    /// Goes on from such a state; one that does not fit is a warning and leaves the run at its beginning.
+    fn restore(&mut self, state: &[u8]) {
+        let from = &mut &state[..];
+        let mut trainee = self.trainee.clone();
+        let got = trainee.get(from).then(|| (Guard::get(from), Vec::<SaeTrace>::get(from)));
+        match got {
+            Some((Some(guard), Some(trace))) if from.is_empty() && trainee.state.step <= self.job.train.steps => {
+                self.end = (trainee.state.step == self.job.train.steps).then_some(TrainingEnd::Finished);
+                (self.trainee, self.guard, self.trace) = (trainee, guard, trace);
+            }
+            _ => tracing::warn!("a checkpoint does not fit its training, which begins anew"),
+        }
     }
 
     fn outcome(self, scale: f64) -> Option<SaeOutcome> {
@@ -146,84 +184,173 @@ impl Run<'_> {
     }
 }
 
-/// Batches at the scales that the runs of a pass ask for.
+/// Where batches come from, and the scales that the runs of a pass ask for.
 struct Feed {
     stream: SaeStream,
     batch_size: usize,
+    /// For no normalisation and for [`Normalise::MeanNorm`], where asked for.
+    scales: [Option<f64>; 2],
+}
+
+/// A batch at each of the scales.
+#[derive(Default)]
+struct Batch {
     drawn: HiddenBatch,
-    /// Scale and packed batch, for no normalisation and for [`Normalise::MeanNorm`], where asked for.
-    packed: [Option<(f64, PackedBatch)>; 2],
+    packed: [PackedBatch; 2],
 }
 
 impl Feed {
     fn new(source: &SaeSource, jobs: &[&SaeJob]) -> Feed {
         let stream = source.open(Stream::Train);
         let batch_size = jobs[0].train.batch_size;
-        let packed = [Normalise::None, Normalise::MeanNorm].map(|normalise| {
+        let scales = [Normalise::None, Normalise::MeanNorm].map(|normalise| {
             let asked = jobs.iter().any(|job| job.train.normalise == normalise);
-            asked.then(|| (normalise.scale(&stream, batch_size), PackedBatch::default()))
+            asked.then(|| normalise.scale(&stream, batch_size))
         });
-        Feed { stream, batch_size, drawn: HiddenBatch::default(), packed }
+        Feed { stream, batch_size, scales }
     }
 
-    fn draw(&mut self, step: usize) {
-        self.stream.draw_hidden(step as u32, self.batch_size, &mut self.drawn);
-        for (scale, packed) in self.packed.iter_mut().flatten() {
-            packed.fill(&self.drawn.h, self.drawn.d_hidden, *scale as f32);
+    fn draw(&self, step: usize, batch: &mut Batch) {
+        self.stream.draw_hidden(step as u32, self.batch_size, &mut batch.drawn);
+        for (scale, packed) in self.scales.iter().zip(&mut batch.packed) {
+            if let Some(scale) = scale {
+                packed.fill(&batch.drawn.h, batch.drawn.d_hidden, *scale as f32);
+            }
         }
     }
 
-    fn of(&self, normalise: Normalise) -> &(f64, PackedBatch) {
-        let at = match normalise {
-            Normalise::None => 0,
-            Normalise::MeanNorm => 1,
-        };
-        self.packed[at].as_ref().expect("made for every job of the pass")
+    fn scale(&self, normalise: Normalise) -> f64 {
+        self.scales[place(normalise)].expect("made for every job of the pass")
     }
 }
 
-fn train_pass(source: &SaeSource, jobs: &[&SaeJob], watch: &dyn Watch) -> Vec<Option<SaeOutcome>> {
+impl Batch {
+    /// Memory of a batch, with what a screen reads if asked for.
+    fn new(screened: bool) -> Batch {
+        let packed = || if screened { PackedBatch::default().with_screen() } else { PackedBatch::default() };
+        Batch { drawn: HiddenBatch::default(), packed: [packed(), packed()] }
+    }
+
+    fn of(&self, normalise: Normalise) -> &PackedBatch {
+        &self.packed[place(normalise)]
+    }
+}
+
+fn place(normalise: Normalise) -> usize {
+    match normalise {
+        Normalise::None => 0,
+        Normalise::MeanNorm => 1,
+    }
+}
+
+/// Who keeps the states of a pass.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    checkpoints: &'a dyn Checkpoints,
+    pass: &'a Pass,
+}
+
+impl Kept<'_> {
+    fn load(&self, runs: &mut [Run]) {
+        for (run, &job) in runs.iter_mut().zip(&self.pass.jobs) {
+            if let Some(state) = self.checkpoints.load(self.pass.group, job) {
+                run.restore(&state);
+            }
+        }
+    }
+
+    /// Keeps the runs that are under way, and once those that have finished since; one that diverged does so again.
+    fn save(&self, runs: &mut [Run]) {
+        for (run, &job) in runs.iter_mut().zip(&self.pass.jobs) {
+            let step = run.trainee.state.step;
+            let diverged = matches!(run.end, Some(TrainingEnd::Diverged { .. }));
+            if step > run.saved && !diverged {
+                self.checkpoints.save(self.pass.group, job, &run.state());
+                run.saved = step;
+            }
+        }
+    }
+}
+
+/// A training that is asked to stop is kept if it has taken this long.
+const WORTH_KEEPING: Duration = Duration::from_secs(2);
+
+fn train_pass(source: &SaeSource, jobs: &[&SaeJob], watch: &dyn Watch, kept: Option<Kept>) -> Vec<Option<SaeOutcome>> {
     if watch.stop() {
         return jobs.iter().map(|_| None).collect();
     }
-    let (mut feed, mut scratch) = (Feed::new(source, jobs), Scratch::default());
+    let feed = Feed::new(source, jobs);
     let begin = |job: &SaeJob| {
-        let (program, weights) = start(job, source, &feed.stream, feed.of(job.train.normalise).0);
+        let (program, weights) = start(job, source, &feed.stream, feed.scale(job.train.normalise));
         Trainee::new(Isa::best(), &weights, program, job.train.clone()).with_seed(job.seed)
     };
     let mut runs: Vec<Run> = (jobs.iter())
-        .map(|&job| Run { job, trainee: begin(job), guard: Guard::default(), trace: vec![], end: None })
+        .map(|&job| Run { job, trainee: begin(job), guard: Guard::default(), trace: vec![], end: None, saved: 0 })
         .collect();
     for run in runs.iter_mut().filter(|run| run.job.train.steps == 0) {
         run.end = Some(TrainingEnd::Finished);
     }
-    let (mut reported, mut done) = (Instant::now(), 0);
-    for step in 0.. {
-        if runs.iter().all(|run| run.end.is_some()) {
-            break;
-        }
-        for run in runs.iter_mut().filter(|run| run.end.is_none()) {
-            run.resample(&mut feed, &mut scratch);
-        }
-        feed.draw(step);
-        for run in runs.iter_mut().filter(|run| run.end.is_none()) {
-            done += run.step(step, &feed.of(run.job.train.normalise).1, &mut scratch);
-        }
-        if reported.elapsed() >= REPORT_EVERY {
-            watch.advance(std::mem::take(&mut done));
-            reported = Instant::now();
-            if watch.stop() {
-                break;
-            }
-        }
+    if let Some(kept) = kept {
+        kept.load(&mut runs);
     }
-    watch.advance(done);
+    train_runs(&feed, &mut runs, watch, kept);
     runs.into_iter()
         .map(|run| {
-            let scale = feed.of(run.job.train.normalise).0;
+            let scale = feed.scale(run.job.train.normalise);
             run.outcome(scale)
         })
         .collect()
+}
+
+/// Trains the runs of a pass to their ends, or until `watch` says stop. Runs that a checkpoint has brought further than
+/// others wait for them, so that all share the batches to come.
+fn train_runs(feed: &Feed, runs: &mut [Run], watch: &dyn Watch, kept: Option<Kept>) {
+    let done = AtomicU64::new(runs.iter().map(|run| run.trainee.state.step as u64).sum());
+    let screened = runs.iter().any(|run| run.trainee.is_screened());
+    let shared = runs.iter().any(|run| run.trainee.shared(feed.batch_size));
+    let (mut now, mut next) = (Batch::new(screened), Batch::new(screened));
+    // Resampling draws batches of its own, between the step before and its own step.
+    let ahead = shared && runs.iter().all(|run| run.trainee.program().resample.is_none());
+    let scratch = Pool::<Scratch>::default();
+    let (begun, mut reported, mut saved) = (Instant::now(), Instant::now(), Instant::now());
+    let under_way = |runs: &[Run]| runs.iter().filter(|run| run.end.is_none()).map(|run| run.trainee.state.step).min();
+    let mut drawn = None;
+    while let Some(step) = under_way(runs) {
+        for run in runs.iter_mut().filter(|run| run.goes(step)) {
+            scratch.with(|scratch| run.resample(feed, &mut now, scratch));
+        }
+        if drawn != Some(step) {
+            feed.draw(step, &mut now);
+        }
+        let take = |run: &mut Run| {
+            let steps = scratch.with(|scratch| run.step(step, now.of(run.job.train.normalise), scratch));
+            done.fetch_add(steps, Ordering::Relaxed);
+        };
+        let last = runs.iter().all(|run| step + 1 >= run.job.train.steps);
+        if ahead && !last {
+            let draw = || feed.draw(step + 1, &mut next);
+            rayon::join(|| each(shared, runs.iter_mut().filter(|run| run.goes(step)), take), draw);
+            std::mem::swap(&mut now, &mut next);
+            drawn = Some(step + 1);
+        } else {
+            each(shared, runs.iter_mut().filter(|run| run.goes(step)), take);
+        }
+        if reported.elapsed() >= REPORT_EVERY {
+            watch.advance(done.swap(0, Ordering::Relaxed));
+            reported = Instant::now();
+            if watch.stop() {
+                if let Some(kept) = kept.filter(|_| begun.elapsed() >= WORTH_KEEPING) {
+                    kept.save(runs);
+                }
+                break;
+            }
+        }
+        if let Some(kept) = kept.filter(|kept| saved.elapsed() >= kept.checkpoints.every()) {
+            kept.save(runs);
+            saved = Instant::now();
+        }
+    }
+    watch.advance(done.into_inner());
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What an autoencoder in training is between two steps.
 
+use crate::backend::checkpoint::record;
 use crate::backend::ops::layout::{LANES, pack_rows, unpack_rows, vectors};
 use crate::backend::ops::optimizer::Moments;
 use crate::backend::simd::Lanes;
@@ -40,6 +41,23 @@ pub struct State {
     pub usage: Vec<f64>,
 }
 
+record!(State {
+    step,
+    n_latents,
+    d,
+    w_enc,
+    b_enc,
+    w_dec,
+    b_dec,
+    per_latent,
+    moments,
+    since_fired,
+    density,
+    threshold,
+    controller,
+    usage,
+});
+
 impl State {
     /// `weights` with zero moments, nothing dead.
     pub fn new(weights: &Weights, optimizer: Optimizer) -> State {
@@ -67,6 +85,24 @@ impl State {
             controller: Controller::default(),
             usage: vec![0.0; m],
         }
+    }
+
+    /// Whether another state is one of the same shape, so that it may take this one's place.
+    pub fn fits(&self, other: &State) -> bool {
+        let shape = |state: &State| {
+            let lengths = [
+                state.w_enc.len(),
+                state.b_enc.len(),
+                state.w_dec.len(),
+                state.b_dec.len(),
+                state.since_fired.len(),
+                state.usage.len(),
+            ];
+            let more: Vec<usize> = state.per_latent.iter().map(Vec::len).collect();
+            let moments: Vec<_> = state.moments.iter().map(Moments::lengths).collect();
+            (state.n_latents, state.d, lengths, more, moments)
+        };
+        shape(self) == shape(other)
     }
 
     /// The weights.

@@ -10,6 +10,10 @@
 //! G  update      latents         clip, optimise, renormalise, norms and offsets for the next step
 //! ```
 //!
+//! Where rows fit in registers and sums in the cache, phases C to E are one (see [`crate::backend::ops::fused`]), panel by
+//! panel; which latents may be kept is first guessed where the encoder is large (see [`crate::backend::ops::screen`]).
+//! Neither touches a bit.
+//!
 //! A and C take any panels in any order, E any range of latents: each writes its own part of the scratch memory, every sum
 //! has one order, and no phase looks at how another was cut.
 //!
@@ -17,16 +21,21 @@
 //! [`dense_above`] says, as counted in the step before; the two round differently, so this rule is part of what the
 //! numbers are.
 
-use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::blocks::{Pool, each, latents_of_piece, shared};
 use super::dense::{DenseScratch, dense_above};
-use super::lists::{Aim, List, Panel, Sorted, Work, choose};
+pub use super::lists::Times;
+use super::lists::{Aim, Clock, DeadRows, List, Panel, Sorted, Work, choose};
 use super::state::State;
+use crate::backend::checkpoint::Record;
+use crate::backend::ops::fused::{Fused, FusedSums, MOST_VECTORS};
 use crate::backend::ops::layout::{LANES, PANEL, PackedBatch, TILES, flat, flat_mut, unpack_rows, vectors};
-use crate::backend::ops::optimizer::{Step, Update};
+use crate::backend::ops::optimizer::{Step, Update, UpdateRows};
 use crate::backend::ops::product::{Product, Strided};
 use crate::backend::ops::pursuit::{Gram, Pursue, PursuitBack, PursuitPairs};
-use crate::backend::ops::rows::{FinishGradients, Refresh};
+use crate::backend::ops::rows::{BLOCK, FinishBias, FinishRows, MoveRows, Refresh};
+use crate::backend::ops::screen::{self, RoundRows, ScreenBatch, ScreenProduct, ScreenWeights, SelectScreened, Wanted};
 use crate::backend::ops::select::{SelectAbove, SelectOver, SelectPositive, SelectTop};
 use crate::backend::ops::sparse::{
     GradientSums, Heard, LatentGradients, Levels, PanelEntries, Reconstruct, SampleSums,
@@ -40,7 +49,11 @@ use crate::training::{ramp_down, ramp_up};
 /// Phase A of BatchTopK collects what exceeds this share of the running threshold, and everything where that was too little.
 const BAR_SHARE: f64 = 0.8;
 
+/// Size of an encoder from which its product is screened: below, what the screen saves is less than what it adds.
+const SCREENED_FROM: usize = 1 << 15;
+
 /// An autoencoder in training.
+#[derive(Clone)]
 pub struct Trainee {
     pub(super) isa: Isa,
     pub(super) program: Program,
@@ -54,6 +67,8 @@ pub struct Trainee {
     offset: Vec<f32>,
     /// Of a gated autoencoder.
     magnitudes: Magnitudes,
+    /// Encoder rows in bf16, where the selection is screened.
+    screen: Option<ScreenWeights>,
 }
 
 /// Terms of the loss of a batch, and what fired.
@@ -82,7 +97,7 @@ impl Losses {
 #[derive(Default)]
 pub struct Scratch {
     pub(super) panels: Vec<Panel>,
-    work: Work,
+    work: Pool<Work>,
     pub(super) aim: Aim,
     main: Sorted,
     gate: Sorted,
@@ -91,9 +106,17 @@ pub struct Scratch {
     keys: Vec<u32>,
     gram: Gram,
     pull: Vec<f32>,
+    /// What blocks of latents leave of db_dec: `[blocks][vectors]`.
+    rests: Vec<Lanes>,
+    /// Squared norms of the gradients of blocks.
+    squares: Vec<f64>,
     pub(super) dense: DenseScratch,
+    /// Encoder rows of dead latents, where the screen leaves them out.
+    dead_rows: Vec<DeadRows>,
     /// Gradients.
     pub sums: GradientSums,
+    /// Seconds that the phases of the last step took.
+    pub times: Times,
 }
 
 impl Trainee {
@@ -101,8 +124,9 @@ impl Trainee {
     pub fn new(isa: Isa, weights: &Weights, program: Program, train: SaeTrain) -> Trainee {
         let state = State::new(weights, train.optimizer);
         let (norm, offset) = (vec![0.0; state.n_latents], vec![0.0; state.n_latents]);
-        let mut trainee =
-            Trainee { isa, program, train, seed: 0, state, norm, offset, magnitudes: Magnitudes::default() };
+        let screen = screened(isa, &program, &state).then(|| ScreenWeights::new(state.n_latents, state.d));
+        let magnitudes = Magnitudes::default();
+        let mut trainee = Trainee { isa, program, train, seed: 0, state, norm, offset, magnitudes, screen };
         trainee.refresh(false);
         trainee
     }
@@ -129,9 +153,17 @@ impl Trainee {
 
     /// What follows from the weights; false where a weight is not a finite number.
     pub(super) fn refresh(&mut self, unit: bool) -> bool {
-        let State { w_enc, b_enc, w_dec, b_dec, per_latent, .. } = &mut self.state;
+        let State { w_enc, b_enc, w_dec, b_dec, .. } = &mut self.state;
         let (norm, offset) = (&mut self.norm, &mut self.offset);
-        let mut fine = simd::run(self.isa, Refresh { w_enc, b_enc, w_dec, b_dec, unit, norm, offset });
+        let fine = simd::run(self.isa, Refresh { w_enc, b_enc, w_dec, b_dec, unit, norm, offset });
+        self.refresh_rest() && fine
+    }
+
+    /// [`Trainee::refresh`] after norms and offsets.
+    fn refresh_rest(&mut self) -> bool {
+        let State { w_enc, b_enc, w_dec, b_dec, per_latent, d, .. } = &mut self.state;
+        let (norm, offset) = (&mut self.norm, &mut self.offset);
+        let mut fine = true;
         if self.program.tied {
             w_enc.copy_from_slice(w_dec);
             fine &= simd::run(self.isa, Refresh { w_enc, b_enc, w_dec, b_dec, unit: false, norm, offset });
@@ -139,7 +171,30 @@ impl Trainee {
         if let Rule::Gated { .. } = self.program.rule {
             self.magnitudes = Magnitudes::new(b_enc, &per_latent[0], &per_latent[1]);
         }
+        if let Some(ScreenWeights { pairs, margin }) = &mut self.screen {
+            let (isa, d, width) = (self.isa, *d, b_dec.len());
+            let shared = shared(self.train.batch_size, norm.len(), d);
+            let facts = offset.chunks(BLOCK).zip(norm.chunks(BLOCK));
+            let out = pairs.chunks_mut(BLOCK * 8 * width).zip(margin.chunks_mut(BLOCK));
+            each(
+                shared,
+                w_enc.chunks(BLOCK * width).zip(facts).zip(out),
+                |((w_enc, (offset, norm)), (pairs, margin))| {
+                    simd::run(isa, RoundRows { w_enc, d, offset, norm, pairs, margin });
+                },
+            );
+        }
         fine && per_latent.iter().flatten().all(|x| x.is_finite())
+    }
+
+    /// Whether batches should come with what a screen reads.
+    pub fn is_screened(&self) -> bool {
+        self.screen.is_some()
+    }
+
+    /// Whether the pieces of a step go to threads.
+    pub fn shared(&self, samples: usize) -> bool {
+        shared(samples, self.state.n_latents, self.state.d)
     }
 
     /// Loss and gradients (in `scratch.sums`, before projection and clip) at the present weights; takes note of what fired.
@@ -151,7 +206,14 @@ impl Trainee {
             && self.program.levels.is_none()
             && nothing_dead
             && self.state.density > dense_above(self.state.d);
-        let (losses, fired) = if dense { self.dense_step(batch, scratch) } else { self.sparse_step(batch, scratch) };
+        let (losses, fired) = if dense {
+            let mut clock = Clock::start();
+            let out = self.dense_step(batch, scratch);
+            scratch.times = Times { encode: clock.lap(), ..Times::default() };
+            out
+        } else {
+            self.sparse_step(batch, scratch)
+        };
         let n = batch.samples as f64;
         self.state.density = fired as f64 / (n * m as f64);
         let l0 = fired as f64 / n;
@@ -243,16 +305,79 @@ impl Trainee {
         (Losses { mse, reconstruction: mse, ..Losses::default() }, fired)
     }
 
+    /// Whether a step's sums stay in the cache and its rows in registers, and nothing but one list of entries takes part.
+    fn fuses(&self, samples: usize, aim: &Aim) -> bool {
+        matches!(self.program.rule, Rule::Positive | Rule::Top(_))
+            && self.program.levels.is_none()
+            && self.program.has_encoder_bias()
+            && aim.dead.iter().all(Vec::is_empty)
+            && vectors(self.state.d) <= MOST_VECTORS
+            && !self.shared(samples)
+    }
+
+    /// All phases panel by panel: the same sums as those of [`Trainee::sparse_step`], bit for bit.
+    fn fused_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> (Losses, u64) {
+        let mut clock = Clock::start();
+        let Scratch { panels, work, aim, sums, gram, times, .. } = scratch;
+        panels.resize_with(panels.len().max(1), Panel::default);
+        let GradientSums { w_enc, w_dec, b_enc, b_dec, values, through, extra } = sums;
+        for rows in [&mut *w_enc, w_dec, b_dec] {
+            rows.fill(Lanes::default());
+        }
+        let [first, second] = extra;
+        for numbers in [&mut *b_enc, values, first, second] {
+            numbers.fill(0.0);
+        }
+        let (mut square, mut fired) = (0.0, 0);
+        self.state.since_fired.iter_mut().for_each(|since| *since += 1);
+        for p in 0..batch.panels() {
+            work.with(|work| self.select(batch, p, 0.0, aim, gram, work, &mut panels[0]));
+            let kept = &panels[0].main.kept;
+            let (width, live) = (vectors(self.state.d), batch.live(p));
+            let price = (!aim.price.is_empty()).then_some(&aim.price[..]);
+            let fused = Fused {
+                h: &batch.rows[p * PANEL * width..][..live * width],
+                w_dec: &self.state.w_dec,
+                b_dec: &self.state.b_dec,
+                kept,
+                scale: aim.scales[0],
+                price,
+                sums: FusedSums { w_enc, w_dec, b_enc, b_dec, values },
+            };
+            square += simd::run(self.isa, fused);
+            fired += kept.len() as u64;
+            for sample in 0..live {
+                for &latent in kept.of(sample).0 {
+                    self.state.since_fired[latent as usize] = 0;
+                }
+            }
+        }
+        through.copy_from_slice(b_enc);
+        *times = Times { encode: clock.lap(), ..Times::default() };
+        let mse = square / batch.samples as f64;
+        (Losses { mse, reconstruction: mse, ..Losses::default() }, fired)
+    }
+
     fn sparse_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> (Losses, u64) {
+        if self.fuses(batch.samples, &scratch.aim) {
+            return self.fused_step(batch, scratch);
+        }
+        self.phased_step(batch, scratch)
+    }
+
+    fn phased_step(&mut self, batch: &PackedBatch, scratch: &mut Scratch) -> (Losses, u64) {
         let least = self.forward(batch, scratch);
         if let Rule::BatchTop { .. } = self.program.rule {
             self.state.threshold = batch_topk::moved_threshold(self.state.threshold, least.map(f64::from));
         }
+        let mut clock = Clock::start();
         self.sort(batch.panels(), scratch);
+        scratch.times.sort = clock.lap();
         let losses = self.losses(batch.panels(), &scratch.panels, &scratch.aim);
-        self.latent_gradients(batch, 0..self.state.n_latents, scratch);
+        self.latent_gradients(batch, scratch);
         self.sum_samples(batch.samples, scratch);
         let fired = self.take_note(batch.samples, &scratch.main);
+        scratch.times.gradients = clock.lap();
         (losses, fired)
     }
 
@@ -265,13 +390,19 @@ impl Trainee {
             scratch.gram.fill(self.isa, &encoder, self.by_latent(&self.state.w_dec), m, d);
         }
         scratch.panels.resize_with(scratch.panels.len().max(panels), Panel::default);
+        let (shared, mut clock) = (self.shared(batch.samples), Clock::start());
+        let screen = self.screen.as_ref().zip(batch.screen());
+        self.gather_dead(screen.is_some(), scratch);
         let mut bar = (BAR_SHARE * self.state.threshold) as f32;
         let mut least = None;
         loop {
-            for p in 0..panels {
-                let Scratch { aim, gram, work, panels, .. } = scratch;
-                self.select(batch, p, bar, aim, gram, work, &mut panels[p]);
-            }
+            let Scratch { aim, gram, work, panels: all, dead_rows, .. } = &mut *scratch;
+            each(shared, all[..panels].iter_mut().enumerate(), |(p, panel)| {
+                work.with(|work| match screen {
+                    Some(screen) => self.select_screened(batch, p, bar, aim, screen, dead_rows, work, panel),
+                    None => self.select(batch, p, bar, aim, gram, work, panel),
+                });
+            });
             let Rule::BatchTop { .. } = self.program.rule else { break };
             let Scratch { aim, panels: all, keys, .. } = scratch;
             if choose(&mut all[..panels], &self.norm, aim, bar, keys, &mut least) {
@@ -279,6 +410,7 @@ impl Trainee {
             }
             bar = 0.0;
         }
+        scratch.times.encode = clock.lap();
         let row = PANEL * vectors(d);
         scratch.main.make_room(panels, scratch.aim.scales.len(), row);
         scratch.gate.make_room(if self.gated() { panels } else { 0 }, 1, row);
@@ -286,17 +418,24 @@ impl Trainee {
         for (dead, which) in scratch.dead.iter_mut().zip(&scratch.aim.dead) {
             dead.make_room(if which.is_empty() { 0 } else { panels }, 1, row);
         }
-        for p in 0..panels {
-            let Scratch { aim, panels, main, gate, dead, .. } = scratch;
-            let panel = &mut panels[p];
-            self.back(batch, p, aim, panel, main.of_panel(p, row));
+        let Scratch { aim, panels: all, main, gate, dead, times, .. } = scratch;
+        let mut of_dead: Vec<_> = dead.iter_mut().map(|dead| dead.by_panel(row)).collect();
+        let heard = main.by_panel(row).zip(gate.by_panel(row));
+        let work = all[..panels].iter_mut().zip(heard).enumerate();
+        let work = work.map(|(p, (panel, heard))| {
+            let dead: Vec<&mut [Lanes]> = of_dead.iter_mut().map(|pieces| pieces.next().unwrap_or_default()).collect();
+            (p, panel, heard, dead)
+        });
+        each(shared, work, |(p, panel, (heard, heard_gate), heard_dead)| {
+            self.back(batch, p, aim, panel, heard);
             if self.gated() {
-                self.back_gate(batch, p, aim, panel, gate.of_panel(p, row));
+                self.back_gate(batch, p, aim, panel, heard_gate);
             }
-            for (i, dead) in dead.iter_mut().enumerate().filter(|(i, _)| !aim.dead[*i].is_empty()) {
-                self.back_dead(i, batch.live(p), aim, panel, dead.of_panel(p, row));
+            for (i, heard) in heard_dead.into_iter().enumerate().filter(|(i, _)| !aim.dead[*i].is_empty()) {
+                self.back_dead(i, batch.live(p), aim, panel, heard);
             }
-        }
+        });
+        times.back = clock.lap();
         least
     }
 
@@ -318,7 +457,7 @@ impl Trainee {
     ) {
         let (isa, live, norm) = (self.isa, batch.live(p), &self.norm[..]);
         work.pre(self.state.n_latents);
-        let Work { pre, top, row } = work;
+        let Work { pre, top, row, .. } = work;
         self.encode(batch, p, pre);
         let kept = &mut panel.main.kept;
         match self.program.rule {
@@ -344,10 +483,80 @@ impl Trainee {
                 simd::run(isa, Pursue { pursuit, pre, gram, h, w_dec, b_dec, live, row, kept });
             }
         }
-        panel.dead.resize_with(panel.dead.len().max(aim.dead.len()), List::default);
+        make_room(panel, aim);
         for (dead, list) in aim.dead.iter().zip(&mut panel.dead).filter(|(dead, _)| !dead.is_empty()) {
             let (among, k, kept) = (Some(&dead[..]), self.program.aux_k, &mut list.kept);
             simd::run(isa, SelectTop { pre, norm, among, k, relu: false, live, scratch: top, kept });
+        }
+    }
+
+    /// Phase A where what is kept is screened: see [`crate::backend::ops::screen`].
+    #[allow(clippy::too_many_arguments)] // reason: the parts of the scratch memory that a panel reads and writes
+    fn select_screened(
+        &self,
+        batch: &PackedBatch,
+        p: usize,
+        bar: f32,
+        aim: &Aim,
+        (weights, samples): (&ScreenWeights, &ScreenBatch),
+        dead_rows: &[DeadRows],
+        work: &mut Work,
+        panel: &mut Panel,
+    ) {
+        let (isa, d, m, live) = (self.isa, self.state.d, self.state.n_latents, batch.live(p));
+        let (width, half) = (vectors(d), d.div_ceil(2));
+        work.pre(m);
+        let Work { pre, top, screen, .. } = work;
+        let (offset, norm) = (&self.offset[..], &self.norm[..]);
+        let x = &samples.pairs[p * half * TILES..][..half * TILES];
+        ScreenProduct { pairs: &weights.pairs, stride: 8 * width, offset, x, pre }.run();
+        let wanted = match self.program.rule {
+            Rule::BatchTop { .. } => Wanted::Above(bar),
+            _ => Wanted::Top(aim.k as usize),
+        };
+        let tiles = p * TILES..(p + 1) * TILES;
+        let select = SelectScreened {
+            pre,
+            length: &samples.length[tiles.clone()],
+            lost: &samples.lost[tiles],
+            margin: &weights.margin,
+            h: &batch.rows[p * PANEL * width..][..live * width],
+            d,
+            w_enc: &self.state.w_enc,
+            offset,
+            norm,
+            wanted,
+            live,
+            scratch: screen,
+            kept: &mut panel.main.kept,
+        };
+        simd::run(isa, select);
+        make_room(panel, aim);
+        let lists = aim.dead.iter().zip(&mut panel.dead).zip(dead_rows).filter(|((dead, _), _)| !dead.is_empty());
+        for ((dead, list), rows) in lists {
+            let pre = &mut pre[..dead.len() * TILES];
+            let weights = self.by_latent(&rows.w_enc);
+            let x = &batch.tiles[p * d * TILES..][..d * TILES];
+            simd::run(isa, Product { weights, start: &rows.offset, x, out: pre });
+            let (norm, k, kept) = (&rows.norm[..], self.program.aux_k, &mut list.kept);
+            simd::run(isa, SelectTop { pre, norm, among: None, k, relu: false, live, scratch: top, kept });
+            kept.rename(dead);
+        }
+    }
+
+    /// Rows of the dead latents side by side, where their pre is not among those of all latents.
+    fn gather_dead(&self, screened: bool, scratch: &mut Scratch) {
+        let Scratch { aim, dead_rows, .. } = scratch;
+        dead_rows.resize_with(aim.dead.len(), DeadRows::default);
+        let width = vectors(self.state.d);
+        for (dead, rows) in aim.dead.iter().zip(dead_rows) {
+            rows.clear();
+            for &latent in dead.iter().filter(|_| screened) {
+                let latent = latent as usize;
+                rows.w_enc.extend_from_slice(&self.state.w_enc[latent * width..][..width]);
+                rows.offset.push(self.offset[latent]);
+                rows.norm.push(self.norm[latent]);
+            }
         }
     }
 
@@ -568,10 +777,10 @@ impl Trainee {
         }
     }
 
-    /// Phase E: gradients of a range of latents.
-    fn latent_gradients(&self, batch: &PackedBatch, latents: Range<usize>, scratch: &mut Scratch) {
+    /// Phase E: gradients of the latents.
+    fn latent_gradients(&self, batch: &PackedBatch, scratch: &mut Scratch) {
         let width = vectors(self.state.d);
-        let rows = latents.start * width..latents.end * width;
+        let size = latents_of_piece(self.state.n_latents);
         let Scratch { main, gate, dead, silent, aim, sums, panels, .. } = scratch;
         let (priced, gated) = (!aim.price.is_empty(), self.gated());
         let mut lists = vec![main.as_heard(aim.level_of())];
@@ -588,24 +797,29 @@ impl Trainee {
             lists.push(Heard { sorted: &silent.by_latent, ..main.as_heard(None) });
         }
         let [first, second] = &mut sums.extra;
-        let gradients = LatentGradients {
-            lists: &lists,
-            h: &batch.rows,
-            w_enc: &mut sums.w_enc[rows.clone()],
-            w_dec: &mut sums.w_dec[rows.clone()],
-            b_enc: &mut sums.b_enc[latents.clone()],
-            values: &mut sums.values[latents.clone()],
-            through: &mut sums.through[latents.clone()],
-            extra: [&mut first[latents.clone()], &mut second[latents.clone()]],
-            latents: latents.clone(),
+        let rows = sums.w_enc.chunks_mut(size * width).zip(sums.w_dec.chunks_mut(size * width));
+        let numbers = sums.b_enc.chunks_mut(size).zip(sums.values.chunks_mut(size)).zip(sums.through.chunks_mut(size));
+        let extra = first.chunks_mut(size).zip(second.chunks_mut(size));
+        let all: Vec<PanelEntries> = match self.program.rule {
+            Rule::Pursuit(_) => panels[..batch.panels()].iter().map(|panel| panel.main.entries()).collect(),
+            _ => vec![],
         };
-        simd::run(self.isa, gradients);
-        if let Rule::Pursuit(_) = self.program.rule {
-            let panels: Vec<PanelEntries> = panels[..batch.panels()].iter().map(|panel| panel.main.entries()).collect();
-            let (sorted, w_dec) = (&main.by_latent, &mut sums.w_dec[rows]);
-            let pairs = PursuitPairs { sorted, panels: &panels, rows: &self.state.w_dec, latents, w_dec };
-            simd::run(self.isa, pairs);
-        }
+        let (lists, sorted) = (&lists[..], &main.by_latent);
+        each(self.shared(batch.samples), numbers.zip(extra).zip(rows).enumerate(), |(at, ((numbers, extra), rows))| {
+            let (((b_enc, values), through), (w_enc, w_dec)) = (numbers, rows);
+            let latents = at * size..at * size + b_enc.len();
+            let (h, extra) = (&batch.rows[..], [extra.0, extra.1]);
+            let own = latents.clone();
+            let out = &mut *w_dec;
+            simd::run(
+                self.isa,
+                LatentGradients { lists, h, latents: own, w_enc, w_dec: out, b_enc, values, through, extra },
+            );
+            if let Rule::Pursuit(_) = self.program.rule {
+                let (panels, rows) = (&all[..], &self.state.w_dec[..]);
+                simd::run(self.isa, PursuitPairs { sorted, panels, rows, latents, w_dec });
+            }
+        });
     }
 
     /// Phase E for the decoder's bias.
@@ -649,7 +863,8 @@ impl Trainee {
 
     /// Phase F: completes the gradients of [`Trainee::gradients`] and projects them; returns their global norm.
     pub fn finish(&self, scratch: &mut Scratch) -> f64 {
-        let Scratch { pull, aim, sums, .. } = scratch;
+        let Scratch { pull, aim, sums, rests, squares, times, .. } = scratch;
+        let mut clock = Clock::start();
         let mut decoder_pull = None;
         if let Penalty::L1 { by_norm: true, .. } = self.program.penalty {
             // price_j = l1 / n |w_dec_j|, so price_j / |w_dec_j|² · Σ z_j is l1 / n · Σ z_j / |w_dec_j|.
@@ -665,47 +880,118 @@ impl Trainee {
             sums.extra[1].fill(0.0);
             decoder_pull = Some(&pull[..]);
         }
-        let finish = FinishGradients {
-            w_enc: &self.state.w_enc,
-            w_dec: &self.state.w_dec,
-            b_dec: &self.state.b_dec,
-            pull: decoder_pull,
-            project: self.program.unit_decoder,
-            tied: self.program.tied,
-            frozen: self.program.frozen_decoder,
-            sums,
-        };
-        simd::run(self.isa, finish).sqrt()
+        let (m, width, frozen) = (self.state.n_latents, vectors(self.state.d), self.program.frozen_decoder);
+        rests.resize(m.div_ceil(BLOCK) * width, Lanes::default());
+        squares.resize(m.div_ceil(BLOCK), 0.0);
+        let GradientSums { w_enc, w_dec, b_enc, b_dec, through, extra, .. } = sums;
+        let size = BLOCK * width;
+        let rows = w_enc.chunks_mut(size).zip(w_dec.chunks_mut(size));
+        let out = rests.chunks_mut(width).zip(squares.iter_mut());
+        each(self.shared(aim.samples), rows.zip(out).enumerate(), |(at, ((d_enc, d_dec), (rest, square)))| {
+            let latents = at * BLOCK..m.min((at + 1) * BLOCK);
+            let rows = latents.start * width..latents.end * width;
+            let finish = FinishRows {
+                w_enc: &self.state.w_enc[rows.clone()],
+                w_dec: &self.state.w_dec[rows],
+                b_dec: &self.state.b_dec,
+                pull: decoder_pull.map(|pull| &pull[latents.clone()]),
+                project: self.program.unit_decoder,
+                tied: self.program.tied,
+                frozen,
+                d_bias: &b_enc[latents.clone()],
+                through: &through[latents],
+                d_enc,
+                d_dec,
+                rest,
+            };
+            *square = simd::run(self.isa, finish);
+        });
+        let mut total: f64 = squares.iter().sum();
+        if frozen {
+            b_dec.fill(Lanes::default());
+        } else {
+            total += simd::run(self.isa, FinishBias { rests, d_b_dec: b_dec });
+        }
+        total += extra.iter().flatten().map(|&x| x as f64 * x as f64).sum::<f64>();
+        times.finish = clock.lap();
+        total.sqrt()
     }
 
     /// Phase G: moves the weights by the finished gradients of global norm `norm`, as step `step` from 0; false where a
     /// weight stopped being finite.
-    pub fn update(&mut self, step: usize, norm: f64, scratch: &Scratch) -> bool {
+    pub fn update(&mut self, step: usize, norm: f64, scratch: &mut Scratch) -> bool {
+        let mut clock = Clock::start();
         let train = &self.train;
         let factor = train.schedule.factor(step, train.steps)
             * ramp_up(step, train.steps, train.warmup)
             * ramp_down(step, train.steps, train.decay);
         let clip = train.clip.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
         let settings = Step::new(train.optimizer, train.lr * factor, train.weight_decay, step);
+        let finite = self.move_weights(&settings, clip as f32, &scratch.sums);
+        self.state.step = step + 1;
+        let fine = self.refresh_rest() && finite;
+        scratch.times.update = clock.lap();
+        fine
+    }
+
+    /// The optimiser's step, with norms and offsets of the moved rows.
+    fn move_weights(&mut self, step: &Step, scale: f32, sums: &GradientSums) -> bool {
+        let (isa, unit) = (self.isa, self.program.unit_decoder);
+        let shared = self.shared(self.train.batch_size);
+        let (enc_moves, dec_moves) = (!self.program.tied, !self.program.frozen_decoder);
         let State { w_enc, b_enc, w_dec, b_dec, per_latent, moments, .. } = &mut self.state;
-        let parameters = [flat_mut(w_enc), b_enc, flat_mut(w_dec), flat_mut(b_dec)];
-        let parameters = parameters.into_iter().chain(per_latent.iter_mut().map(Vec::as_mut_slice));
-        let sums = &scratch.sums;
-        let gradients = [flat(&sums.w_enc), &sums.b_enc, flat(&sums.w_dec), flat(&sums.b_dec)];
-        let gradients = gradients.into_iter().chain(sums.extra.iter().map(Vec::as_slice));
-        let trained = [!self.program.tied, self.program.has_encoder_bias()];
-        let trained = trained.into_iter().chain([!self.program.frozen_decoder; 2]).chain([true; 2]);
-        for (((parameters, gradient), moments), trained) in parameters.zip(gradients).zip(moments).zip(trained) {
-            if trained {
-                simd::run(self.isa, Update { step: &settings, scale: clip as f32, parameters, gradient, moments });
-            }
+        let [of_w_enc, of_b_enc, of_w_dec, of_b_dec, of_more @ ..] = &mut moments[..] else {
+            unreachable!("made for four tensors and more")
+        };
+        let mut few = vec![];
+        if self.program.has_encoder_bias() {
+            few.push((&mut b_enc[..], &sums.b_enc[..], of_b_enc));
+        }
+        if dec_moves {
+            few.push((flat_mut(b_dec), flat(&sums.b_dec), of_b_dec));
+        }
+        few.extend(per_latent.iter_mut().zip(&sums.extra).zip(of_more).map(|((p, g), m)| (&mut p[..], &g[..], m)));
+        for (parameters, gradient, moments) in few {
+            simd::run(isa, Update { step, scale, parameters, gradient, moments });
         }
         if let Rule::Jump { .. } = self.program.rule {
             // A threshold that is not a number stays one, to be found.
             per_latent[0].iter_mut().filter(|threshold| **threshold < 0.0).for_each(|threshold| *threshold = 0.0);
         }
-        self.state.step = step + 1;
-        self.refresh(self.program.unit_decoder)
+        let size = BLOCK * b_dec.len();
+        let enc = w_enc.chunks_mut(size).zip(sums.w_enc.chunks(size)).zip(of_w_enc.pieces(size * LANES));
+        let dec = w_dec.chunks_mut(size).zip(sums.w_dec.chunks(size)).zip(of_w_dec.pieces(size * LANES));
+        let facts = self.norm.chunks_mut(BLOCK).zip(self.offset.chunks_mut(BLOCK)).zip(b_enc.chunks(BLOCK));
+        let (finite, b_dec) = (AtomicBool::new(true), &b_dec[..]);
+        each(shared, enc.zip(dec).zip(facts), |((enc, dec), ((norm, offset), b_enc))| {
+            let rows = |((rows, gradient), moments)| UpdateRows { step, scale, rows, gradient, moments };
+            let (enc, dec) = ((rows(enc), enc_moves), (rows(dec), dec_moves));
+            if !simd::run(isa, MoveRows { enc, dec, b_enc, b_dec, unit, norm, offset }) {
+                finite.store(false, Ordering::Relaxed);
+            }
+        });
+        finite.into_inner()
+    }
+
+    /// Appends everything that decides the steps to come.
+    pub fn put(&self, to: &mut Vec<u8>) {
+        self.state.put(to);
+        // A function of the state, but not of the same rounding once unit rows have been divided by their norms.
+        self.norm.put(to);
+        self.offset.put(to);
+    }
+
+    /// Goes on from what [`Trainee::put`] wrote; false, and nothing has changed, where the bytes are not from a trainee of
+    /// this shape.
+    pub fn get(&mut self, from: &mut &[u8]) -> bool {
+        let parts = (State::get(from), Vec::<f32>::get(from), Vec::<f32>::get(from));
+        let (Some(state), Some(norm), Some(offset)) = parts else { return false };
+        let fits = self.state.fits(&state) && (norm.len(), offset.len()) == (self.norm.len(), self.offset.len());
+        if fits {
+            (self.state, self.norm, self.offset) = (state, norm, offset);
+            self.refresh_rest();
+        }
+        fits
     }
 
     /// The first tensor that holds something other than finite numbers.
@@ -716,6 +1002,21 @@ impl Trainee {
         let broken = tensors.position(|tensor| tensor.iter().any(|x| !x.is_finite()));
         broken.map_or("weights", |i| self.program.parameter_names()[i])
     }
+}
+
+/// Whether the product of a selection is screened: large ones of few latents are, where the processor can.
+fn screened(isa: Isa, program: &Program, state: &State) -> bool {
+    let few = match program.rule {
+        Rule::Top(k) => 8 * k <= state.n_latents,
+        Rule::BatchTop { k, .. } => 8.0 * k <= state.n_latents as f64,
+        _ => false,
+    };
+    few && state.n_latents * state.d >= SCREENED_FROM && screen::available(isa)
+}
+
+/// Room for a panel's lists of dead latents.
+fn make_room(panel: &mut Panel, aim: &Aim) {
+    panel.dead.resize_with(panel.dead.len().max(aim.dead.len()), List::default);
 }
 
 /// Adds the price of a unit of each latent to what comes back.
@@ -733,3 +1034,6 @@ fn pay(price: &[f32], live: usize, list: &mut List) {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod ways;

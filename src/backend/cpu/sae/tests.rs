@@ -390,17 +390,134 @@ fn dead_latents_revive_with_the_auxiliary_loss() {
         let mut weights = Weights::init(1, 30, 8, &program);
         weights.b_enc[10..].fill(-1.0);
         let mut trainee = Trainee::new(Isa::best(), &weights, program, job.train.clone());
-        let mut feed = Feed::new(&source.clone().into(), &[&job]);
+        let (feed, mut batch) = (Feed::new(&source.clone().into(), &[&job]), Batch::new(false));
         let mut scratch = Scratch::default();
         for step in 0..800 {
-            feed.draw(step);
-            trainee.gradients(&feed.of(Normalise::None).1, &mut scratch);
+            feed.draw(step, &mut batch);
+            trainee.gradients(batch.of(Normalise::None), &mut scratch);
             let norm = trainee.finish(&mut scratch);
-            assert!(trainee.update(step, norm, &scratch));
+            assert!(trainee.update(step, norm, &mut scratch));
         }
         let latents = Sae::new(trainee.weights(), Inference::Keep(Keep::Top(2))).encode(h.view());
         latents.columns().into_iter().filter(|z| z.iter().any(|&z| z > 0.0)).count()
     };
     let (without, with) = (alive_after(0), alive_after(4));
     assert!(without <= 12 && with >= without + 5, "{without} without, {with} with");
+}
+
+/// Keeps the states of a pass in memory, and asks to stop once so many are kept.
+struct Memory {
+    states: Mutex<BTreeMap<(usize, usize), Vec<u8>>>,
+    every: Duration,
+    saves: AtomicUsize,
+    stop_after: usize,
+}
+
+impl Memory {
+    fn new(every: Duration, stop_after: usize) -> Memory {
+        Memory { states: Mutex::default(), every, saves: AtomicUsize::new(0), stop_after }
+    }
+}
+
+impl Watch for Memory {
+    fn advance(&self, _: u64) {}
+    fn stop(&self) -> bool {
+        self.saves.load(Ordering::Relaxed) >= self.stop_after
+    }
+    fn checkpoints(&self) -> Option<&dyn Checkpoints> {
+        Some(self)
+    }
+}
+
+impl Checkpoints for Memory {
+    fn every(&self) -> Duration {
+        self.every
+    }
+    fn load(&self, group: usize, job: usize) -> Option<Vec<u8>> {
+        self.states.lock().unwrap().get(&(group, job)).cloned()
+    }
+    fn save(&self, group: usize, job: usize, state: &[u8]) {
+        self.saves.fetch_add(1, Ordering::Relaxed);
+        self.states.lock().unwrap().insert((group, job), state.to_vec());
+    }
+}
+
+/// All kinds of `mixed_jobs`, in one group: runs of unequal length share batches, some controlled, some resampled.
+#[test]
+fn a_training_goes_on_from_any_of_its_states_with_the_same_bits() {
+    let mut groups = groups();
+    groups.truncate(1);
+    // Long enough that a watch, which is asked a few times a second, stops it on the way.
+    groups[0].saes.iter_mut().filter(|job| job.train.steps > 0).for_each(|job| job.train.steps *= 3);
+    let whole: Vec<_> = train_on(2, &groups, &Count::default())[0].iter().map(bits).collect();
+    // Every step is kept, and the states of some runs are older than those of others, as after a kill between two files.
+    let memory = Memory::new(Duration::ZERO, usize::MAX);
+    let kept: Vec<_> = train(&groups, &memory)[0].iter().map(bits).collect();
+    assert_eq!(kept, whole, "keeping states changes them");
+    let last = memory.states.into_inner().unwrap();
+    for take in [1usize, 2, 3] {
+        let memory = Memory::new(Duration::from_secs(1000), usize::MAX);
+        let some = last.iter().filter(|((_, job), _)| job % take == 0).map(|(key, state)| (*key, state.clone()));
+        *memory.states.lock().unwrap() = some.collect();
+        let again: Vec<_> = train(&groups, &memory)[0].iter().map(bits).collect();
+        assert_eq!(again, whole, "every {take}th state");
+        assert_eq!(memory.saves.load(Ordering::Relaxed), 0, "nothing is kept before its time");
+    }
+}
+
+#[test]
+fn a_training_that_is_cut_again_and_again_ends_with_the_same_bits() {
+    let job =
+        |architecture| SaeJob { train: SaeTrain { steps: 40, ..job(RELU, 24, 40).train }, ..job(architecture, 24, 40) };
+    let saes = vec![job(RELU), job(Architecture::TopK { k: 3, aux_k: 5 }), job(RELU_FREE)];
+    let group = [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1).into(), saes }];
+    let whole: Vec<_> = train(&group, &Count::default())[0].iter().map(bits).collect();
+    let mut states = BTreeMap::new();
+    for steps in [1, 2, 7, 20, 39] {
+        // A training of fewer steps under the same schedule would be another one, so it is cut by its states instead.
+        let passes = passes(&group, 1);
+        let memory = Memory::new(Duration::ZERO, usize::MAX);
+        *memory.states.lock().unwrap() = states;
+        let kept = Kept { checkpoints: &memory, pass: &passes[0] };
+        let jobs: Vec<&SaeJob> = group[0].saes.iter().collect();
+        let feed = Feed::new(&group[0].source, &jobs);
+        let begin = |job: &SaeJob| {
+            let (program, weights) = start(job, &group[0].source, &feed.stream, feed.scale(job.train.normalise));
+            Trainee::new(Isa::best(), &weights, program, job.train.clone()).with_seed(job.seed)
+        };
+        let mut runs: Vec<Run> = (jobs.iter())
+            .map(|&job| Run { job, trainee: begin(job), guard: Guard::default(), trace: vec![], end: None, saved: 0 })
+            .collect();
+        kept.load(&mut runs);
+        let (mut batch, mut scratch) = (Batch::new(false), Scratch::default());
+        for run in &mut runs {
+            while run.end.is_none() && run.trainee.state.step < steps {
+                let step = run.trainee.state.step;
+                feed.draw(step, &mut batch);
+                run.step(step, batch.of(run.job.train.normalise), &mut scratch);
+            }
+        }
+        kept.save(&mut runs);
+        assert!(runs.iter().all(|run| run.saved == steps));
+        states = memory.states.into_inner().unwrap();
+    }
+    let memory = Memory::new(Duration::from_secs(1000), usize::MAX);
+    *memory.states.lock().unwrap() = states;
+    let again: Vec<_> = train(&group, &memory)[0].iter().map(bits).collect();
+    assert_eq!(again, whole);
+}
+
+#[test]
+fn a_state_that_does_not_fit_leaves_the_training_at_its_beginning() {
+    let group = [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1).into(), saes: vec![job(RELU, 24, 30)] }];
+    let whole = bits(&train(&group, &Count::default())[0][0]);
+    let other = Memory::new(Duration::ZERO, usize::MAX);
+    let saes = vec![job(RELU, 23, 30)];
+    train(&[SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1).into(), saes }], &other);
+    let foreign = other.load(0, 0).expect("kept at every step");
+    for state in [foreign.clone(), foreign[..foreign.len() / 2].to_vec(), vec![], vec![1; 40]] {
+        let memory = Memory::new(Duration::from_secs(1000), usize::MAX);
+        memory.states.lock().unwrap().insert((0, 0), state);
+        assert_eq!(bits(&train(&group, &memory)[0][0]), whole);
+    }
 }

@@ -88,7 +88,7 @@ fn ten_steps_are_those_of_the_golden_objectives() {
                 kill(&mut trainee, &golden.dead);
                 trainee.gradients(&batch, &mut scratch);
                 let norm = trainee.finish(&mut scratch);
-                assert!(trainee.update(step, norm, &scratch));
+                assert!(trainee.update(step, norm, &mut scratch));
             }
             let weights = trainee.weights();
             let found = [weights.w_enc, weights.b_enc, weights.w_dec, weights.b_dec];
@@ -255,7 +255,7 @@ fn instruction_sets_give_the_same_bits() {
                 for step in 0..10 {
                     losses.push(trainee.gradients(&batch, &mut scratch));
                     let norm = trainee.finish(&mut scratch);
-                    assert!(trainee.update(step, norm, &scratch));
+                    assert!(trainee.update(step, norm, &mut scratch));
                 }
                 (trainee.weights(), losses)
             };
@@ -331,7 +331,7 @@ fn frozen_decoders_stay_and_tied_encoders_follow() {
         for step in 0..5 {
             trainee.gradients(&batch, &mut scratch);
             let norm = trainee.finish(&mut scratch);
-            assert!(trainee.update(step, norm, &scratch));
+            assert!(trainee.update(step, norm, &mut scratch));
         }
         let after = trainee.weights();
         assert_ne!(after.w_enc, weights.w_enc);
@@ -358,7 +358,7 @@ fn resampled_latents_point_at_inputs_and_the_others_stay() {
         assert!(trainee.to_resample().is_empty());
         trainee.gradients(&batch, &mut scratch);
         let norm = trainee.finish(&mut scratch);
-        assert!(trainee.update(step, norm, &scratch));
+        assert!(trainee.update(step, norm, &mut scratch));
     }
     assert_eq!(trainee.to_resample(), [3, 7]);
     let before = trainee.weights();
