@@ -151,7 +151,7 @@ rows! {
         ["x.yaml:4:22: feature 1 cannot fire at rate 0.2: its parent 0 fires at 0.1", "rates: conditional"];
     rivals_more_frequent_than_their_parent: linked("hierarchy: {rates: exact, tree: [{feature: 0, exclusive: true, children: [{feature: 1}, {feature: 2}]}]}"),
         ["exclude each other and cannot fire at rates of sum 0.2: parent 0 fires at 0.1"];
-    parents_of_negative_values: linked("magnitude: {symmetric: 1}, hierarchy: {roots: 1}"), ["x.yaml:4:42: a parent is on where its value is above 0"];
+    parents_of_negative_values: linked("magnitude: {symmetric: 1}, hierarchy: {roots: 1}"), ["x.yaml:4:41: a parent is on where its value is above 0"];
     negative_importance: with("").replace("d_hidden: 2", "d_hidden: 2, importance: -1"), ["-1 is out of range: importance"];
     probabilities_have_an_upper_bound: with("").replace("0.1", "{folded_normal: {mean: 5}}"), ["has no upper bound"];
     a_curve_upside_down: with("").replace("0.1}", "{linear: {max: 0.1, min: 0.5}}}"), ["linear has min 0.5 above max 0.1"];

@@ -14,6 +14,8 @@
 //! root's g and every draw used with both signs), so that the rarity of the root costs no accuracy. The samples come from the seed 0 of their
 //! own stream, and sums have one order: a world's numbers are the same everywhere.
 
+use rayon::prelude::*;
+
 use super::hierarchy::{Family, Hierarchy};
 use super::linked::Copula;
 use super::normal;
@@ -35,7 +37,7 @@ pub enum Rates {
 }
 
 /// Numbers of one factor sample times features of a tree, at most this many products.
-const WORK: usize = 1 << 29;
+const WORK: usize = 1 << 26;
 
 /// Most samples of eps.
 const MOST_SAMPLES: usize = 1 << 16;
@@ -71,25 +73,23 @@ impl World {
     pub(super) fn hierarchy_rates(&self, hierarchy: &Hierarchy) -> Vec<f64> {
         let setting = Setting::of(self);
         let mut rates: Vec<f64> = self.firing_probability.iter().zip(&setting.value).map(|(p, a)| p * a).collect();
-        for_each_tree(&hierarchy.families(), self.n_features, |tree| {
-            let mut own = self.firing_probability.clone();
-            let found = Tree::new(&setting, tree, &mut own).rates(None);
-            found.into_iter().for_each(|(i, rate)| rates[i] = rate);
-        });
+        for (i, _, rate) in each_tree(&setting, &hierarchy.families(), &self.firing_probability, None) {
+            rates[i] = rate;
+        }
         rates
     }
 
     /// Own probabilities for which the rate of feature i below a parent of rate r is `target(i, r)`.
-    fn solve(&self, families: &[Family], target: impl Fn(usize, f64) -> f64) -> Vec<f64> {
+    fn solve(&self, families: &[Family], target: impl Fn(usize, f64) -> f64 + Sync) -> Vec<f64> {
         let setting = Setting::of(self);
         let root = |i: usize| match setting.value[i] {
             0.0 => 0.0,
             value => (target(i, 1.0) / value).min(1.0),
         };
         let mut own: Vec<f64> = (0..self.n_features).map(root).collect();
-        for_each_tree(families, self.n_features, |tree| {
-            Tree::new(&setting, tree, &mut own).rates(Some(&target));
-        });
+        for (i, solved, _) in each_tree(&setting, families, &own.clone(), Some(&target)) {
+            own[i] = solved;
+        }
         own
     }
 }
@@ -118,8 +118,25 @@ struct Branch<'a> {
     families: Vec<&'a Family>,
 }
 
-/// Calls `work` for each tree of families, in the order of their first family.
-fn for_each_tree(families: &[Family], n_features: usize, mut work: impl FnMut(Branch<'_>)) {
+/// What a feature's rate should be, of its index and its parent's rate.
+type Target<'a> = &'a (dyn Fn(usize, f64) -> f64 + Sync);
+
+/// Feature, own probability and rate of all features of trees, tree by tree; with a target own probabilities are solved for.
+/// Trees go to whichever thread is free: none needs another.
+fn each_tree(
+    setting: &Setting,
+    families: &[Family],
+    own: &[f64],
+    target: Option<Target<'_>>,
+) -> Vec<(usize, f64, f64)> {
+    let trees = branches(families, own.len());
+    let found: Vec<Vec<(usize, f64, f64)>> =
+        trees.into_par_iter().map(|branch| Tree::new(setting, branch, own).rates(target)).collect();
+    found.concat()
+}
+
+/// The trees of families, in the order of their first family.
+fn branches(families: &[Family], n_features: usize) -> Vec<Branch<'_>> {
     let mut tree_of: Vec<Option<usize>> = vec![None; n_features];
     let mut trees: Vec<Branch<'_>> = vec![];
     for family in families {
@@ -131,7 +148,7 @@ fn for_each_tree(families: &[Family], n_features: usize, mut work: impl FnMut(Br
         trees[tree].families.push(family);
         family.parent.iter().chain(&family.members).for_each(|&i| tree_of[i] = Some(tree));
     }
-    trees.into_iter().for_each(&mut work);
+    trees
 }
 
 /// What the rates of a world are computed from.
@@ -167,19 +184,20 @@ impl Setting {
 struct Tree<'a> {
     setting: &'a Setting,
     branch: Branch<'a>,
-    own: &'a mut [f64],
+    own: &'a [f64],
     /// `[n_samples, rank]`
     eps: Vec<f64>,
 }
 
 impl<'a> Tree<'a> {
-    fn new(setting: &'a Setting, branch: Branch<'a>, own: &'a mut [f64]) -> Tree<'a> {
+    fn new(setting: &'a Setting, branch: Branch<'a>, own: &'a [f64]) -> Tree<'a> {
         let eps = samples(setting, branch.root, branch.root.map_or(1.0, |root| own[root]));
         Tree { setting, branch, own, eps }
     }
 
-    /// Rates of the root and of all members; with a target own probabilities are first changed to meet it.
-    fn rates(&mut self, target: Option<&dyn Fn(usize, f64) -> f64>) -> Vec<(usize, f64)> {
+    /// Feature, own probability and rate of the root and of all members; with a target own probabilities are first changed to
+    /// meet it.
+    fn rates(&self, target: Option<Target<'_>>) -> Vec<(usize, f64, f64)> {
         let n = self.setting.n_samples;
         let top = match self.branch.root {
             Some(root) => self.own[root] * self.setting.value[root],
@@ -187,9 +205,9 @@ impl<'a> Tree<'a> {
         };
         // A_i(eps) / n of each feature that families hang from: of the others only the mean is needed.
         let mut on: Vec<(Option<usize>, Vec<f64>)> = vec![(self.branch.root, vec![top / n as f64; n])];
-        let mut rates: Vec<(usize, f64)> = self.branch.root.map(|root| (root, top)).into_iter().collect();
-        let families = std::mem::take(&mut self.branch.families);
-        for family in &families {
+        let mut rates: Vec<_> = self.branch.root.map(|root| (root, self.own[root], top)).into_iter().collect();
+        let families = &self.branch.families;
+        for family in families {
             let above = on.iter().find(|(feature, _)| *feature == family.parent).expect("parents come first").1.clone();
             let rate_above = above.iter().sum::<f64>();
             let mut siblings: Vec<Sibling> = family.members.iter().map(|&i| self.sibling(i)).collect();
@@ -198,11 +216,11 @@ impl<'a> Tree<'a> {
                 self.meet(&mut siblings, family.exclusive, &above, &targets);
             }
             let passes: Vec<Vec<f64>> = siblings.iter().map(|s| self.passes(s)).collect();
+            let mut counts = vec![];
             for (k, &i) in family.members.iter().enumerate() {
-                self.own[i] = siblings[k].own;
-                let alive: Vec<f64> =
-                    (0..n).map(|s| above[s] * passes[k][s] * kept(&passes, k, s, family.exclusive)).collect();
-                rates.push((i, alive.iter().sum()));
+                let mut kept = |s: usize| kept(&passes, k, s, family.exclusive, &mut counts);
+                let alive: Vec<f64> = (0..n).map(|s| above[s] * passes[k][s] * kept(s)).collect();
+                rates.push((i, siblings[k].own, alive.iter().sum()));
                 if families.iter().any(|other| other.parent == Some(i)) {
                     on.push((Some(i), alive));
                 }
@@ -234,10 +252,12 @@ impl<'a> Tree<'a> {
         // One by one, each with its siblings as they stand: more of one means more of all, so this climbs to the solution.
         siblings.iter_mut().for_each(|s| s.own = 0.0);
         let mut passes: Vec<Vec<f64>> = siblings.iter().map(|s| self.passes(s)).collect();
+        let mut counts = vec![];
         for _ in 0..if exclusive { 200 } else { 1 } {
             let mut change: f64 = 0.0;
             for k in 0..siblings.len() {
-                let weights: Vec<f64> = (0..n).map(|s| above[s] * kept(&passes, k, s, exclusive)).collect();
+                let weights: Vec<f64> =
+                    (0..n).map(|s| above[s] * kept(&passes, k, s, exclusive, &mut counts)).collect();
                 let before = siblings[k].own;
                 siblings[k].own = self.own_for(&siblings[k], &weights, targets[k]);
                 passes[k] = self.passes(&siblings[k]);
@@ -316,20 +336,22 @@ fn pass(above: f64, own: f64) -> f64 {
 }
 
 /// E[1 / (1 + siblings of k that pass)] at sample s: the share of its passes that feature k is the one that stays on.
-fn kept(passes: &[Vec<f64>], k: usize, s: usize, exclusive: bool) -> f64 {
+/// `counts` is memory to use again.
+fn kept(passes: &[Vec<f64>], k: usize, s: usize, exclusive: bool, counts: &mut Vec<f64>) -> f64 {
     if !exclusive {
         return 1.0;
     }
     // P(j of the others pass), others one by one.
-    let mut count = vec![1.0];
+    counts.clear();
+    counts.push(1.0);
     for (_, pass) in passes.iter().enumerate().filter(|(other, _)| *other != k) {
         let p = pass[s];
-        count.push(0.0);
-        for j in (0..count.len()).rev() {
-            count[j] = count[j] * (1.0 - p) + if j > 0 { count[j - 1] * p } else { 0.0 };
+        counts.push(0.0);
+        for j in (0..counts.len()).rev() {
+            counts[j] = counts[j] * (1.0 - p) + if j > 0 { counts[j - 1] * p } else { 0.0 };
         }
     }
-    count.iter().enumerate().map(|(j, p)| p / (1 + j) as f64).sum()
+    counts.iter().enumerate().map(|(j, p)| p / (1 + j) as f64).sum()
 }
 
 /// Samples of eps given that the root fires, `[n_samples, rank]`; unconditional ones where there is no root. Without a copula

@@ -183,81 +183,102 @@ fn factor<S: Simd>(linked: &Linked, tile: Tile, room: &mut Room) {
 #[inline(always)]
 fn screen<S: Simd>(linked: &Linked, tile: Tile, eps: &[[Lanes; 2]], open: &mut Candidates) {
     open.len = 0;
+    let mut z = [[Lanes::default(); 2]; 16];
     for (at, block) in linked.blocks.iter().enumerate() {
-        let heads = if linked.sure { [[0; 16]; 3] } else { coins::<S>(tile, block.index) };
+        let start = sixteen(&linked.threshold, 16 * block.index as usize);
         let panel = &linked.panels[at * linked.rank..][..linked.rank];
         // Sums stay in registers: sixteen vectors, or four of two registers each.
         if S::ACCUMULATORS < 24 {
             for lane in (0..16).step_by(2) {
-                columns::<S, 2>(linked, tile, *block, lane, &heads, panel, eps, open);
+                columns::<S, 2>(start, lane, panel, eps, &mut z);
             }
         } else {
             for lane in (0..16).step_by(8) {
-                columns::<S, 8>(linked, tile, *block, lane, &heads, panel, eps, open);
+                columns::<S, 8>(start, lane, panel, eps, &mut z);
             }
+        }
+        if linked.sure {
+            take_sure::<S>(tile, *block, &z, open);
+        } else {
+            take::<S>(tile, *block, &coins::<S>(tile, block.index), &z, open);
         }
     }
 }
 
-/// Features `lane .. lane + N` of a block.
+/// z of features `lane .. lane + N` of a block.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // reason: one loop body, split off for its width
 fn columns<S: Simd, const N: usize>(
-    linked: &Linked,
-    tile: Tile,
-    block: Block,
+    threshold: &[f32; 16],
     lane: usize,
-    heads: &[[u32; 16]; 3],
     panel: &[Lanes],
     eps: &[[Lanes; 2]],
-    open: &mut Candidates,
+    z: &mut [[Lanes; 2]; 16],
 ) {
-    let free = block.free as u32 >> lane & ((1 << N) - 1);
-    if free == 0 {
-        return;
-    }
-    let first = 16 * block.index as usize + lane;
-    let mut z = [[S::splat(0.0); 2]; N];
-    for (z, t) in z.iter_mut().zip(&linked.threshold[first..][..N]) {
-        *z = [S::splat(-t); 2];
+    let mut sum = [[S::splat(0.0); 2]; N];
+    for (sum, &t) in sum.iter_mut().zip(&threshold[lane..lane + N]) {
+        *sum = [S::splat(-t); 2];
     }
     for (f, eps) in panel.iter().zip(eps) {
         let (e0, e1) = (S::load(&eps[0]), S::load(&eps[1]));
-        for l in 0..N {
-            let f = S::splat(f.0[lane + l]);
-            z[l] = [S::fma(f, e0, z[l][0]), S::fma(f, e1, z[l][1])];
+        for (sum, &f) in sum.iter_mut().zip(&f.0[lane..lane + N]) {
+            let f = S::splat(f);
+            *sum = [S::fma(f, e0, sum[0]), S::fma(f, e1, sum[1])];
         }
     }
-    let wanted = (1u64 << tile.samples) - 1;
-    for l in 0..N {
-        if free >> l & 1 == 0 {
+    // Nothing but stores here: a longer body would keep the sums in memory through the loop above.
+    for (sum, z) in sum.iter().zip(&mut z[lane..lane + N]) {
+        S::store(sum[0], &mut z[0]);
+        S::store(sum[1], &mut z[1]);
+    }
+}
+
+/// Bit s is set where z of sample s is above `least`.
+#[inline(always)]
+fn above<S: Simd>(z: &[Lanes; 2], least: f32) -> u32 {
+    let least = S::splat(least);
+    let low = S::positive_bits(S::sub(S::load(&z[0]), least));
+    let high = S::positive_bits(S::sub(S::load(&z[1]), least));
+    low | high << 16
+}
+
+/// Candidates of a block whose features have something of their own.
+#[inline(always)]
+fn take<S: Simd>(tile: Tile, block: Block, heads: &[[u32; 16]; 3], z: &[[Lanes; 2]; 16], open: &mut Candidates) {
+    let wanted = ((1u64 << tile.samples) - 1) as u32;
+    for l in 0..16 {
+        if block.free >> l & 1 == 0 {
             continue;
         }
-        let above = |least: f32| {
-            let least = S::splat(least);
-            S::positive_bits(S::sub(z[l][0], least)) | S::positive_bits(S::sub(z[l][1], least)) << 16
-        };
-        let (left, levels) = if linked.sure {
-            (above(0.0), [0; 3])
-        } else {
-            let above = [above(QUANTILES[0]), above(QUANTILES[1]), above(QUANTILES[2])];
-            let [two, five, eight] = [heads[0][lane + l], heads[1][lane + l], heads[2][lane + l]];
-            (above[0] | above[1] & two | above[2] & five | eight, above)
-        };
-        let mut left = left & wanted as u32;
-        if left == 0 {
-            continue;
+        let levels =
+            [above::<S>(&z[l], QUANTILES[0]), above::<S>(&z[l], QUANTILES[1]), above::<S>(&z[l], QUANTILES[2])];
+        let left = levels[0] | levels[1] & heads[0][l] | levels[2] & heads[1][l] | heads[2][l];
+        if left & wanted != 0 {
+            add(16 * block.index + l as u32, left & wanted, levels, &z[l], open);
         }
-        let mut lanes = [[0.0; 16]; 2];
-        S::store_to(z[l][0], &mut lanes[0]);
-        S::store_to(z[l][1], &mut lanes[1]);
-        open.room(PIECE);
-        while left != 0 {
-            let s = left.trailing_zeros() as usize;
-            left &= left - 1;
-            let level = (levels[0] >> s & 1) + (levels[1] >> s & 1) + (levels[2] >> s & 1);
-            open.push((first + l) as u32, s as u32, lanes[s / 16][s % 16], TAILS[level as usize], 1.0);
+    }
+}
+
+/// Candidates of a block where z decides.
+#[inline(always)]
+fn take_sure<S: Simd>(tile: Tile, block: Block, z: &[[Lanes; 2]; 16], open: &mut Candidates) {
+    let wanted = ((1u64 << tile.samples) - 1) as u32;
+    for l in 0..16 {
+        let left = above::<S>(&z[l], 0.0) & wanted;
+        if block.free >> l & 1 == 1 && left != 0 {
+            add(16 * block.index + l as u32, left, [0; 3], &z[l], open);
         }
+    }
+}
+
+/// One feature's candidates: the samples whose bits are set.
+#[inline(always)]
+fn add(feature: u32, mut left: u32, levels: [u32; 3], z: &[Lanes; 2], open: &mut Candidates) {
+    open.room(PIECE);
+    while left != 0 {
+        let s = left.trailing_zeros() as usize;
+        left &= left - 1;
+        let level = (levels[0] >> s & 1) + (levels[1] >> s & 1) + (levels[2] >> s & 1);
+        open.push(feature, s as u32, z[s / 16].0[s % 16], TAILS[level as usize], 1.0);
     }
 }
 
