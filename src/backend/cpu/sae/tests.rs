@@ -509,7 +509,8 @@ fn a_training_that_is_cut_again_and_again_ends_with_the_same_bits() {
 
 #[test]
 fn a_state_that_does_not_fit_leaves_the_training_at_its_beginning() {
-    let group = [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1).into(), saes: vec![job(RELU, 24, 30)] }];
+    let group =
+        [SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1).into(), saes: vec![job(RELU, 24, 30)] }];
     let whole = bits(&train(&group, &Count::default())[0][0]);
     let other = Memory::new(Duration::ZERO, usize::MAX);
     let saes = vec![job(RELU, 23, 30)];
