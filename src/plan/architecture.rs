@@ -25,8 +25,8 @@ const APPROACH: [f64; 2] = [0.2, 0.01];
 const GREATEST_RATE: f64 = 0.02;
 
 /// Window and initial threshold of a JumpReLU whose coefficient is led, over the size of a feature, and its decoder rows'
-/// initial norm: .36 of what a feature gives to pre at the start.
-const JUMP_SHARE: f64 = 0.09;
+/// initial norm: .36 of what a feature gives to pre at the start, as in SynthSAEBench's recipe.
+const JUMP_SHARE: f64 = 0.18;
 const JUMP_NORM: f64 = 0.5;
 
 /// The keys that lead a coefficient to a wanted L0.

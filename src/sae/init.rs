@@ -40,7 +40,7 @@ const LOOKED_AT: usize = 8192;
 /// square. The controller moves them from there.
 pub const RELATIVE_L1: f64 = 0.2;
 /// See [`RELATIVE_L1`].
-pub const RELATIVE_L0: f64 = 0.03;
+pub const RELATIVE_L0: f64 = 0.01;
 
 /// The program of a job and its initial weights.
 pub fn start(job: &SaeJob, source: &SaeSource, stream: &SaeStream, scale: f64) -> (Program, Weights) {

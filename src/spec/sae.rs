@@ -198,9 +198,9 @@ record! {
         l0_warmup: f64 as Share = "0",
         /// What the sparsity loss counts.
         sparsity: SparsitySection as SparsitySection = "step",
-        /// Width of the window around a threshold in which it gets a gradient; none: 0.05, with target_l0 0.09 of a feature's size.
+        /// Width of the window around a threshold in which it gets a gradient; none: 0.05, with target_l0 0.18 of a feature's size.
         bandwidth: Option<f64> as Maybe<Positive> = "none",
-        /// Initial threshold; none: 0.01, with target_l0 0.09 of a feature's size (spread of h over the root of target_l0).
+        /// Initial threshold; none: 0.01, with target_l0 0.18 of a feature's size (spread of h over the root of target_l0).
         threshold: Option<f64> as Maybe<NonNegative> = "none",
         /// The threshold's straight-through gradient reaches the encoder too.
         input_gradient: bool as Flag = "false",
