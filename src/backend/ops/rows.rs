@@ -14,8 +14,8 @@
 //!   norm_j = |w_dec_j|,  offset_j = b_enc_j - w_enc_j · b_dec
 //! ```
 //!
-//! A sum over latents is one over each [`BLOCK`] of them, then over blocks in their order, so blocks may be worked on in
-//! any order.
+//! A sum over latents is one over each [`BLOCK`] of them (that of db_dec goes on from Σ G in the first), then over blocks in
+//! their order, so blocks may be worked on in any order.
 
 use super::optimizer::UpdateRows;
 use crate::backend::simd::{Kernel, Lanes, Simd};
@@ -47,7 +47,7 @@ pub struct FinishRows<'a> {
     pub d_enc: &'a mut [Lanes],
     /// `[latents][vectors]`: Σ z G before, dW_dec after.
     pub d_dec: &'a mut [Lanes],
-    /// `[vectors]`: filled with this block's -Σ back_j w_enc_j.
+    /// `[vectors]`: this block's -Σ back_j w_enc_j is added, one latent after the other.
     pub rest: &'a mut [Lanes],
 }
 
@@ -57,7 +57,6 @@ impl Kernel for FinishRows<'_> {
     fn run<S: Simd>(self) -> f64 {
         let FinishRows { w_enc, w_dec, b_dec, pull, project, tied, frozen, d_bias, through, d_enc, d_dec, rest } = self;
         let width = b_dec.len();
-        rest.fill(Lanes::default());
         let weights = w_enc.chunks_exact(width).zip(w_dec.chunks_exact(width));
         let gradients = d_enc.chunks_exact_mut(width).zip(d_dec.chunks_exact_mut(width));
         let mut total = 0.0;
@@ -95,11 +94,11 @@ impl Kernel for FinishRows<'_> {
     }
 }
 
-/// Adds what [`FinishRows`] left of all blocks, in their order, to Σ G; returns the square of the sum's norm.
+/// Adds up what [`FinishRows`] left of all blocks, in their order; returns the square of the sum's norm.
 pub struct FinishBias<'a> {
-    /// `[blocks][vectors]`
+    /// `[blocks][vectors]`; the first block went on from Σ G, the others from 0.
     pub rests: &'a [Lanes],
-    /// `[vectors]`: Σ G before, db_dec after.
+    /// `[vectors]`: filled with db_dec.
     pub d_b_dec: &'a mut [Lanes],
 }
 
@@ -107,7 +106,9 @@ impl Kernel for FinishBias<'_> {
     type Out = f64;
     #[inline(always)]
     fn run<S: Simd>(self) -> f64 {
-        for rest in self.rests.chunks_exact(self.d_b_dec.len()) {
+        let (first, others) = self.rests.split_at(self.d_b_dec.len());
+        self.d_b_dec.copy_from_slice(first);
+        for rest in others.chunks_exact(self.d_b_dec.len()) {
             for (sum, rest) in self.d_b_dec.iter_mut().zip(rest) {
                 S::store(S::add(S::load(sum), S::load(rest)), sum);
             }

@@ -884,12 +884,17 @@ impl Trainee {
         rests.resize(m.div_ceil(BLOCK) * width, Lanes::default());
         squares.resize(m.div_ceil(BLOCK), 0.0);
         let GradientSums { w_enc, w_dec, b_enc, b_dec, through, extra, .. } = sums;
-        let size = BLOCK * width;
+        let (size, sum_g) = (BLOCK * width, &b_dec[..]);
         let rows = w_enc.chunks_mut(size).zip(w_dec.chunks_mut(size));
         let out = rests.chunks_mut(width).zip(squares.iter_mut());
         each(self.shared(aim.samples), rows.zip(out).enumerate(), |(at, ((d_enc, d_dec), (rest, square)))| {
             let latents = at * BLOCK..m.min((at + 1) * BLOCK);
             let rows = latents.start * width..latents.end * width;
+            if at == 0 {
+                rest.copy_from_slice(sum_g);
+            } else {
+                rest.fill(Lanes::default());
+            }
             let finish = FinishRows {
                 w_enc: &self.state.w_enc[rows.clone()],
                 w_dec: &self.state.w_dec[rows],
