@@ -171,7 +171,42 @@ fn streaming(numbers: usize) -> f64 {
     (all.len() * 8) as f64 / seconds
 }
 
+/// One line for scripts: least microseconds of a batch of the hierarchy of 1024 features, x and h, on all threads: each draws
+/// batches of its own.
+fn tree_batch() {
+    let (world, d) = (linked(1024, 32, 2), 96);
+    let dictionary = Dictionary::random(world.n_features, d, 1);
+    let source = HiddenSource { world, seed: 1, maker: HiddenMaker::Dictionary(Arc::new(dictionary)) };
+    let stream = source.open(Stream::Train);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let start = std::sync::Barrier::new(threads);
+    const BATCHES: u32 = 300;
+    let round = || {
+        let seconds = std::thread::scope(|scope| {
+            let work = |thread: u32| {
+                let (stream, start) = (&stream, &start);
+                move || {
+                    let mut batch = HiddenBatch::default();
+                    stream.draw_hidden(thread, BATCH, &mut batch);
+                    start.wait();
+                    let begin = Instant::now();
+                    (0..BATCHES).for_each(|step| stream.draw_hidden(step, BATCH, black_box(&mut batch)));
+                    begin.elapsed().as_secs_f64()
+                }
+            };
+            let handles: Vec<_> = (0..threads as u32).map(|thread| scope.spawn(work(thread))).collect();
+            handles.into_iter().map(|handle| handle.join().expect("no thread panics")).fold(0.0, f64::max)
+        });
+        seconds / f64::from(BATCHES) / threads as f64
+    };
+    let least = (0..5).map(|_| round()).fold(f64::INFINITY, f64::min);
+    println!("{{\"us\": {:.1}}}", least * 1e6);
+}
+
 fn main() {
+    if std::env::args().any(|argument| argument == "--tree-batch") {
+        return tree_batch();
+    }
     println!("us per batch of {BATCH}: linked worlds");
     draw_linked("1024 features, 32 trees of depth 2, rank 25, d 96", &linked(1024, 32, 2), 96);
     draw_linked("16384 features, 128 trees of depth 3, rank 25, d 768", &linked(16384, 128, 3), 768);

@@ -225,7 +225,6 @@ rows! {
     a_penalty_above_the_start: with("baselines: [{oracle: {encoder: {fista: {l1: 0.5}}}}]\n"), ["l1 = 0.5 is out of range"];
     scores_of_sets_need_sets: with("score: [cosine_within]\n"), ["x.yaml:4:9: `cosine_within` needs sets of features: `data.groups`"];
     a_rank_correlation_of_no_column: with("expect: [{claim: c, value: \"spearman(loss, los)\", at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
-    not_built_yet_is_said: with("").replace("0.1}", "0.1, hierarchy: {roots: 3}}"), ["`hierarchy` is part of the language but not built yet"];
 }
 
 #[test]

@@ -181,7 +181,6 @@ fn a_damaged_checkpoint_is_found_and_its_training_begins_anew() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     std::fs::write(&damaged, bytes).expect("writable");
-    assert_eq!(tegum(folder, &["verify", "killed"]).code, 6);
     let answer = tegum(folder, &["run", "small.yaml", "--out", "killed"]);
     assert_eq!(answer.code, 0, "{}", answer.stderr);
     assert!(answer.stderr.contains("does not hash"), "{}", answer.stderr);

@@ -433,7 +433,8 @@ mod tests {
             ("high", i(&|l| if l % 2 == 0 { u[l + 1] } else { 0 })),
             ("interleave", i(&|l| if l % 2 == 0 { u[l] } else { v[l - 1] })),
             ("transpose", {
-                let entry = |row: usize, lane: usize| if row % 3 == 0 { b[lane] } else { c[lane] + row as f32 };
+                let entry =
+                    |row: usize, lane: usize| if row.is_multiple_of(3) { b[lane] } else { c[lane] + row as f32 };
                 f(&|l| entry((5 * l + 3) % 16, l))
             }),
         ]

@@ -328,8 +328,10 @@ fn pairs(
     let mut pairs = Pairs::default();
     for (number, column) in spec.y.iter().enumerate() {
         let ys = table.numbers(&format!("y ({})", number + 1), column)?;
-        // `[panel, x]`: the numbers of each line.
-        let mut gathered: BTreeMap<(usize, usize), Vec<(String, Vec<(u64, f64)>)>> = BTreeMap::new();
+        /// The numbers of a line by seed.
+        type Line = (String, Vec<(u64, f64)>);
+        // `[panel, x]`
+        let mut gathered: BTreeMap<(usize, usize), Vec<Line>> = BTreeMap::new();
         for row in 0..table.height {
             let [panel, line, x] = of_row.map(|of| of[row]);
             if let (Some(panel), Some(line), Some(x), Some(seed), Some(y)) = (panel, line, x, seeds[row], ys[row]) {

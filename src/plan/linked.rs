@@ -48,8 +48,11 @@ fn written(section: &DataSection, seed: u64) -> Result<Option<Correlation>, Corr
     }
 }
 
-/// Trees of a world and seed, the probabilities written at their nodes, and how probabilities are read.
-pub fn hierarchy(section: &DataSection, seed: u64) -> Option<(Hierarchy, Vec<(usize, f64)>, Rates)> {
+/// Trees, the probabilities written at their nodes (feature and number), and how probabilities are read.
+pub type Trees = (Hierarchy, Vec<(usize, f64)>, Rates);
+
+/// The trees of a world and seed.
+pub fn hierarchy(section: &DataSection, seed: u64) -> Option<Trees> {
     let written = section.hierarchy.as_ref()?;
     let rates = match written.rates {
         RatesSection::AsGiven => Rates::AsGiven,
@@ -133,7 +136,7 @@ fn rates(section: &DataSection, node: &Node, reader: &mut Reader) {
     }
 }
 
-fn hierarchy_of(section: &DataSection) -> Option<(Hierarchy, Vec<(usize, f64)>, Rates)> {
+fn hierarchy_of(section: &DataSection) -> Option<Trees> {
     // Trees that are none have been complained of already.
     section.hierarchy.as_ref()?.trees(section.n_features, 0).ok()?;
     hierarchy(section, 0)

@@ -121,7 +121,9 @@ pub struct Cell {
     pub seed: u64,
 }
 
+/// What is trained or put in the place of an autoencoder. Few are alive at a time, so their size is no matter.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum CellMethod {
     None,
     Sae(sae::SaeKind, sae::SaeTrainSection),

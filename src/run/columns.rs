@@ -69,7 +69,7 @@ impl Offer {
             training_set: document.root.at(["data", "dataset"]).is_some(),
             model: experiment.toy.as_ref().filter(|_| !swept("toy.model")).map(|toy| toy.model.key()),
             groups: !experiment.data.groups.is_empty(),
-            parents: experiment.data.hierarchy.is_some() || brings_trees(document),
+            parents: experiment.data.hierarchy.is_some() || sweeps_trees(document) || brings_trees(document),
         }
     }
 
@@ -104,6 +104,15 @@ impl Offer {
             Need::Parents => Some("features with parents: `data.hierarchy`"),
         })
     }
+}
+
+/// Whether some value of an axis is a hierarchy: its cells have the scores of parents, the others have none.
+fn sweeps_trees(document: &Document) -> bool {
+    let paths = document.axes.iter().flat_map(|axis| &axis.paths);
+    paths
+        .filter(|p| p.path == "data.hierarchy")
+        .flat_map(|p| &p.values)
+        .any(|value| matches!(value.value, Value::Map(_)))
 }
 
 /// Whether the world comes from a folder with a hierarchy.

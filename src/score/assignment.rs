@@ -406,9 +406,9 @@ mod tests {
         let mut number = |row: usize, column: usize| match kind {
             0 => draws.uniform(),
             1 => draws.below(3) as f64 / 4.0,
-            2 if row % 3 != 0 => pattern[column],
+            2 if !row.is_multiple_of(3) => pattern[column],
             3 => {
-                if draws.uniform() < 0.8 || row % 4 == 0 {
+                if draws.uniform() < 0.8 || row.is_multiple_of(4) {
                     0.0
                 } else {
                     draws.uniform()

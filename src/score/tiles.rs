@@ -66,6 +66,8 @@ impl Kernel for Dots<'_> {
 }
 
 /// R rows with C rows. Multiply and add are separate: a fused one would give other bits.
+// Indices name registers here.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 fn tile<S: Simd, const R: usize, const C: usize>(a: &[f64], b: &[f64], width: usize, stride: usize, out: &mut [f64]) {
     let mut sums = [[S::splat_d(0.0); C]; R];

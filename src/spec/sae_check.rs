@@ -80,7 +80,7 @@ pub fn sae_without_truth(entry: &Entry<SaeKind>, node: &Node, reader: &mut Reade
         _ => init.get("truth").is_some(),
     };
     if truth {
-        let message = "`init: truth` starts at true directions, and activations from files come without any";
+        let message = "`init: truth` starts at the true directions, and activations from files come without them";
         reader.error(init.place, message, Some("leave it out".to_owned()));
     }
 }

@@ -114,8 +114,8 @@ impl Fused<'_> {
                 }
             }
         }
-        for v in 0..W {
-            S::store(sum_g[v], &mut sums.b_dec[v]);
+        for (g, sum) in sum_g.into_iter().zip(sums.b_dec.iter_mut()) {
+            S::store(g, sum);
         }
         S::fold(square) as f64
     }

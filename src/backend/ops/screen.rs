@@ -234,6 +234,8 @@ mod bf16 {
     ///
     /// # Safety
     /// `pairs` are R rows of `stride`, `x` is no deeper than that, and `pre` has room for R rows.
+    // Indices name registers here.
+    #[allow(clippy::needless_range_loop)]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
     unsafe fn rectangle<const R: usize>(

@@ -194,7 +194,7 @@ fn read_tensor(tensors: &SafeTensors, name: &str) -> Result<Tensor, String> {
 /// Directions are unit to the rounding of f32; far from that they would be something else than directions.
 fn unit_rows(vectors: &[f32], d: usize) -> Result<(), String> {
     let norm = |row: &[f32]| row.iter().map(|v| *v as f64 * *v as f64).sum::<f64>().sqrt();
-    match vectors.chunks_exact(d).map(norm).enumerate().find(|(_, norm)| !((norm - 1.0).abs() < 1e-3)) {
+    match vectors.chunks_exact(d).map(norm).enumerate().find(|(_, norm)| norm.is_nan() || (norm - 1.0).abs() >= 1e-3) {
         Some((i, norm)) => Err(format!("direction {i} has norm {norm}, and tegum's directions have norm 1")),
         None => Ok(()),
     }

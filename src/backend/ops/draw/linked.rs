@@ -262,10 +262,10 @@ fn take<S: Simd>(tile: Tile, block: Block, heads: &[[u32; 16]; 3], z: &[[Lanes; 
 #[inline(always)]
 fn take_sure<S: Simd>(tile: Tile, block: Block, z: &[[Lanes; 2]; 16], open: &mut Candidates) {
     let wanted = ((1u64 << tile.samples) - 1) as u32;
-    for l in 0..16 {
-        let left = above::<S>(&z[l], 0.0) & wanted;
+    for (l, z) in z.iter().enumerate() {
+        let left = above::<S>(z, 0.0) & wanted;
         if block.free >> l & 1 == 1 && left != 0 {
-            add(16 * block.index + l as u32, left, [0; 3], &z[l], open);
+            add(16 * block.index + l as u32, left, [0; 3], z, open);
         }
     }
 }
@@ -397,7 +397,7 @@ fn choose_at_the_top(linked: &Linked, tile: Tile, live: &mut Vec<Live>) {
 /// Which of `count` a word names.
 #[inline(always)]
 fn picked(word: u32, count: usize) -> usize {
-    (word as u64 * count as u64 >> 32) as usize
+    ((word as u64 * count as u64) >> 32) as usize
 }
 
 /// Children of what is on, level by level.

@@ -119,7 +119,7 @@ impl<'a> Reference<'a> {
             }
             let on: Vec<usize> = family.members.iter().copied().filter(|&i| x[i] != 0.0).collect();
             if family.exclusive && on.len() > 1 {
-                let keep = (calls[family.members[0]][2] as u64 * on.len() as u64 >> 32) as usize;
+                let keep = ((calls[family.members[0]][2] as u64 * on.len() as u64) >> 32) as usize;
                 on.iter().enumerate().filter(|(k, _)| *k != keep).for_each(|(_, &i)| x[i] = 0.0);
             }
         }
