@@ -2,13 +2,14 @@
 
 use super::axis::{Axis, Marks, Spacing};
 use super::caption::{Caption, Context};
+use super::colour::Rgb;
 use super::data::{Levels, Order, Summary, Table};
 use super::error::FigureError;
 use super::layout::{Block, Panel, Parts};
 use super::legend::{Legend, Sample};
 use super::look::{Amount, ColumnLook, Labels};
 use super::pairs::{Pairs, words};
-use super::panels::{MOST_KINDS, at_most, checked_range, level_names, series_styles, width_for};
+use super::panels::{MOST_KINDS, SeriesStyle, at_most, checked_range, level_names, series_styles, width_for};
 use super::scene::{Rect, Scene, Shape};
 use super::spec::{Band, Bars};
 use super::text::Rich;
@@ -22,6 +23,10 @@ const WHISKER: f64 = 0.22;
 const RIM: f64 = 0.05;
 /// More bars than this take two columns of the page.
 const BARS_IN_ONE_COLUMN: usize = 16;
+/// Most groups: every colour of the palette full and pale.
+const MOST_BARS: usize = 2 * (MOST_KINDS - 1);
+/// How far a pale colour is on the way to the paper.
+const PALER: f64 = 0.55;
 
 /// Draws the bars.
 pub fn draw(
@@ -92,7 +97,7 @@ impl Chart {
         let (groups, group_of) = match &spec.group {
             Some(column) => {
                 let keyed = table.keyed("group", column, Order::Rising)?;
-                at_most(&keyed.levels, MOST_KINDS - 1, "group", column)?;
+                at_most(&keyed.levels, MOST_BARS, "group", column)?;
                 (keyed.levels, keyed.of_row)
             }
             None => (Levels::Names(vec![String::new()]), everywhere.clone()),
@@ -189,20 +194,29 @@ impl Chart {
             if let Levels::Numbers(_) = self.groups {
                 legend.heading(&labels.describe(column).axis_label());
             }
-            for (name, style) in level_names(&self.groups).into_iter().zip(series_styles(&self.groups)) {
-                legend.push(Sample::Colour(style.colour), name);
+            for (name, colour) in level_names(&self.groups).into_iter().zip(self.colours()) {
+                legend.push(Sample::Colour(colour), name);
             }
         }
         legend
     }
 
+    /// A colour for each group; once the palette is used up, its colours again, paler.
+    fn colours(&self) -> Vec<Rgb> {
+        let of = |(group, style): (usize, SeriesStyle)| match group / (MOST_KINDS - 1) {
+            0 => style.colour,
+            _ => style.colour.towards(theme::PAPER, PALER),
+        };
+        series_styles(&self.groups).into_iter().enumerate().map(of).collect()
+    }
+
     fn draw_panel(&self, scene: &mut Scene, panel: &Panel, clusters: &[Vec<Option<Summary>>], band: Band) {
-        let styles = series_styles(&self.groups);
+        let colours = self.colours();
         let bar = CLUSTER / self.groups.len() as f64;
         // Bars stand on zero, or on the end of the axis nearest to it.
         let ground = 0f64.clamp(panel.y.low, panel.y.high);
         for (cluster, groups) in clusters.iter().enumerate() {
-            for ((group, summary), style) in groups.iter().enumerate().zip(&styles) {
+            for ((group, summary), fill) in groups.iter().enumerate().zip(&colours) {
                 let left = cluster as f64 - CLUSTER / 2.0 + group as f64 * bar;
                 let Some(summary) = summary else {
                     let at = panel.point(left + bar / 2.0, ground);
@@ -215,7 +229,7 @@ impl Chart {
                 let gap = bar * 0.04;
                 let (a, b) = (panel.point(left + gap, ground), panel.point(left + bar - gap, top));
                 let rect = Rect::new(a[0], a[1].min(b[1]), b[0], a[1].max(b[1]));
-                scene.add_inside(panel.rect, Shape::Block { rect, fill: style.colour });
+                scene.add_inside(panel.rect, Shape::Block { rect, fill: *fill });
                 let (low, high) = summary.band(band);
                 if high > low {
                     whisker(scene, panel, left + bar / 2.0, (low, high), bar * WHISKER);

@@ -21,6 +21,9 @@ const RATE_OF_RUN: f64 = 15.0;
 const SHORT_RUN: usize = 100_000;
 const APPROACH: [f64; 2] = [0.2, 0.01];
 
+/// Short trainings look this share of their steps ahead.
+const AHEAD: f64 = 0.1;
+
 /// No controller changes a coefficient faster unless told to.
 const GREATEST_RATE: f64 = 0.02;
 
@@ -47,7 +50,8 @@ impl Led {
         let rate = || (RATE_OF_RUN / steps as f64).clamp(LEAST_RATE, GREATEST_RATE);
         let (rate, tolerance) = (self.rate.unwrap_or_else(rate), self.tolerance);
         let approach = self.approach.unwrap_or(APPROACH[(steps >= SHORT_RUN) as usize]);
-        let target = self.target.map(|l0| Target { l0, rate, approach, tolerance });
+        let ahead = if steps < SHORT_RUN { AHEAD * steps as f64 } else { 0.0 };
+        let target = self.target.map(|l0| Target { l0, rate, approach, ahead, tolerance });
         let coefficient = if target.is_some() { self.start } else { self.coefficient.unwrap_or(0.0) };
         let relative_penalty = target.is_some();
         (coefficient, Options { target, relative_penalty, penalty_warmup: self.warmup, ..Options::default() })

@@ -109,7 +109,7 @@ fn kinds(d: usize) -> Vec<SaeJob> {
         Architecture::Matryoshka { nested: Box::new(nested), levels, aux_by_level: true }
     };
     let pursuit = Pursuit { k: 3, residual_threshold: 0.05, stop_on_duplicate: true };
-    let target = Some(Target { l0: 3.0, rate: 0.02, approach: 0.2, tolerance: 0.1 });
+    let target = Some(Target { l0: 3.0, rate: 0.02, approach: 0.2, ahead: 6.0, tolerance: 0.1 });
     let led = || Options { target, relative_penalty: true, ..Options::default() };
     let mut jobs = vec![
         job(batch(2.3, 4), 24, 60),
@@ -322,7 +322,7 @@ fn mean_best_cosine(truth: &[f32], decoder: ArrayView2<'_, f32>) -> f64 {
 fn an_orthogonal_dictionary_is_found_by_every_kind() {
     let dictionary = Dictionary::orthogonal(12, 16, 5).unwrap();
     let truth = dictionary.vectors.clone();
-    let target = Some(Target { l0: 1.0, rate: 0.006, approach: 0.2, tolerance: 0.15 });
+    let target = Some(Target { l0: 1.0, rate: 0.006, approach: 0.2, ahead: 0.0, tolerance: 0.15 });
     let led = || Options { target, relative_penalty: true, ..Options::default() };
     let mut saes: Vec<SaeJob> = kinds(16).into_iter().take(6).collect();
     for sae in &mut saes {
@@ -356,7 +356,7 @@ fn an_orthogonal_dictionary_is_found_by_every_kind() {
 #[test]
 fn a_target_that_is_out_of_reach_is_reported() {
     let mut led = job(RELU, 24, 300);
-    let target = Some(Target { l0: 23.9, rate: 3e-4, approach: 0.01, tolerance: 0.01 });
+    let target = Some(Target { l0: 23.9, rate: 3e-4, approach: 0.01, ahead: 0.0, tolerance: 0.01 });
     led.options = Options { target, relative_penalty: true, ..Options::default() };
     let group = SaeGroup { source: source(Dictionary::random(20, 10, 1), 0.1, 1).into(), saes: vec![led] };
     let outcome = train(&[group], &Count::default()).remove(0).remove(0).unwrap();
