@@ -23,7 +23,7 @@
 use super::entries::Entries;
 use super::layout::{LANES, TILES, vectors};
 use super::rows::dot;
-use super::select::live_bits;
+use super::select::{live_bits, narrowed, ordered};
 use crate::backend::simd::{Isa, Kernel, Lanes, Simd};
 
 /// Covers the rounding of norms and margins themselves.
@@ -385,16 +385,7 @@ impl SelectScreened<'_> {
             low = S::select_positive(S::sub(low, top), top, low);
             high = S::max(high, top);
         }
-        let (one, spare) = (S::splat(1.0), S::splat((blocks - k) as f32 + 0.5));
-        for _ in 0..12 {
-            let middle = S::mul(S::add(low, high), S::splat(0.5));
-            let mut below = S::splat(0.0);
-            for maximum in &maxima {
-                below = S::add(below, S::where_positive(S::sub(middle, S::load(maximum)), one));
-            }
-            low = S::select_positive(S::sub(spare, below), middle, low);
-            high = S::select_positive(S::sub(spare, below), high, middle);
-        }
+        low = narrowed::<S>(&maxima, k, low, high);
         self.scratch.maxima = maxima;
         low
     }
@@ -458,15 +449,6 @@ impl SelectScreened<'_> {
             }
         }
     }
-}
-
-/// A number that orders by key, then by lower latent.
-#[inline(always)]
-fn ordered(key: f32, latent: u32) -> u64 {
-    // -0 is made 0, which it equals.
-    let bits = (key + 0.0).to_bits();
-    let rising = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
-    (rising as u64) << 32 | (u32::MAX - latent) as u64
 }
 
 /// pre of up to sixteen latents for one sample: the chains of [`super::product`], latents in the lanes. Rows are turned

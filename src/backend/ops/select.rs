@@ -298,7 +298,7 @@ impl SelectTop<'_> {
             while bits != 0 {
                 let lane = bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                found[lane * candidates + counts[lane]] = ordered(lanes.0[lane], candidate);
+                found[lane * candidates + counts[lane]] = ordered(lanes.0[lane], candidate as u32);
                 counts[lane] += 1;
             }
         }
@@ -337,28 +337,36 @@ impl SelectTop<'_> {
             high = S::max(high, top);
         }
         // At least k maxima reach `low` at every step, at first because all do.
-        let (one, spare) = (S::splat(1.0), S::splat((blocks - k) as f32 + 0.5));
-        for _ in 0..12 {
-            let middle = S::mul(S::add(low, high), S::splat(0.5));
-            let mut below = S::splat(0.0);
-            for maximum in &maxima {
-                below = S::add(below, S::where_positive(S::sub(middle, S::load(maximum)), one));
-            }
-            low = S::select_positive(S::sub(spare, below), middle, low);
-            high = S::select_positive(S::sub(spare, below), high, middle);
-        }
+        low = narrowed::<S>(&maxima, k, low, high);
         self.scratch.maxima = maxima;
         low
     }
 }
 
+/// A number that at least k of the maxima reach in each lane, close to the k-th greatest: `low`, which all of them reach, raised
+/// by halving its distance to `high`, the greatest.
+#[inline(always)]
+pub(super) fn narrowed<S: Simd>(maxima: &[Lanes], k: usize, mut low: S::F, mut high: S::F) -> S::F {
+    let (one, spare) = (S::splat(1.0), S::splat((maxima.len() - k) as f32 + 0.5));
+    for _ in 0..12 {
+        let middle = S::mul(S::add(low, high), S::splat(0.5));
+        let mut below = S::splat(0.0);
+        for maximum in maxima {
+            below = S::add(below, S::where_positive(S::sub(middle, S::load(maximum)), one));
+        }
+        low = S::select_positive(S::sub(spare, below), middle, low);
+        high = S::select_positive(S::sub(spare, below), high, middle);
+    }
+    low
+}
+
 /// A number that orders by key, then by lower candidate.
 #[inline(always)]
-fn ordered(key: f32, candidate: usize) -> u64 {
+pub(super) fn ordered(key: f32, candidate: u32) -> u64 {
     // -0 is made 0, which it equals.
     let bits = (key + 0.0).to_bits();
     let rising = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
-    (rising as u64) << 32 | (u32::MAX - candidate as u32) as u64
+    (rising as u64) << 32 | (u32::MAX - candidate) as u64
 }
 
 #[cfg(test)]
