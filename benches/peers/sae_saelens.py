@@ -31,6 +31,7 @@ for name, kind, default in [("features", int, 512), ("hidden", int, 256), ("late
 parser.add_argument("--kind", default="batchtopk", choices=["topk", "batchtopk"])
 parser.add_argument("--lr", type=float, default=3e-4)
 parser.add_argument("--data-only", action="store_true", help="time batches of data and train nothing")
+parser.add_argument("--save-world", default=None, help="folder to write the world to, as a synthetic model")
 parser.add_argument("--scores", type=int, default=0, help="score on this many samples; 0: not at all")
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
@@ -46,6 +47,8 @@ if args.roots:
 else:
     law = dict(firing_probability=ConstantFiringProbabilityConfig(args.probability), bias=False)
 world = SyntheticModel(SyntheticModelConfig(num_features=args.features, hidden_dim=args.hidden, seed=42 + args.seed, **law))
+if args.save_world:
+    world.save(args.save_world)
 data = SyntheticActivationIterator(world.feature_dict, world.activation_generator, args.batch)
 
 
@@ -66,7 +69,8 @@ if not args.data_only:
         train_toy_sae(sae, world.feature_dict, world.activation_generator, training_samples=steps * args.batch,
                       batch_size=args.batch, lr=args.lr)
 
-    fit(3)
+    if not args.scores:
+        fit(3)  # the first steps are slow; a training that is scored has none before it
     out["us"] = microseconds(args.steps, fit)
     if args.scores:
         found = eval_sae_on_synthetic_data(sae, world.feature_dict, world.activation_generator, num_samples=args.scores,
