@@ -4,7 +4,8 @@ use crate::backend::reference::sae::ReferenceSae;
 use crate::random::{Draws, Stream};
 use crate::sae::golden::Golden;
 use crate::sae::{
-    Architecture, BatchInference, DecoderRule, JumpRelu, Levels as Nested, Prefixes, Pursuit, Resample, Size, Sparsity,
+    Architecture, BatchInference, DecoderRule, JumpRelu, Levels as Nested, Prefixes, Pursuit, Resample, Size, Sort,
+    Sparsity,
 };
 
 fn packed(h: &[f32], d: usize) -> PackedBatch {
