@@ -57,12 +57,7 @@ impl Kind for OneApart {
     }
     fn shape() -> Shape {
         let bare = vec![NonNegative::shape(), Apart::shape()];
-        Shape::Choice(Choice {
-            doc: "its value, or that and the value of the others",
-            bare,
-            options: vec![],
-            later: &[],
-        })
+        Shape::Choice(Choice { doc: "its value, or that and the value of the others", bare, options: vec![] })
     }
     fn canonical(out: &Apart) -> Json {
         if out.others == 1.0 { NonNegative::canonical(&out.value) } else { Apart::canonical(out) }

@@ -95,7 +95,6 @@ impl Kind for Seeds {
             doc: "a count, or a list of seeds",
             bare: vec![Count::shape(), Shape::List(Box::new(super::kind::Whole::shape()))],
             options: vec![],
-            later: &[],
         };
         Shape::Choice(choice)
     }

@@ -108,7 +108,7 @@ fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, Stri
                 let shape = found.shape.clone();
                 find(&shape, rest, Some(found))
             }
-            None => Err(not_here(key, record.fields.iter().map(|f| f.name).collect(), record.later)),
+            None => Err(not_here(key, record.fields.iter().map(|f| f.name).collect())),
         },
         Shape::Choice(choice) => match choice.options.iter().find(|o| o.name == *key) {
             Some(option) => {
@@ -117,7 +117,7 @@ fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, Stri
                 match option.shape {
                     Some(_) => find(&shape, rest, Some(found)),
                     None if rest.is_empty() => {
-                        Ok(Found { shape: Shape::Record(Record { doc: "", fields: vec![], later: &[] }), ..found })
+                        Ok(Found { shape: Shape::Record(Record { doc: "", fields: vec![] }), ..found })
                     }
                     None => Err(format!("`{key}` has no settings")),
                 }
@@ -129,7 +129,7 @@ fn find(shape: &Shape, keys: &[&str], here: Option<Found>) -> Result<Found, Stri
                 _ => false,
             }) {
                 Some(bare) => find(bare, keys, here),
-                None => Err(not_here(key, choice.options.iter().map(|o| o.name).collect(), choice.later)),
+                None => Err(not_here(key, choice.options.iter().map(|o| o.name).collect())),
             },
         },
         Shape::Again { shape, .. } => find(&shape(), keys, here),
@@ -141,10 +141,7 @@ fn text() -> Shape {
     Shape::Leaf { json: "string", words: "text", least: None, greatest: None }
 }
 
-fn not_here(key: &str, names: Vec<&'static str>, later: &[&str]) -> String {
-    if later.contains(&key) {
-        return format!("`{key}` is part of the language but not built yet");
-    }
+fn not_here(key: &str, names: Vec<&'static str>) -> String {
     match super::diagnostic::nearest(key, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`? there are: {}", names.join(", ")),
         None => format!("there are: {}", names.join(", ")),
@@ -180,15 +177,12 @@ fn describe(shape: &Shape, depth: usize, out: &mut String) {
                 let _ = writeln!(out, "{pad}{}: {} ({default})", field.name, field.doc.trim());
             }
         }
-        Shape::Choice(Choice { bare, options, later, .. }) => {
+        Shape::Choice(Choice { bare, options, .. }) => {
             for shape in bare {
                 describe(shape, depth, out);
             }
             for option in options {
                 let _ = writeln!(out, "{pad}{}: {}", option.name, option.doc.trim());
-            }
-            if !later.is_empty() {
-                let _ = writeln!(out, "{pad}not built yet: {}", later.join(", "));
             }
         }
     }

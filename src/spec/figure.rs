@@ -432,7 +432,7 @@ impl Kind for LineSection {
     }
     fn shape() -> Shape {
         let doc = "a number, or `{at: 0.5, label: 1/2}`";
-        Shape::Choice(Choice { doc, bare: vec![Number::shape(), WrittenLine::shape()], options: vec![], later: &[] })
+        Shape::Choice(Choice { doc, bare: vec![Number::shape(), WrittenLine::shape()], options: vec![] })
     }
     fn canonical(out: &LineSection) -> Json {
         json!({ "at": out.at, "label": out.label })

@@ -48,7 +48,7 @@ impl Kind for PairsOrSettings {
     }
     fn shape() -> Shape {
         let bare = vec![ListOf::<Pair>::shape(), PairsSection::shape()];
-        Shape::Choice(Choice { doc: "a list of pairs, or {list, default}", bare, options: vec![], later: &[] })
+        Shape::Choice(Choice { doc: "a list of pairs, or {list, default}", bare, options: vec![] })
     }
     fn canonical(out: &PairsSection) -> Json {
         PairsSection::canonical(out)
@@ -265,7 +265,7 @@ impl Kind for Branching {
     }
     fn shape() -> Shape {
         let bare = vec![Count::shape(), Shape::Pair(Box::new(Count::shape()))];
-        Shape::Choice(Choice { doc: "a number of children, or [least, greatest]", bare, options: vec![], later: &[] })
+        Shape::Choice(Choice { doc: "a number of children, or [least, greatest]", bare, options: vec![] })
     }
     fn canonical(out: &[usize; 2]) -> Json {
         json!(out)

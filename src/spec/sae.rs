@@ -602,7 +602,7 @@ pub fn train_node(sae_train: Option<&Node>, own: Option<&Node>, reader: &mut Rea
             Value::Map(keys) => keys.iter().map(|(key, _)| key.text.as_str()).collect(),
             _ => vec![],
         };
-        if let Some(own) = entries(own, "train", &keys, &[], reader) {
+        if let Some(own) = entries(own, "train", &keys, reader) {
             for (key, value) in own {
                 merged.put(&[&key.text], value.clone());
             }

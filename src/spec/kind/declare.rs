@@ -15,21 +15,12 @@ pub fn default_node(text: &str, place: Place) -> Node {
 }
 
 /// The entries of a mapping; duplicate and unknown keys are noted.
-pub fn entries<'a>(
-    node: &'a Node,
-    what: &str,
-    allowed: &[&str],
-    later: &[&str],
-    reader: &mut Reader,
-) -> Option<&'a [(Key, Node)]> {
+pub fn entries<'a>(node: &'a Node, what: &str, allowed: &[&str], reader: &mut Reader) -> Option<&'a [(Key, Node)]> {
     let Value::Map(entries) = &node.value else { return reader.expected(node, &format!("a mapping ({what})"), None) };
     for (n, (key, _)) in entries.iter().enumerate() {
         if let Some((first, _)) = entries[..n].iter().find(|(k, _)| k.text == key.text) {
             let message = format!("`{}` is given twice, first on line {}", key.text, first.place.line);
             reader.error(key.place, message, Some("keep one".to_owned()));
-        } else if later.contains(&key.text.as_str()) {
-            let message = format!("`{}` is part of the language but not built yet", key.text);
-            reader.error(key.place, message, Some("leave it out".to_owned()));
         } else if !allowed.contains(&key.text.as_str()) {
             unknown(key, what, allowed, reader);
         }
@@ -62,7 +53,6 @@ macro_rules! record {
         pub struct $name:ident as $what:literal {
             $($(#[doc = $field_doc:literal])* $field:ident $(($key:literal))?: $type:ty as $kind:ty = $($default:literal)? $(required $example:literal)?,)+
         }
-        $(later [$($later:literal),* $(,)?])?
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq)]
@@ -73,8 +63,7 @@ macro_rules! record {
             type Out = $name;
             fn read(node: &$crate::spec::node::Node, reader: &mut $crate::spec::kind::Reader) -> Option<$name> {
                 let allowed = [$($crate::spec::kind::record!(@key $field $($key)?)),+];
-                let later: &[&str] = &[$($($later),*)?];
-                $crate::spec::kind::entries(node, $what, &allowed, later, reader)?;
+                $crate::spec::kind::entries(node, $what, &allowed, reader)?;
                 // Every field is read before any is given up, so that each error shows.
                 $(let $field = $crate::spec::kind::record!(@field node, reader, ($field $($key)?), $what, $kind, $($default)? $(required $example)?);)+
                 Some($name { $($field: $field?,)+ })
@@ -89,7 +78,6 @@ macro_rules! record {
                         example: $crate::spec::kind::record!(@example $($default)? $(required $example)?),
                         shape: <$kind as $crate::spec::kind::Kind>::shape,
                     }),+],
-                    later: &[$($($later),*)?],
                 })
             }
             fn canonical(out: &$name) -> serde_json::Value {
@@ -135,7 +123,6 @@ macro_rules! choice {
             $([list => $list:ident($list_type:ty as $list_kind:ty)])?
             $($(#[doc = $key_doc:literal])* $key:ident => $variant:ident $(($type:ty as $kind:ty))?,)+
         }
-        $(later [$($later:literal),* $(,)?])?
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq)]
@@ -159,7 +146,6 @@ macro_rules! choice {
             fn read(node: &$crate::spec::node::Node, reader: &mut $crate::spec::kind::Reader) -> Option<$name> {
                 use $crate::spec::node::{Node, Value};
                 let allowed = [$(stringify!($key)),+];
-                let later: &[&str] = &[$($($later),*)?];
                 $(if let Value::List(_) = &node.value {
                     return <$list_kind as $crate::spec::kind::Kind>::read(node, reader).map($name::$list);
                 })?
@@ -169,7 +155,7 @@ macro_rules! choice {
                     }
                 })?
                 let empty = Node { place: node.place, value: Value::Map(vec![]) };
-                let (word, value) = $crate::spec::kind::one_key(node, &empty, $what, &allowed, later, reader)?;
+                let (word, value) = $crate::spec::kind::one_key(node, &empty, $what, &allowed, reader)?;
                 match word {
                     $(stringify!($key) => $crate::spec::kind::choice!(@read $name, $variant, value, reader $(, $kind)?),)+
                     _ => None,
@@ -187,7 +173,6 @@ macro_rules! choice {
                         doc: concat!($($key_doc),*),
                         shape: $crate::spec::kind::choice!(@shape $($kind)?),
                     }),+],
-                    later: &[$($($later),*)?],
                 })
             }
             fn canonical(out: &$name) -> serde_json::Value {
@@ -225,7 +210,6 @@ pub fn one_key<'a>(
     empty: &'a Node,
     what: &str,
     allowed: &[&'static str],
-    later: &[&str],
     reader: &mut Reader,
 ) -> Option<(&'static str, &'a Node)> {
     let (word, place, value) = match &node.value {
@@ -244,11 +228,6 @@ pub fn one_key<'a>(
     };
     if let Some(known) = allowed.iter().find(|a| **a == word) {
         return Some((known, value));
-    }
-    if later.contains(&word) {
-        let message = format!("{what} `{word}` is part of the language but not built yet");
-        reader.error(place, message, Some(format!("one of: {}", allowed.join(", "))));
-        return None;
     }
     let list = format!("one of: {}", allowed.join(", "));
     let help = match nearest(word, allowed.iter().copied()) {

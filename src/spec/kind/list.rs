@@ -46,7 +46,6 @@ impl<K: Kind> Kind for OneOrMore<K> {
             doc: "one, or a list",
             bare: vec![K::shape(), Shape::List(Box::new(K::shape()))],
             options: vec![],
-            later: &[],
         })
     }
     fn canonical(out: &Vec<K::Out>) -> Json {

@@ -89,7 +89,6 @@ pub enum Shape {
 pub struct Record {
     pub doc: &'static str,
     pub fields: Vec<Field>,
-    pub later: &'static [&'static str],
 }
 
 #[derive(Clone, Debug)]
@@ -109,7 +108,6 @@ pub struct Choice {
     /// Shapes accepted without a key, such as a bare number.
     pub bare: Vec<Shape>,
     pub options: Vec<Alternative>,
-    pub later: &'static [&'static str],
 }
 
 #[derive(Clone, Debug)]
