@@ -46,6 +46,16 @@ impl Entries {
         self.count[sample] = at + 1;
     }
 
+    /// Adds an entry to a sample if it is to be kept, without a branch.
+    ///
+    /// # Panics
+    /// If the sample has `capacity` entries already.
+    #[inline(always)]
+    pub fn push_if(&mut self, keep: bool, sample: usize, latent: u32, value: f32) {
+        self.push(sample, latent, value);
+        self.count[sample] -= !keep as usize;
+    }
+
     /// Latents of a sample and their values.
     #[inline(always)]
     pub fn of(&self, sample: usize) -> (&[u32], &[f32]) {

@@ -5,9 +5,10 @@
 //! top:       the k latents of greatest pre_j norm_j, ties to the lower latent; then, with `relu`, those with pre > 0
 //! ```
 //!
-//! `top` for small k keeps, in each lane, the greatest keys so far, the least of which is the bar. Otherwise it first finds a bar per lane that at least k keys reach and few more: the k-th greatest of the maxima of blocks of latents is one, and
-//! halving the range of the maxima comes close to it without sorting. One pass then collects what reaches the bar, and
-//! a selection on (key, lower latent first) ends it. Both are exact.
+//! `top` for the smallest k keeps, in each lane, the greatest keys so far and whose they are; for small k the keys alone, the least
+//! of which is the bar. Otherwise it first finds a bar per lane that at least k keys reach and few more: the k-th greatest
+//! of the maxima of blocks of latents is one, and halving the range of the maxima comes close to it without sorting. One
+//! pass then collects what reaches the bar, and a selection on (key, lower latent first) ends it. All are exact.
 
 use super::entries::Entries;
 use super::layout::{LANES, PANEL, TILES, flat};
@@ -37,6 +38,9 @@ pub enum Keep {
 /// Insertion is chosen while k times the number of candidates is at most this (and k at most 8); its time grows with that
 /// product, the bar's hardly with k. Measured to cross at 600 to 2000.
 const INSERT_UP_TO: usize = 1024;
+
+/// Candidates up to which f32 counts exactly.
+const MOST_NAMES: usize = 1 << 24;
 
 /// Keeps the positive pre-activations of a panel, ascending latent.
 pub struct SelectPositive<'a> {
@@ -175,13 +179,17 @@ impl Kernel for SelectTop<'_> {
         let k = self.k.min(self.candidates());
         self.k = k;
         self.kept.clear(k);
+        if k <= 4 && self.candidates() < MOST_NAMES {
+            return match k {
+                0 => {}
+                1 => self.name::<S, 1>(),
+                2 => self.name::<S, 2>(),
+                3 => self.name::<S, 3>(),
+                _ => self.name::<S, 4>(),
+            };
+        }
         for v in 0..self.live.div_ceil(LANES) {
             match if k * self.candidates() <= INSERT_UP_TO { k } else { usize::MAX } {
-                0 => {}
-                1 => self.insert::<S, 1>(v),
-                2 => self.insert::<S, 2>(v),
-                3 => self.insert::<S, 3>(v),
-                4 => self.insert::<S, 4>(v),
                 5 => self.insert::<S, 5>(v),
                 6 => self.insert::<S, 6>(v),
                 7 => self.insert::<S, 7>(v),
@@ -216,6 +224,65 @@ impl SelectTop<'_> {
         let value = flat(self.pre)[latent * PANEL + sample];
         if value > 0.0 || !self.relu {
             self.kept.push(sample, latent as u32, value);
+        }
+    }
+
+    /// As many vectors at a time as registers hold, so that one does not wait for the other.
+    #[inline(always)]
+    fn name<S: Simd, const K: usize>(&mut self) {
+        for v in (0..self.live.div_ceil(LANES)).step_by(if S::ACCUMULATORS >= 24 { 2 } else { 1 }) {
+            if S::ACCUMULATORS >= 24 {
+                self.name_tiles::<S, K, 2>(v);
+            } else {
+                self.name_tiles::<S, K, 1>(v);
+            }
+        }
+    }
+
+    /// K is known and small: each lane holds its K greatest keys so far in registers and, as numbers, which candidates they
+    /// belong to. Only a greater key takes a place and what it displaces moves down, so ties stay with the lower candidate.
+    #[inline(always)]
+    fn name_tiles<S: Simd, const K: usize, const T: usize>(&mut self, v: usize) {
+        let mut best = [[S::splat(f32::NEG_INFINITY); T]; K];
+        let mut whose = [[S::splat(0.0); T]; K];
+        let mut number = S::splat(0.0);
+        for candidate in 0..self.candidates() {
+            for t in 0..T {
+                let key = self.key::<S>(candidate, v + t);
+                // A place takes the key where that is greater, or else what the place before it gave up.
+                for place in (1..K).rev() {
+                    let (here, above) = (S::sub(key, best[place][t]), S::sub(key, best[place - 1][t]));
+                    let taken = S::select_positive(here, key, best[place][t]);
+                    let whose_is = S::select_positive(here, number, whose[place][t]);
+                    best[place][t] = S::select_positive(above, best[place - 1][t], taken);
+                    whose[place][t] = S::select_positive(above, whose[place - 1][t], whose_is);
+                }
+                let gate = S::sub(key, best[0][t]);
+                best[0][t] = S::select_positive(gate, key, best[0][t]);
+                whose[0][t] = S::select_positive(gate, number, whose[0][t]);
+            }
+            number = S::add(number, S::splat(1.0));
+        }
+        let (mut keys, mut names) = ([[Lanes::default(); T]; K], [[Lanes::default(); T]; K]);
+        for place in 0..K {
+            for t in 0..T {
+                S::store(best[place][t], &mut keys[place][t]);
+                S::store(whose[place][t], &mut names[place][t]);
+            }
+        }
+        let first = v * LANES;
+        for sample in first..self.live.min(first + T * LANES) {
+            let (t, lane) = ((sample - first) / LANES, sample % LANES);
+            // Where nothing is greater than -inf the place is empty.
+            let mut found: [u32; K] = std::array::from_fn(|place| {
+                if keys[place][t].0[lane] > f32::NEG_INFINITY { names[place][t].0[lane] as u32 } else { u32::MAX }
+            });
+            found.sort_unstable();
+            for candidate in found.into_iter().filter(|candidate| *candidate != u32::MAX) {
+                let latent = self.latent(candidate as usize);
+                let value = flat(self.pre)[latent * PANEL + sample];
+                self.kept.push_if(value > 0.0 || !self.relu, sample, latent as u32, value);
+            }
         }
     }
 
