@@ -34,7 +34,7 @@ use crate::toy::TrainingEnd;
 use crate::training::{Optimizer, Schedule};
 
 /// Version of what SAE training computes, part of every cell's id: raised when bits may change.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What an SAE or a baseline leaves behind, as far as scores need it.
 pub trait Coder: Send + Sync {

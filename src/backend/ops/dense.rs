@@ -33,7 +33,7 @@ impl Kernel for Relu<'_> {
 }
 
 /// 1 in the lanes of samples, 0 in those of padding.
-fn masks(live: usize) -> [Lanes; TILES] {
+pub(super) fn masks(live: usize) -> [Lanes; TILES] {
     let mut masks = [Lanes::default(); TILES];
     for (v, mask) in masks.iter_mut().enumerate() {
         for (lane, x) in mask.0.iter_mut().enumerate() {

@@ -45,6 +45,8 @@ pub struct Fused<'a> {
     pub scale: f32,
     /// Derivative of the penalty by z_j, `[n_latents]`.
     pub price: Option<&'a [f32]>,
+    /// `[live][vectors]`: filled with h - ĥ, where there is something left to be done with it.
+    pub residual: Option<&'a mut [Lanes]>,
     /// Added to.
     pub sums: FusedSums<'a>,
 }
@@ -67,7 +69,8 @@ impl Kernel for Fused<'_> {
 impl Fused<'_> {
     #[inline(always)]
     fn rows<S: Simd, const W: usize>(self) -> f64 {
-        let Fused { h, w_dec, b_dec, kept, scale, price, sums } = self;
+        let Fused { h, w_dec, b_dec, kept, scale, price, residual, sums } = self;
+        let mut residual = residual.map(|residual| residual.as_chunks_mut::<W>().0);
         let (h, w_dec) = (h.as_chunks::<W>().0, w_dec.as_chunks::<W>().0);
         let (d_enc, d_dec) = (sums.w_enc.as_chunks_mut::<W>().0, sums.w_dec.as_chunks_mut::<W>().0);
         let (mut bias, mut sum_g) = ([S::splat(0.0); W], [S::splat(0.0); W]);
@@ -87,6 +90,11 @@ impl Fused<'_> {
                 let row = &w_dec[latent as usize];
                 for v in 0..W {
                     error[v] = S::fma(S::splat(z), S::load(&row[v]), error[v]);
+                }
+            }
+            if let Some(residual) = &mut residual {
+                for v in 0..W {
+                    S::store(S::sub(S::splat(0.0), error[v]), &mut residual[sample][v]);
                 }
             }
             let mut g = [S::splat(0.0); W];

@@ -3,10 +3,12 @@
 //! A batch of n samples is cut into **panels** of [`PANEL`] samples, four vectors of sixteen; the last panel is padded
 //! with zero samples. Operations in which every sample does the same work (products with all latents) have samples in
 //! the lanes: `[panel][row][TILES]`. Operations that follow the few latents of one sample have the hidden dimension in
-//! the lanes: `[row][vectors]`, rows padded with zeros to [`vectors`] whole vectors.
+//! the lanes: `[row][vectors]`, rows padded with zeros to [`vectors`] whole vectors. Where such rows are long and few
+//! columns of many samples are read at a time, a panel is cut into **column blocks** of [`block`] vectors,
+//! `[vectors / block][PANEL][block]`: what is read together lies together.
 
 use super::screen::{RoundSamples, ScreenBatch};
-use crate::backend::simd::{self, Isa, Lanes};
+use crate::backend::simd::{self, Isa, Kernel, Lanes, Simd};
 
 /// Samples in a lane vector.
 pub const LANES: usize = 16;
@@ -22,6 +24,28 @@ pub const PANEL: usize = LANES * TILES;
 pub fn vectors(d: usize) -> usize {
     let least = d.div_ceil(LANES).max(1);
     if least <= 4 { least } else { least.next_multiple_of(4) }
+}
+
+/// Lane vectors of a column block of rows of `width` vectors: so many that a latent's sums stay in registers. A row of so many has
+/// one block, and the two layouts are one.
+pub fn block(width: usize) -> usize {
+    width.min(4)
+}
+
+/// Where the column block `at` of a panel's sample begins, in rows of `width` vectors.
+#[inline(always)]
+pub fn in_columns(sample: usize, at: usize, width: usize) -> usize {
+    at * PANEL * block(width) + sample * block(width)
+}
+
+/// Rows of a panel, `[live][width]`, into its column blocks; those past the last stay as they are.
+pub fn to_columns(rows: &[Lanes], width: usize, columns: &mut [Lanes]) {
+    let size = block(width);
+    for (sample, row) in rows.chunks_exact(width).enumerate() {
+        for (at, block) in row.chunks_exact(size).enumerate() {
+            columns[in_columns(sample, at, width)..][..size].copy_from_slice(block);
+        }
+    }
 }
 
 /// The numbers of lane vectors, in order.
@@ -49,6 +73,8 @@ pub struct PackedBatch {
     pub tiles: Vec<Lanes>,
     /// `[samples][vectors(d)]`, the hidden dimension in the lanes.
     pub rows: Vec<Lanes>,
+    /// `[panels]` of column blocks, where that is not the layout of `rows`.
+    columns: Vec<Lanes>,
     /// The samples in bf16, where a screen reads them.
     screen: Option<ScreenBatch>,
 }
@@ -61,8 +87,15 @@ impl PackedBatch {
         (self.samples, self.d) = (samples, d);
         pack_rows(hidden, d, scale, &mut self.rows);
         self.tiles.resize(samples.div_ceil(PANEL) * d * TILES, Lanes::default());
-        for (panel, hidden) in self.tiles.chunks_mut(d * TILES).zip(hidden.chunks(PANEL * d)) {
-            pack_panel(hidden, d, scale, panel);
+        let panels = self.tiles.chunks_mut(d * TILES).zip(self.rows.chunks(PANEL * vectors(d)));
+        for (tiles, rows) in panels {
+            simd::run(Isa::best(), TurnRows { rows, d, tiles });
+        }
+        let width = vectors(d);
+        if block(width) < width {
+            self.columns.resize(samples.div_ceil(PANEL) * PANEL * width, Lanes::default());
+            let panels = self.columns.chunks_mut(PANEL * width).zip(self.rows.chunks(PANEL * width));
+            panels.for_each(|(columns, rows)| to_columns(rows, width, columns));
         }
         if let Some(screen) = &mut self.screen {
             simd::run(Isa::best(), RoundSamples { tiles: &self.tiles, d, out: screen });
@@ -72,6 +105,11 @@ impl PackedBatch {
     /// From the next [`PackedBatch::fill`] on, the samples are rounded for a screen too.
     pub fn with_screen(self) -> PackedBatch {
         PackedBatch { screen: Some(ScreenBatch::default()), ..self }
+    }
+
+    /// `[panels]` of column blocks.
+    pub fn columns(&self) -> &[Lanes] {
+        if self.columns.is_empty() { &self.rows } else { &self.columns }
     }
 
     /// The samples in bf16, if they were asked for.
@@ -87,6 +125,38 @@ impl PackedBatch {
     /// Samples of panel `p` that are not padding.
     pub fn live(&self, p: usize) -> usize {
         (self.samples - p * PANEL).min(PANEL)
+    }
+}
+
+/// Rows of a panel's samples, the hidden dimension in the lanes, turned so that samples are in the lanes; lanes past the last are
+/// 0.
+pub struct TurnRows<'a> {
+    /// `[live][vectors(d)]`, at most [`PANEL`] of them.
+    pub rows: &'a [Lanes],
+    /// Width of a sample.
+    pub d: usize,
+    /// `[d][TILES]`
+    pub tiles: &'a mut [Lanes],
+}
+
+impl Kernel for TurnRows<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let (width, zero) = (vectors(self.d), S::splat(0.0));
+        assert_eq!(self.tiles.len(), self.d * TILES);
+        for (block, tiles) in self.tiles.chunks_mut(LANES * TILES).enumerate() {
+            for tile in 0..TILES {
+                let mut square = [zero; LANES];
+                let samples = self.rows.chunks_exact(width).skip(tile * LANES);
+                for (to, row) in square.iter_mut().zip(samples) {
+                    *to = S::load(&row[block]);
+                }
+                for (column, to) in S::transpose(square).into_iter().zip(tiles.chunks_exact_mut(TILES)) {
+                    S::store(column, &mut to[tile]);
+                }
+            }
+        }
     }
 }
 
@@ -128,6 +198,28 @@ pub fn unpack_rows(rows: &[Lanes], d: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn column_blocks_hold_the_numbers_of_the_rows() {
+        for (samples, d) in [(1, 20), (65, 64), (64, 65), (130, 200)] {
+            let width = vectors(d);
+            let hidden: Vec<f32> = (0..samples * d).map(|i| i as f32).collect();
+            let mut batch = PackedBatch::default();
+            // The memory of a batch before must not show through.
+            batch.fill(&vec![7.0; 200 * d], d, 1.0);
+            batch.fill(&hidden, d, 1.0);
+            for s in 0..samples {
+                for v in 0..width {
+                    let at = s / PANEL * PANEL * width + in_columns(s % PANEL, v / block(width), width);
+                    assert_eq!(batch.columns()[at + v % block(width)].0, batch.rows[s * width + v].0);
+                }
+                for (k, x) in hidden[s * d..][..d].iter().enumerate() {
+                    assert_eq!(flat(&batch.tiles)[(s / PANEL * d + k) * PANEL + s % PANEL], *x);
+                    assert_eq!(flat(&batch.rows)[s * width * LANES + k], *x);
+                }
+            }
+        }
+    }
 
     #[test]
     fn rows_of_up_to_four_vectors_are_not_padded_further() {

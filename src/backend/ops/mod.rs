@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod batch_top;
+pub mod dead;
 pub mod dense;
 pub mod draw;
 pub mod entries;

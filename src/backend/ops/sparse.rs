@@ -27,7 +27,7 @@
 use std::ops::Range;
 
 use super::entries::Entries;
-use super::layout::PANEL;
+use super::layout::{PANEL, block, in_columns};
 use crate::backend::simd::{Kernel, Lanes, Simd};
 
 /// Gradients of all parameters, from sums over samples.
@@ -161,10 +161,10 @@ impl Reconstruct<'_> {
     }
 }
 
-/// The W vectors of a row that start at `block`.
+/// The W vectors that start at `at`.
 #[inline(always)]
-fn block<const W: usize>(row: &[Lanes], block: usize) -> &[Lanes; W] {
-    row[block..][..W].try_into().expect("a slice of W vectors")
+fn block_at<const W: usize>(lanes: &[Lanes], at: usize) -> &[Lanes; W] {
+    lanes[at..][..W].try_into().expect("a slice of W vectors")
 }
 
 /// Adds the kept latents' rows (of one level) to `error`, and fills `gradient`; the sum of squares is carried on.
@@ -179,6 +179,21 @@ fn decode<S: Simd, const W: usize>(
     square: &mut Lanes,
 ) {
     let width = error.len();
+    if width > W {
+        let rows = latents
+            .iter()
+            .zip(values)
+            .filter(|(latent, _)| only.is_none_or(|(of, level)| of[**latent as usize] == level));
+        add_rows::<S>(rows.map(|(latent, z)| (&w_dec[*latent as usize * width..][..width], *z)), error);
+        let mut total = S::load(square);
+        for (error, gradient) in error.iter().zip(gradient) {
+            let error = S::load(error);
+            total = S::fma(error, error, total);
+            S::store(S::mul(error, S::splat(scale)), gradient);
+        }
+        S::store(total, square);
+        return;
+    }
     let mut total = S::load(square);
     for at in (0..width).step_by(W) {
         let mut sum = [S::splat(0.0); W];
@@ -189,7 +204,7 @@ fn decode<S: Simd, const W: usize>(
             if only.is_some_and(|(of, level)| of[latent as usize] != level) {
                 continue;
             }
-            let (row, z) = (block::<W>(&w_dec[latent as usize * width..][..width], at), S::splat(z));
+            let (row, z) = (block_at::<W>(&w_dec[latent as usize * width..][..width], at), S::splat(z));
             for v in 0..W {
                 sum[v] = S::fma(z, S::load(&row[v]), sum[v]);
             }
@@ -203,12 +218,39 @@ fn decode<S: Simd, const W: usize>(
     S::store(total, square);
 }
 
+/// Adds multiples of long rows to `sum`, in their order, four in a pass: each is read from end to end, and `sum` a quarter as often.
+#[inline(always)]
+fn add_rows<'a, S: Simd>(mut rows: impl Iterator<Item = (&'a [Lanes], f32)>, sum: &mut [Lanes]) {
+    loop {
+        match (rows.next(), rows.next(), rows.next(), rows.next()) {
+            (Some(a), Some(b), Some(c), Some(d)) => add_multiples::<S, 4>([a, b, c, d], sum),
+            (a, b, c, _) => {
+                [a, b, c].into_iter().flatten().for_each(|row| add_multiples::<S, 1>([row], sum));
+                return;
+            }
+        }
+    }
+}
+
+/// Adds multiples of R rows to `sum`, one after the other.
+#[inline(always)]
+fn add_multiples<S: Simd, const R: usize>(rows: [(&[Lanes], f32); R], sum: &mut [Lanes]) {
+    let rows = rows.map(|(row, z)| (&row[..sum.len()], S::splat(z)));
+    for (v, sum) in sum.iter_mut().enumerate() {
+        let mut total = S::load(sum);
+        for (row, z) in &rows {
+            total = S::fma(*z, S::load(&row[v]), total);
+        }
+        S::store(total, sum);
+    }
+}
+
 /// Σ a b, one chain a lane, then the fold.
 #[inline(always)]
 fn product<S: Simd, const W: usize>(a: &[Lanes], b: &[Lanes]) -> f32 {
     let mut sum = S::splat(0.0);
     for at in (0..a.len()).step_by(W) {
-        let (a, b) = (block::<W>(a, at), block::<W>(b, at));
+        let (a, b) = (block_at::<W>(a, at), block_at::<W>(b, at));
         for v in 0..W {
             sum = S::fma(S::load(&a[v]), S::load(&b[v]), sum);
         }
@@ -301,7 +343,7 @@ impl ByLatent {
 pub struct Heard<'a> {
     /// The entries.
     pub sorted: &'a ByLatent,
-    /// `[panels][levels][PANEL][vectors]`, as [`Reconstruct`] wrote it panel by panel.
+    /// `[panels][levels]` of column blocks: what [`Reconstruct`] wrote panel by panel.
     pub gradient: &'a [Lanes],
     /// How many levels `gradient` has.
     pub levels: usize,
@@ -319,7 +361,7 @@ pub struct Heard<'a> {
 pub struct LatentGradients<'a> {
     /// Lists of entries, added up in this order.
     pub lists: &'a [Heard<'a>],
-    /// `[samples][vectors]`
+    /// `[panels]` of column blocks.
     pub h: &'a [Lanes],
     /// Which latents.
     pub latents: Range<usize>,
@@ -341,18 +383,45 @@ impl Kernel for LatentGradients<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let LatentGradients { lists, h, latents, w_enc, w_dec, b_enc, values, through, extra } = self;
-        let width = w_enc.len() / latents.len().max(1);
-        let rows = w_enc.chunks_exact_mut(width).zip(w_dec.chunks_exact_mut(width));
-        for (at, (latent, (enc, dec))) in latents.zip(rows).enumerate() {
-            enc.fill(Lanes::default());
-            dec.fill(Lanes::default());
+        match block(self.w_enc.len() / self.latents.len().max(1)) {
+            0 => {}
+            1 => self.by_columns::<S, 1>(),
+            2 => self.by_columns::<S, 2>(),
+            3 => self.by_columns::<S, 3>(),
+            _ => self.by_columns::<S, 4>(),
+        }
+    }
+}
+
+impl LatentGradients<'_> {
+    /// Columns are blocks of W vectors: the range's latents hear one block of all samples, which stays in the cache, and then the next.
+    #[inline(always)]
+    fn by_columns<S: Simd, const W: usize>(mut self) {
+        let width = self.w_enc.len() / self.latents.len();
+        for at in 0..width / W {
+            for latent in self.latents.clone() {
+                let row = (latent - self.latents.start) * width + at * W;
+                let (mut enc, mut dec) = ([S::splat(0.0); W], [S::splat(0.0); W]);
+                for list in self.lists {
+                    hear::<S, W>(list, latent, self.h, (at, width), &mut enc, &mut dec);
+                }
+                for v in 0..W {
+                    S::store(enc[v], &mut self.w_enc[row + v]);
+                    S::store(dec[v], &mut self.w_dec[row + v]);
+                }
+            }
+        }
+        self.numbers();
+    }
+
+    /// What is one number a latent.
+    #[inline(always)]
+    fn numbers(&mut self) {
+        for (at, latent) in self.latents.clone().enumerate() {
             let (mut bias, mut value, mut back, mut more) = (0.0, 0.0, 0.0, [0.0; 2]);
-            for list in lists {
-                let level = list.level_of.map_or(0, |of| of[latent] as usize);
+            for list in self.lists {
                 for entry in list.sorted.of(latent) {
-                    let sample = list.sorted.sample[entry] as usize;
-                    let (z, dpre) = (list.sorted.z[entry], list.sorted.dpre[entry]);
+                    let dpre = list.sorted.dpre[entry];
                     back += dpre;
                     if list.bias {
                         bias += dpre;
@@ -361,32 +430,46 @@ impl Kernel for LatentGradients<'_> {
                         *sum += extra.get(entry).copied().unwrap_or(0.0);
                     }
                     if list.paid {
-                        value += z;
-                    }
-                    let g = gradient_row(sample, level, list.levels) * width;
-                    let (g, h) = (&list.gradient[g..][..width], &h[sample * width..][..width]);
-                    let (dpre, z) = (S::splat(dpre), S::splat(if list.decoder { z } else { 0.0 }));
-                    for (((dec, enc), g), h) in dec.iter_mut().zip(enc.iter_mut()).zip(g).zip(h) {
-                        S::store(S::fma(z, S::load(g), S::load(dec)), dec);
-                        S::store(S::fma(dpre, S::load(h), S::load(enc)), enc);
+                        value += list.sorted.z[entry];
                     }
                 }
             }
-            (b_enc[at], values[at], through[at]) = (bias, value, back);
-            (extra[0][at], extra[1][at]) = (more[0], more[1]);
+            (self.b_enc[at], self.values[at], self.through[at]) = (bias, value, back);
+            (self.extra[0][at], self.extra[1][at]) = (more[0], more[1]);
         }
     }
 }
 
-/// Row of a sample of the batch in `[panels][levels][PANEL]` rows.
+/// Adds to the column block `at` of a latent's rows what one list has for it.
 #[inline(always)]
-fn gradient_row(sample: usize, level: usize, levels: usize) -> usize {
-    (sample / PANEL * levels + level) * PANEL + sample % PANEL
+fn hear<S: Simd, const W: usize>(
+    list: &Heard,
+    latent: usize,
+    h: &[Lanes],
+    (at, width): (usize, usize),
+    enc: &mut [S::F; W],
+    dec: &mut [S::F; W],
+) {
+    let level = list.level_of.map_or(0, |of| of[latent] as usize);
+    let (mut d_enc, mut d_dec) = (*enc, *dec);
+    for entry in list.sorted.of(latent) {
+        let sample = list.sorted.sample[entry] as usize;
+        let (panel, place) = (sample / PANEL, in_columns(sample % PANEL, at, width));
+        let g = block_at::<W>(list.gradient, (panel * list.levels + level) * PANEL * width + place);
+        let h = block_at::<W>(h, panel * PANEL * width + place);
+        let dpre = S::splat(list.sorted.dpre[entry]);
+        let z = S::splat(if list.decoder { list.sorted.z[entry] } else { 0.0 });
+        for v in 0..W {
+            d_dec[v] = S::fma(z, S::load(&g[v]), d_dec[v]);
+            d_enc[v] = S::fma(dpre, S::load(&h[v]), d_enc[v]);
+        }
+    }
+    (*enc, *dec) = (d_enc, d_dec);
 }
 
 /// Adds G of the first level over samples to `sum`, `[vectors]`, in ascending order of samples.
 pub struct SampleSums<'a> {
-    /// `[panels][levels][PANEL][vectors]`
+    /// `[panels][levels]` of column blocks.
     pub gradient: &'a [Lanes],
     /// How many levels there are.
     pub levels: usize,
@@ -403,9 +486,11 @@ impl Kernel for SampleSums<'_> {
         let SampleSums { gradient, levels, samples, sum } = self;
         let width = sum.len();
         for sample in 0..samples {
-            let row = &gradient[gradient_row(sample, 0, levels) * width..][..width];
-            for (sum, g) in sum.iter_mut().zip(row) {
-                S::store(S::add(S::load(sum), S::load(g)), sum);
+            let panel = &gradient[sample / PANEL * levels * PANEL * width..];
+            for (at, sum) in sum.chunks_exact_mut(block(width)).enumerate() {
+                for (sum, g) in sum.iter_mut().zip(&panel[in_columns(sample % PANEL, at, width)..]) {
+                    S::store(S::add(S::load(sum), S::load(g)), sum);
+                }
             }
         }
     }

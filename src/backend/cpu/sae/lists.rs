@@ -55,6 +55,8 @@ pub struct Work {
     pub screen: ScreenScratch,
     /// A row of pre for matching pursuit.
     pub row: Vec<Lanes>,
+    /// `[levels][PANEL][vectors]`: what entries hear, before it goes into column blocks.
+    pub heard: Vec<Lanes>,
 }
 
 impl Work {
@@ -174,7 +176,7 @@ impl List {
 #[derive(Default)]
 pub struct Sorted {
     pub by_latent: ByLatent,
-    /// `[panels][levels][PANEL][vectors]`
+    /// `[panels][levels]` of column blocks.
     pub heard: Vec<Lanes>,
     /// How many levels it has.
     pub levels: usize,

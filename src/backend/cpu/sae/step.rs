@@ -12,7 +12,8 @@
 //!
 //! Where rows fit in registers and sums in the cache, phases C to E are one (see [`crate::backend::ops::fused`]), panel by
 //! panel; which latents may be kept is first guessed where the encoder is large (see [`crate::backend::ops::screen`]).
-//! Neither touches a bit.
+//! Neither touches a bit. Dead latents of such a small autoencoder, where most of them are chosen, go a dense way of their
+//! own (see `fused`), which rounds differently: when it is taken follows from the state.
 //!
 //! A and C take any panels in any order, E any range of latents: each writes its own part of the scratch memory, every sum
 //! has one order, and no phase looks at how another was cut.
@@ -27,6 +28,7 @@ mod fused;
 mod gradients;
 mod select;
 
+use self::back::Hears;
 use super::blocks::{Pool, each, shared};
 use super::dense::{DenseScratch, dense_above};
 pub use super::lists::Times;
@@ -44,8 +46,9 @@ use crate::sae::matryoshka::StepLevels;
 use crate::sae::weights::Magnitudes;
 use crate::sae::{Penalty, Program, Rule, SaeTrain, Weights, batch_topk};
 
-/// Phase A of BatchTopK collects what exceeds this share of the running threshold, and everything where that was too little.
-const BAR_SHARE: f64 = 0.8;
+/// Phase A of BatchTopK collects what exceeds this share of the least key of the step before, and everything where that was too
+/// little.
+const BAR_SHARE: f32 = 0.9;
 
 /// Size of an encoder from which its product is screened: below, what the screen saves is less than what it adds.
 const SCREENED_FROM: usize = 1 << 15;
@@ -67,6 +70,8 @@ pub struct Trainee {
     magnitudes: Magnitudes,
     /// Encoder rows in bf16, where the selection is screened.
     screen: Option<ScreenWeights>,
+    /// The least key that BatchTopK kept in the step before: what the next is guessed from, and no number depends on.
+    least: Option<f32>,
 }
 
 /// Terms of the loss of a batch, and what fired.
@@ -109,6 +114,7 @@ pub struct Scratch {
     /// Squared norms of the gradients of blocks.
     squares: Vec<f64>,
     pub(super) dense: DenseScratch,
+    masked: fused::Masked,
     /// Encoder rows of dead latents, where the screen leaves them out.
     dead_rows: Vec<DeadRows>,
     /// Gradients.
@@ -124,7 +130,8 @@ impl Trainee {
         let (norm, offset) = (vec![0.0; state.n_latents], vec![0.0; state.n_latents]);
         let screen = screened(isa, &program, &state).then(|| ScreenWeights::new(state.n_latents, state.d));
         let magnitudes = Magnitudes::default();
-        let mut trainee = Trainee { isa, program, train, seed: 0, state, norm, offset, magnitudes, screen };
+        let mut trainee =
+            Trainee { isa, program, train, seed: 0, state, norm, offset, magnitudes, screen, least: None };
         trainee.refresh(false);
         trainee
     }
@@ -314,6 +321,7 @@ impl Trainee {
         let least = self.forward(batch, scratch);
         if let Rule::BatchTop { .. } = self.program.rule {
             self.state.threshold = batch_topk::moved_threshold(self.state.threshold, least.map(f64::from));
+            self.least = least;
         }
         let mut clock = Clock::start();
         self.sort(batch.panels(), scratch);
@@ -338,14 +346,18 @@ impl Trainee {
         let (shared, mut clock) = (self.shared(batch.samples), Clock::start());
         let screen = self.screen.as_ref().zip(batch.screen());
         self.gather_dead(screen.is_some(), scratch);
-        let mut bar = (BAR_SHARE * self.state.threshold) as f32;
+        let guess = BAR_SHARE * self.least.unwrap_or(0.0);
+        let mut bar = guess;
         let mut least = None;
         loop {
             let Scratch { aim, gram, work, panels: all, dead_rows, .. } = &mut *scratch;
             each(shared, all[..panels].iter_mut().enumerate(), |(p, panel)| {
                 work.with(|work| match screen {
                     Some(screen) => self.select_screened(batch, p, bar, aim, screen, dead_rows, work, panel),
-                    None => self.select(batch, p, bar, aim, gram, work, panel),
+                    None => {
+                        self.select(batch, p, bar, aim, gram, work, panel);
+                        self.select_dead(batch.live(p), aim, work, panel);
+                    }
                 });
             });
             let Rule::BatchTop { .. } = self.program.rule else { break };
@@ -353,7 +365,8 @@ impl Trainee {
             if choose(&mut all[..panels], &self.norm, aim, bar, keys, &mut least) {
                 break;
             }
-            bar = 0.0;
+            // Half of it first: without any bar a screen has half of all entries to compute again.
+            bar = if bar > 0.25 * guess { 0.5 * bar } else { 0.0 };
         }
         scratch.times.encode = clock.lap();
         let row = PANEL * vectors(d);
@@ -363,22 +376,24 @@ impl Trainee {
         for (dead, which) in scratch.dead.iter_mut().zip(&scratch.aim.dead) {
             dead.make_room(if which.is_empty() { 0 } else { panels }, 1, row);
         }
-        let Scratch { aim, panels: all, main, gate, dead, times, .. } = scratch;
+        let Scratch { aim, work, panels: all, main, gate, dead, times, .. } = scratch;
         let mut of_dead: Vec<_> = dead.iter_mut().map(|dead| dead.by_panel(row)).collect();
         let heard = main.by_panel(row).zip(gate.by_panel(row));
-        let work = all[..panels].iter_mut().zip(heard).enumerate();
-        let work = work.map(|(p, (panel, heard))| {
+        let pieces = all[..panels].iter_mut().zip(heard).enumerate();
+        let pieces = pieces.map(|(p, (panel, heard))| {
             let dead: Vec<&mut [Lanes]> = of_dead.iter_mut().map(|pieces| pieces.next().unwrap_or_default()).collect();
             (p, panel, heard, dead)
         });
-        each(shared, work, |(p, panel, (heard, heard_gate), heard_dead)| {
-            self.back(batch, p, aim, panel, heard);
-            if self.gated() {
-                self.back_gate(batch, p, aim, panel, heard_gate);
-            }
-            for (i, heard) in heard_dead.into_iter().enumerate().filter(|(i, _)| !aim.dead[*i].is_empty()) {
-                self.back_dead(i, batch.live(p), aim, panel, heard);
-            }
+        each(shared, pieces, |(p, panel, (heard, heard_gate), heard_dead)| {
+            work.with(|Work { heard: rows, .. }| {
+                self.back(batch, p, aim, panel, Hears { rows, columns: heard });
+                if self.gated() {
+                    self.back_gate(batch, p, aim, panel, Hears { rows, columns: heard_gate });
+                }
+                for (i, columns) in heard_dead.into_iter().enumerate().filter(|(i, _)| !aim.dead[*i].is_empty()) {
+                    self.back_dead(i, batch.live(p), aim, panel, Hears { rows, columns });
+                }
+            });
         });
         times.back = clock.lap();
         least

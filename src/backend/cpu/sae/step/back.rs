@@ -2,16 +2,24 @@
 
 use super::Trainee;
 use crate::backend::cpu::sae::lists::{Aim, List, Panel};
-use crate::backend::ops::layout::{PANEL, PackedBatch, vectors};
+use crate::backend::ops::layout::{PANEL, PackedBatch, to_columns, vectors};
 use crate::backend::ops::pursuit::PursuitBack;
 use crate::backend::ops::sparse::{Levels, Reconstruct};
 use crate::backend::simd;
 use crate::backend::simd::Lanes;
 use crate::sae::{Penalty, Rule};
 
+/// Where what the entries of a panel hear goes.
+pub(super) struct Hears<'a> {
+    /// Memory for it by rows, `[levels][PANEL][vectors]`.
+    pub rows: &'a mut Vec<Lanes>,
+    /// `[levels]` of column blocks.
+    pub columns: &'a mut [Lanes],
+}
+
 impl Trainee {
     /// Phase C: errors of panel `p`, what its entries hear, and what that makes of dpre.
-    pub(super) fn back(&self, batch: &PackedBatch, p: usize, aim: &Aim, panel: &mut Panel, heard: &mut [Lanes]) {
+    pub(super) fn back(&self, batch: &PackedBatch, p: usize, aim: &Aim, panel: &mut Panel, heard: Hears) {
         let (live, width) = (batch.live(p), vectors(self.state.d));
         let Panel { main, error, errors, penalty, .. } = panel;
         error.resize(live * width, Lanes::default());
@@ -21,7 +29,8 @@ impl Trainee {
         let h = Some(&batch.rows[p * PANEL * width..][..live * width]);
         let detached = self.program.levels.as_ref().is_some_and(|levels| levels.detach_inner);
         let levels = Levels { of: aim.level_of(), scale: &aim.scales, detached };
-        self.reconstruct(h, levels, main, error, errors, heard);
+        let Hears { rows, columns } = heard;
+        self.reconstruct(h, levels, main, error, errors, Hears { rows, columns });
         *penalty = 0.0;
         // The memory may come from an autoencoder whose entries had more numbers.
         main.extra.iter_mut().for_each(Vec::clear);
@@ -31,7 +40,7 @@ impl Trainee {
             Rule::Gated { .. } => self.back_magnitude(live, main),
             Rule::Pursuit(_) => {
                 let (kept, dpre, w_dec) = (&main.kept, &mut main.dpre[..], &self.state.w_dec[..]);
-                simd::run(self.isa, PursuitBack { kept, w_dec, gradient: heard, dpre, width });
+                simd::run(self.isa, PursuitBack { kept, w_dec, gradient: rows, dpre, width });
             }
         }
     }
@@ -43,15 +52,22 @@ impl Trainee {
         list: &mut List,
         error: &mut [Lanes],
         errors: Option<&mut [Lanes]>,
-        gradient: &mut [Lanes],
+        heard: Hears,
     ) {
         let List { kept, dpre: back, squares, .. } = list;
         back.resize(kept.slots(), 0.0);
         squares.clear();
         squares.resize(levels.scale.len(), 0.0);
         let (w_dec, b_dec) = (&self.state.w_dec[..], &self.state.b_dec[..]);
+        let (width, live) = (b_dec.len(), error.len());
+        heard.rows.resize(levels.scale.len() * PANEL * width, Lanes::default());
+        let gradient = &mut heard.rows[..];
         let reconstruct = Reconstruct { h, w_dec, b_dec, kept, levels, error, errors, gradient, back, squares };
         simd::run(self.isa, reconstruct);
+        let panel = PANEL * width;
+        for (rows, columns) in gradient.chunks(panel).zip(heard.columns.chunks_mut(panel)) {
+            to_columns(&rows[..live], width, columns);
+        }
     }
 
     /// The way back through jumps: see [`crate::sae::jumprelu`].
@@ -126,7 +142,7 @@ impl Trainee {
     }
 
     /// Phase C for the gate's own reconstruction.
-    pub(super) fn back_gate(&self, batch: &PackedBatch, p: usize, aim: &Aim, panel: &mut Panel, heard: &mut [Lanes]) {
+    pub(super) fn back_gate(&self, batch: &PackedBatch, p: usize, aim: &Aim, panel: &mut Panel, heard: Hears) {
         let (live, width) = (batch.live(p), vectors(self.state.d));
         // Dead latents reconstruct what the main reconstruction leaves over, so its errors are kept.
         let mut error = std::mem::take(&mut panel.error);
@@ -139,7 +155,7 @@ impl Trainee {
     }
 
     /// Phase C for the auxiliary loss of one list of dead latents.
-    pub(super) fn back_dead(&self, list: usize, live: usize, aim: &Aim, panel: &mut Panel, heard: &mut [Lanes]) {
+    pub(super) fn back_dead(&self, list: usize, live: usize, aim: &Aim, panel: &mut Panel, heard: Hears) {
         let width = vectors(self.state.d);
         let scale = (2.0 * aim.dead_weights[list] / aim.samples as f64) as f32;
         let mut error = match &panel.errors[..] {

@@ -79,7 +79,7 @@ impl Trainee {
         each(self.shared(batch.samples), numbers.zip(extra).zip(rows).enumerate(), |(at, ((numbers, extra), rows))| {
             let (((b_enc, values), through), (w_enc, w_dec)) = (numbers, rows);
             let latents = at * size..at * size + b_enc.len();
-            let (h, extra) = (&batch.rows[..], [extra.0, extra.1]);
+            let (h, extra) = (batch.columns(), [extra.0, extra.1]);
             let own = latents.clone();
             let out = &mut *w_dec;
             simd::run(

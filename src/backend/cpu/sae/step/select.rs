@@ -12,7 +12,7 @@ use crate::backend::simd::Lanes;
 use crate::sae::Rule;
 
 impl Trainee {
-    /// Phase A: what panel `p` keeps. BatchTopK collects what exceeds `bar`.
+    /// Phase A: what panel `p` keeps of all latents. BatchTopK collects what exceeds `bar`.
     #[allow(clippy::too_many_arguments)] // reason: the parts of the scratch memory that a panel reads and writes
     pub(super) fn select(
         &self,
@@ -52,10 +52,15 @@ impl Trainee {
                 simd::run(isa, Pursue { pursuit, pre, gram, h, w_dec, b_dec, live, row, kept });
             }
         }
+    }
+
+    /// Of dead latents, those that a panel keeps for the auxiliary loss, where `work` holds pre.
+    pub(super) fn select_dead(&self, live: usize, aim: &Aim, work: &mut Work, panel: &mut Panel) {
+        let Work { pre, top, .. } = work;
         make_room(panel, aim);
         for (dead, list) in aim.dead.iter().zip(&mut panel.dead).filter(|(dead, _)| !dead.is_empty()) {
-            let (among, k, kept) = (Some(&dead[..]), self.program.aux_k, &mut list.kept);
-            simd::run(isa, SelectTop { pre, norm, among, k, relu: false, live, scratch: top, kept });
+            let (among, k, norm, kept) = (Some(&dead[..]), self.program.aux_k, &self.norm[..], &mut list.kept);
+            simd::run(self.isa, SelectTop { pre, norm, among, k, relu: false, live, scratch: top, kept });
         }
     }
 

@@ -94,6 +94,37 @@ fn a_fused_step_has_the_bits_of_its_phases() {
     }
 }
 
+/// Sums over 200 samples of f32 products, which the two ways round differently: held to 1e-5 of the largest, as the plain
+/// loops hold them.
+#[test]
+fn masks_of_dead_latents_give_the_sums_of_their_lists() {
+    for (k, aux_k, alive) in [(2, 10, 40), (2, 3, 52), (5, 16, 20), (2, 30, 40)] {
+        let (samples, m, d) = (200, 64, 20);
+        let program = program(Architecture::TopK { k, aux_k });
+        let batch = batch(samples, d);
+        let mut found = vec![];
+        for fused in [true, false] {
+            let (mut trainee, mut scratch) = (trainee(&program, m, d, samples), Scratch::default());
+            trainee.state.since_fired.iter_mut().skip(alive).for_each(|since| *since = 3);
+            trainee.prepare(samples, &mut scratch);
+            assert_eq!(scratch.aim.dead[0].len(), m - alive);
+            assert!(trainee.fuses(samples, &scratch.aim));
+            let step = if fused { Trainee::fused_step } else { Trainee::phased_step };
+            let (losses, fired) = step(&mut trainee, &batch, &mut scratch);
+            let GradientSums { w_enc, w_dec, b_enc, b_dec, through, .. } = scratch.sums;
+            let rows = [w_enc, w_dec, b_dec].map(|rows| unpack_rows(&rows, d));
+            found.push(([&rows[..], &[b_enc, through]].concat(), losses, fired, trainee.state.since_fired));
+        }
+        let [(a, losses_a, fired_a, since_a), (b, losses_b, fired_b, since_b)] = &found[..] else { unreachable!() };
+        assert_eq!((fired_a, since_a), (fired_b, since_b));
+        assert!(losses_a.auxiliary > 0.0 && (losses_a.total() / losses_b.total() - 1.0).abs() < 1e-5);
+        for (a, b) in a.iter().zip(b) {
+            let largest = b.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * largest), "{k}, {aux_k}, {alive}");
+        }
+    }
+}
+
 #[test]
 fn a_screened_step_has_the_bits_of_the_whole_product() {
     for program in kinds() {
