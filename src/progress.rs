@@ -25,6 +25,8 @@ pub struct Progress {
     cells_done: AtomicU64,
     steps: AtomicU64,
     steps_done: AtomicU64,
+    /// Of the steps that are done, those that took none of this run's time.
+    restored: AtomicU64,
 }
 
 impl Progress {
@@ -37,7 +39,8 @@ impl Progress {
             Show::Lines(Mutex::new(Instant::now()))
         };
         let zero = || AtomicU64::new(0);
-        Progress { show, start: Instant::now(), cells: zero(), cells_done: zero(), steps: zero(), steps_done: zero() }
+        let (cells, cells_done, steps, steps_done, restored) = (zero(), zero(), zero(), zero(), zero());
+        Progress { show, start: Instant::now(), cells, cells_done, steps, steps_done, restored }
     }
 
     pub fn begin(&self, cells: u64, steps: u64) {
@@ -58,6 +61,17 @@ impl Progress {
         }
     }
 
+    /// Steps that a run before this one has done.
+    pub fn restored(&self, steps: u64) {
+        self.restored.fetch_add(steps, Ordering::Relaxed);
+        let done = self.steps_done.fetch_add(steps, Ordering::Relaxed) + steps;
+        if let Show::Bar(bar) = &self.show {
+            // What is left is guessed from the steps since.
+            bar.set_position(done);
+            bar.reset_eta();
+        }
+    }
+
     pub fn cells_done(&self, cells: u64) {
         let done = self.cells_done.fetch_add(cells, Ordering::Relaxed) + cells;
         if let Show::Bar(bar) = &self.show {
@@ -75,12 +89,11 @@ impl Progress {
         let (done, steps) = (self.steps_done.load(Ordering::Relaxed), self.steps.load(Ordering::Relaxed).max(1));
         let share = (done as f64 / steps as f64).min(1.0);
         let elapsed = self.start.elapsed().as_secs_f64();
-        let left = if share > 0.0 { elapsed * (1.0 - share) / share } else { 0.0 };
+        let own = done.saturating_sub(self.restored.load(Ordering::Relaxed));
+        let left = if own > 0 { elapsed * steps.saturating_sub(done) as f64 / own as f64 } else { f64::NAN };
+        let left = if left.is_finite() { format!(", about {left:.0} s left") } else { String::new() };
         let (cells_done, cells) = (self.cells_done.load(Ordering::Relaxed), self.cells.load(Ordering::Relaxed));
-        eprintln!(
-            "{cells_done}/{cells} cells, {:.0} % of the steps, {elapsed:.0} s, about {left:.0} s left",
-            100.0 * share
-        );
+        eprintln!("{cells_done}/{cells} cells, {:.0} % of the steps, {elapsed:.0} s{left}", 100.0 * share);
     }
 
     pub fn end(&self) {
@@ -98,5 +111,9 @@ fn style() -> ProgressStyle {
 impl crate::backend::Watch for Progress {
     fn advance(&self, model_steps: u64) {
         Progress::advance(self, model_steps);
+    }
+
+    fn restored(&self, model_steps: u64) {
+        Progress::restored(self, model_steps);
     }
 }

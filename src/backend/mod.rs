@@ -22,6 +22,10 @@ pub struct SaeGroup {
 pub trait Watch: Sync {
     /// So many more model-steps are done.
     fn advance(&self, model_steps: u64);
+    /// So many of the model-steps to come were done by a run before this one.
+    fn restored(&self, model_steps: u64) {
+        self.advance(model_steps);
+    }
     /// True when training should stop early (a signal came): jobs not finished then return nothing.
     fn stop(&self) -> bool {
         false

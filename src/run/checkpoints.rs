@@ -30,6 +30,9 @@ impl Watch for Kept<'_> {
     fn advance(&self, model_steps: u64) {
         self.watch.advance(model_steps);
     }
+    fn restored(&self, model_steps: u64) {
+        self.watch.restored(model_steps);
+    }
     fn stop(&self) -> bool {
         self.watch.stop()
     }

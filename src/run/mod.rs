@@ -306,6 +306,9 @@ impl Watch for Stoppable<'_> {
     fn advance(&self, model_steps: u64) {
         self.progress.advance(model_steps);
     }
+    fn restored(&self, model_steps: u64) {
+        self.progress.restored(model_steps);
+    }
     fn stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

@@ -305,7 +305,8 @@ fn train_pass(source: &SaeSource, jobs: &[&SaeJob], watch: &dyn Watch, kept: Opt
 /// Trains the runs of a pass to their ends, or until `watch` says stop. Runs that a checkpoint has brought further than
 /// others wait for them, so that all share the batches to come.
 fn train_runs(feed: &Feed, runs: &mut [Run], watch: &dyn Watch, kept: Option<Kept>) {
-    let done = AtomicU64::new(runs.iter().map(|run| run.trainee.state.step as u64).sum());
+    watch.restored(runs.iter().map(|run| run.trainee.state.step as u64).sum());
+    let done = AtomicU64::new(0);
     let screened = runs.iter().any(|run| run.trainee.is_screened());
     let shared = runs.iter().any(|run| run.trainee.shared(feed.batch_size));
     let (mut now, mut next) = (Batch::new(screened), Batch::new(screened));
