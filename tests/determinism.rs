@@ -130,7 +130,7 @@ fn an_interrupted_run_says_so_and_the_same_command_continues() {
 const LONG: &str = "name: small\nseeds: 1\ndata: {n_features: 60, firing_probability: 0.05, \
     dictionary: {d_hidden: 40, vectors: random}}\n\
     sae: [{topk: {n_latents: 128, k: 3, aux_k: 8}}, {relu: {n_latents: 96, l1: 0.05}}]\n\
-    sae_train: {steps: 15000, batch_size: 512, lr: 1e-3}\n\
+    sae_train: {steps: 30000, batch_size: 512, lr: 1e-3}\n\
     score: [mcc, l0]\nevaluate: {samples: 2000}\nsave: {trace: {every: 500}}\n";
 
 fn checkpoints(folder: &Path, out: &str) -> Vec<std::path::PathBuf> {
@@ -163,6 +163,25 @@ fn a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_bits() {
         killed_after_a_checkpoint(folder, "killed", Duration::from_millis(later));
     }
     // Were all work done already, the kills would have shown nothing.
+    assert!(!checkpoints(folder, "killed").is_empty(), "the machine is too fast for this test: train for longer");
+    run(folder, &["--out", "killed"]);
+    assert_eq!(rows(folder, "whole"), rows(folder, "killed"));
+    assert!(checkpoints(folder, "killed").is_empty(), "published rows leave no checkpoint");
+}
+
+#[test]
+fn a_training_on_activations_from_a_file_that_is_killed_goes_on_from_its_checkpoint() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    super::train::save(folder.path(), "acts.npy", &super::train::activations(20_000));
+    let spec = "name: small\nactivations: {files: [acts.npy]}\n\
+        sae: [{topk: {n_latents: 128, k: 3}}, {relu: {n_latents: 128, l1: 0.05}}]\nbaselines: [pca]\n\
+        sae_train: {steps: 30000, batch_size: 512, lr: 1e-3}\n";
+    write(folder.path(), "small.yaml", spec);
+    let folder = folder.path();
+    run(folder, &["--out", "whole", "--checkpoint-every", "0"]);
+    for later in [0, 100] {
+        killed_after_a_checkpoint(folder, "killed", Duration::from_millis(later));
+    }
     assert!(!checkpoints(folder, "killed").is_empty(), "the machine is too fast for this test: train for longer");
     run(folder, &["--out", "killed"]);
     assert_eq!(rows(folder, "whole"), rows(folder, "killed"));

@@ -20,7 +20,7 @@ expect:
 ";
 
 /// Sums of directions in six dimensions: eight of them, each with probability 1/8.
-fn activations(rows: usize) -> Array2<f32> {
+pub fn activations(rows: usize) -> Array2<f32> {
     let mut draws = Draws::new(1, Stream::Train, 0);
     let mut directions = Array2::from_shape_simple_fn((8, 6), || draws.normal() as f32);
     for mut row in directions.rows_mut() {
@@ -34,7 +34,7 @@ fn activations(rows: usize) -> Array2<f32> {
     x.dot(&directions)
 }
 
-fn save(folder: &Path, name: &str, h: &Array2<f32>) {
+pub fn save(folder: &Path, name: &str, h: &Array2<f32>) {
     ndarray_npy::write_npy(folder.join(name), h).expect("a temporary folder takes a file");
 }
 

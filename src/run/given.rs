@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use super::RunError;
+use super::checkpoints::Kept;
 use super::chunk::Bench;
 use super::columns::ScoreColumn;
 use super::evaluation::CellScores;
@@ -67,12 +68,16 @@ pub fn compute(
     let watch = Readable { watch: bench.watch, activations };
     let group = |cells: &Vec<(usize, Cell)>| {
         let source = source(activations, cells[0].1.seed);
-        let every = bench.trace.every;
-        let saes = cells.iter().filter_map(|(_, cell)| job(&cell.method, &source, WIDTH, cell.seed, every)).collect();
-        SaeGroup { source, saes }
+        let job = |cell: &Cell| job(&cell.method, &source, WIDTH, cell.seed, bench.trace.every);
+        let jobs = cells.iter().filter_map(|(index, cell)| Some((job(cell)?, bench.plan.ids[*index])));
+        let (saes, ids): (Vec<_>, Vec<_>) = jobs.unzip();
+        (SaeGroup { source, saes }, ids)
     };
-    let groups: Vec<SaeGroup> = stems.iter().map(group).collect();
-    let outcomes = bench.backend.train_saes(&groups, &watch);
+    let (groups, cells): (Vec<SaeGroup>, Vec<_>) = stems.iter().map(group).unzip();
+    let outcomes = match bench.keeper {
+        None => bench.backend.train_saes(&groups, &watch),
+        Some(keeper) => bench.backend.train_saes(&groups, &Kept { watch: &watch, keeper, cells }),
+    };
     let Some(trained) = outcomes.into_iter().flatten().collect::<Option<Vec<SaeOutcome>>>() else {
         return activations.failure().map_or(Ok(None), Err);
     };
