@@ -11,7 +11,7 @@ use super::legend::{Legend, Sample};
 use super::look::{Amount, ColumnLook, Labels};
 use super::marks;
 use super::overlay::{self, Overlay};
-use super::panels::{Facets, MOST_KINDS, at_most, checked_range, level_names, width_for};
+use super::panels::{Facets, MOST_KINDS, at_most, checked_range, level_names, look_of, width_for};
 use super::scene::{Point, Rect, Scene, Shape};
 use super::spec::{AxisScale, PhaseDiagram};
 use super::text::Rich;
@@ -33,16 +33,16 @@ pub fn draw(
     let grid = Grid::of(spec, table, &facets)?;
     let paint = Paint::of(spec, &grid, labels)?;
     let overlays = overlay::overlays(spec, table, &grid, labels, context)?;
-    let legend = legend(&grid, &paint, &overlays, &labels.describe(&spec.colour));
+    let legend = legend(&grid, &paint, &overlays, &look_of(labels, &spec.colour, spec.colour_label.as_ref()));
     let n_panels = facets.titles.len();
     let block = Block {
         most_columns: if width_for(spec.width, n_panels, 2) == theme::Width::OneColumn { 2 } else { 4 },
         titles: facets.titles.clone(),
         aspect: if n_panels == 1 { 0.78 } else { 1.0 },
         x: grid.x_axis.clone(),
-        x_label: labels.describe(&spec.x).axis_label(),
+        x_label: look_of(labels, &spec.x, spec.x_label.as_ref()).axis_label(),
         y: vec![grid.y_axis.clone()],
-        y_label: labels.describe(&spec.y).axis_label(),
+        y_label: look_of(labels, &spec.y, spec.y_label.as_ref()).axis_label(),
         bar: paint.bar().cloned(),
         ..Block::default()
     };
@@ -255,7 +255,7 @@ enum Paint {
 
 impl Paint {
     fn of(spec: &PhaseDiagram, grid: &Grid, labels: &dyn Labels) -> Result<Paint, FigureError> {
-        let look = labels.describe(&spec.colour);
+        let look = look_of(labels, &spec.colour, spec.colour_label.as_ref());
         if let Some(kinds) = &grid.kinds {
             return Ok(Paint::Kinds(kind_colours(kinds)));
         }
@@ -396,9 +396,9 @@ fn caption(
     context: &Context,
 ) -> Caption {
     let mut caption = Caption::default();
-    caption.column("Phase diagram. Across", &spec.x, &labels.describe(&spec.x));
-    caption.column("Upwards", &spec.y, &labels.describe(&spec.y));
-    caption.column("Colour", &spec.colour, &labels.describe(&spec.colour));
+    caption.column("Phase diagram. Across", &spec.x, &look_of(labels, &spec.x, spec.x_label.as_ref()));
+    caption.column("Upwards", &spec.y, &look_of(labels, &spec.y, spec.y_label.as_ref()));
+    caption.column("Colour", &spec.colour, &look_of(labels, &spec.colour, spec.colour_label.as_ref()));
     match paint {
         Paint::Ramp(bar) => {
             let name = if bar.ramp == Ramp::Viridis { "viridis" } else { "blue-white-red" };

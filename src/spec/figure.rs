@@ -57,6 +57,12 @@ record! {
         y_scale: ScaleSection as ScaleSection = "auto",
         /// Scale of the colours.
         colour_scale: ScaleSection as ScaleSection = "auto",
+        /// Label of x instead of the column's.
+        x_label: Option<String> as Maybe<Text> = "none",
+        /// Label of y instead of the column's.
+        y_label: Option<String> as Maybe<Text> = "none",
+        /// Label of the colours instead of the column's.
+        colour_label: Option<String> as Maybe<Text> = "none",
         /// Range of the colours.
         range: Option<[f64; 2]> as Maybe<Interval> = "none",
         /// Rows to draw, a polars SQL condition.
