@@ -105,6 +105,44 @@ fn fixed_dictionaries_come_from_files_too() {
     assert!(answer.code == 3 && answer.stderr.contains("nowhere.npy"), "{}", answer.stderr);
 }
 
+/// Random directions are held bit for bit while an encoder is trained for them, which rebuilds more than products do.
+#[test]
+fn random_directions_can_have_a_trained_encoder() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "\
+name: held
+data: {n_features: 16, firing_probability: 0.1, dictionary: {d_hidden: 8, vectors: random}}
+baselines: [random, {name: trained, random: {encoder: {trained: {steps: 1000, batch_size: 256, lr: 3e-3}}}}]
+evaluate: {samples: 4000}
+save: {weights: all}
+expect:
+  - {claim: the directions are the same, value: max(mcc) - min(mcc), equals: 0}
+";
+    let file = write(folder.path(), "held.yaml", text);
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    let rows = tegum(folder.path(), &["table", "results/held", "--select", "method, cell, fvu", "--format", "json"]);
+    let rows: serde_json::Value = serde_json::from_str(&rows.stdout).expect("JSON");
+    let fvu = |row: usize| rows[row]["fvu"].as_f64().expect("a number");
+    assert_eq!((&rows[0]["method"], &rows[1]["method"]), (&"random".into(), &"trained".into()));
+    assert!(fvu(1) < 0.5 && fvu(1) < 0.5 * fvu(0), "{rows}");
+    let store = tegum::store::Store::open(&folder.path().join("results/held")).expect("a run");
+    let weights = |row: usize| {
+        let cell = rows[row]["cell"].as_str().and_then(|id| id.parse().ok()).expect("a cell");
+        store.weights(cell).expect("they were kept")
+    };
+    let (products, trained) = (weights(0), weights(1));
+    let tensor = |of: &[tegum::store::Tensor], name: &str| {
+        let found = of.iter().find(|tensor| tensor.name == name);
+        found.map(|tensor| tensor.values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>())
+    };
+    let decoder = tensor(&products, "sae.W_dec").expect("every dictionary has one");
+    assert_eq!((decoder.len(), Some(&decoder)), (16 * 8, tensor(&trained, "sae.W_dec").as_ref()));
+    // The encoder starts at the directions and leaves them.
+    let encoder = tensor(&trained, "sae.W_enc").expect("it was trained");
+    assert!(encoder.iter().zip(&decoder).filter(|(a, b)| a != b).count() > 16 * 8 / 2);
+}
+
 #[test]
 fn figures_are_drawn_over_means_of_seeds() {
     let folder = tempfile::tempdir().expect("a temporary folder");
