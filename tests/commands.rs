@@ -84,6 +84,9 @@ fn explain_and_schema_speak_of_scores_and_fields() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let explain = |name: &str| tegum(folder.path(), &["explain", name]);
     assert!(explain("mcc").stdout.contains("version 1"));
+    // Scores of two cells too.
+    assert!(explain("hedging").stdout.contains("arXiv 2505.11756"));
+    assert!(explain("mmcs_larger").stdout.contains("Sharkey et al. 2022"));
     assert!(explain("data.magnitude").stdout.contains("default: uniform"));
     let wrong = explain("mccc");
     assert!(wrong.code == 3 && wrong.stderr.contains("`mcc`"), "{}", wrong.stderr);

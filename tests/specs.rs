@@ -188,6 +188,18 @@ fn axis_rules_give_their_values() {
     assert_eq!(values("[1, 0.5]"), "Float(1.0) Float(0.5)");
 }
 
+/// Pairs say which rows are compared, not what is in them.
+#[test]
+fn pairs_of_widths_are_not_part_of_a_cell() {
+    let two = "sae: [{name: one, topk: {n_latents: 4, k: 1}}, {name: two, topk: {n_latents: 8, k: 1}}]";
+    let with = |score: &str| plan(&format!("{BASE}{two}\nscore: {score}\n"));
+    let (one, other) = (with("[mcc, hedging]"), with("[mcc, {pairs: [[one, two]]}, hedging]"));
+    assert_eq!((&one.ids, one.hash()), (&other.ids, other.hash()));
+    assert_ne!(one.ids, with("[mcc]").ids);
+    let section = other.document.experiment.score.as_ref().expect("it is written");
+    assert_eq!((&section.names[..], section.pairs.len()), (&["mcc".to_owned(), "hedging".to_owned()][..], 1));
+}
+
 #[test]
 fn schema_refuses_unknown_keys_and_knows_every_section() {
     let schema = explain::schema();

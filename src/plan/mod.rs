@@ -184,7 +184,7 @@ impl Plan {
     fn name_cells(&mut self, versions: &Versions) {
         use rayon::prelude::*;
         let seeds = &self.document.experiment.seeds;
-        let scores = id::part_hash(&json!(self.document.experiment.score));
+        let scores = id::part_hash(&json!(self.document.experiment.score.as_ref().map(|score| &score.names)));
         let ids = self.cells.par_iter().with_min_len(1024).map(|cell| {
             let choice = self.choice(*cell);
             let of = |table: &parts::PartTable| table.hashes[table.index(&choice, &self.lengths)];

@@ -56,6 +56,8 @@ pub enum Need {
     World,
     /// Sets of features that fire together or never together.
     Groups,
+    /// The dictionary of another cell of the same world and seed, of another width.
+    OtherWidth,
 }
 
 /// What kind of number (or word) one entry is; figures choose ranges and colours by it.
@@ -121,9 +123,9 @@ impl Index {
 
 use super::{
     absorption, absorption_gap, census, classification, composed, counts, cross, data_dimensionality, decoder,
-    exact_recovery, fisher, gaps, geometry, graph, interference, intervention, leakage, magnitude, mcc, merging,
-    mixing, mmcs, neurons, readout, reconstruction, sets, simulation, sparsity, splitting, toy_loss, uniqueness,
-    vulnerability,
+    exact_recovery, fisher, gaps, geometry, graph, hedging, interference, intervention, leakage, magnitude, mcc,
+    merging, mixing, mmcs, neurons, readout, reconstruction, sets, simulation, sparsity, splitting, toy_loss,
+    uniqueness, vulnerability,
 };
 
 /// Every score, in the order of rows and of the JSON of the `score` command.
@@ -184,6 +186,7 @@ pub const SCORES: &[Definition] = &[
     THEORY_LOSS,
     THEORY_BEST,
     mmcs::MMCS,
+    mmcs::MMCS_LARGER,
     mmcs::RECOVERED,
     mcc::MCC,
     uniqueness::UNIQUENESS,
@@ -210,6 +213,7 @@ pub const SCORES: &[Definition] = &[
     splitting::MISSED_SHARE,
     absorption::ABSORPTION_ANY,
     mixing::MIXING,
+    hedging::HEDGING,
     absorption::ABSORPTION,
     absorption::ABSORPTION_FULL,
     absorption_gap::ABSORPTION_GAP,
@@ -332,11 +336,18 @@ impl Definition {
             .needs
             .iter()
             .any(|need| matches!(need, Need::ToyModel | Need::Theory | Need::World | Need::Groups | Need::Bias))
+            && !self.is_across_cells()
+    }
+
+    /// Whether it compares cells: computed when rows are read, never stored with one of them.
+    pub fn is_across_cells(&self) -> bool {
+        self.needs.contains(&Need::OtherWidth)
     }
 
     /// Whether rows have it only where `score:` names it.
     pub fn is_on_request(&self) -> bool {
-        self.needs.contains(&Need::Theory) || ON_REQUEST.iter().any(|some| some.iter().any(|d| d.name == self.name))
+        let special = self.needs.contains(&Need::Theory) || self.is_across_cells();
+        special || ON_REQUEST.iter().any(|some| some.iter().any(|d| d.name == self.name))
     }
 
     /// Whether it has an entry for each feature or latent.

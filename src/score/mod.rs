@@ -74,7 +74,7 @@ pub use data_dimensionality::{DATA_DIMENSIONALITY, data_dimensionality};
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
 pub use neurons::{Neurons, neuron_score};
-pub use of_cell::{CellArrays, hedging_rate, of_cell};
+pub use of_cell::{CellArrays, hedging_rate, mmcs_with_larger, of_cell};
 pub use of_world::{WorldArrays, of_groups, of_world};
 pub use reconstruction::{PIECE, Rebuilt};
 pub use shared::Truth;

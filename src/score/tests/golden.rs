@@ -14,7 +14,7 @@ use crate::toy::{ToyKind, ToyModel};
 /// Scores that the independent implementation does not have.
 const OWN: [&str; 1] = ["w_norm"];
 
-/// Not computed by this module, or not from these arrays.
+/// Not computed from one cell's arrays.
 const ELSEWHERE: [&str; 1] = ["hedging"];
 
 /// Scores that the independent implementation does not have; their own files hold them to answers worked out by hand.
