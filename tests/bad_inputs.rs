@@ -244,6 +244,10 @@ rows! {
     widths_whose_weights_are_not_kept: format!("{}score: [mmcs_larger, {{pairs: [[one, two]]}}]\nsave: {{weights: best}}\n", saes()),
         ["x.yaml:8:17: `mmcs_larger` compares the decoders of two cells, and the run keeps the weights of the best seed alone", "write `save: {weights: all}`"];
     hedging_without_a_dictionary: with("score: [hedging]\n"), ["x.yaml:4:9: `hedging` needs a dictionary"];
+    a_gap_without_its_baselines: format!("{}score: [mcc, random_gap_mcc]\n", saes()),
+        ["x.yaml:7:14: `random_gap_mcc` needs an `oracle` and a `random` among the `baselines`"];
+    a_gap_of_a_score_that_is_not_taken: with("baselines: [random, {oracle: {k: 2}}]\nscore: [mcc, oracle_gap_f1]\n"),
+        ["x.yaml:5:14: `oracle_gap_f1` is made of `f1`", "add `f1` to `score`"];
     a_rank_correlation_of_no_column: with("expect: [{claim: c, value: \"spearman(loss, los)\", at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
 }
 

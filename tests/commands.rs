@@ -87,6 +87,7 @@ fn explain_and_schema_speak_of_scores_and_fields() {
     // Scores of two cells too.
     assert!(explain("hedging").stdout.contains("arXiv 2505.11756"));
     assert!(explain("mmcs_larger").stdout.contains("Sharkey et al. 2022"));
+    assert!(explain("random_gap_f1").stdout.contains("(f1 - random) / (oracle - random)"));
     assert!(explain("data.magnitude").stdout.contains("default: uniform"));
     let wrong = explain("mccc");
     assert!(wrong.code == 3 && wrong.stderr.contains("`mcc`"), "{}", wrong.stderr);

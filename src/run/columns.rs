@@ -39,6 +39,8 @@ struct Offer {
     given: bool,
     toy: bool,
     method: bool,
+    /// An oracle and a random dictionary among them.
+    standards: bool,
     /// All hidden states are two-dimensional.
     flat: bool,
     theory: bool,
@@ -64,6 +66,7 @@ impl Offer {
             given: experiment.activations.is_some(),
             toy: experiment.toy.is_some(),
             method: !experiment.sae.is_empty() || !experiment.baselines.is_empty(),
+            standards: standards(document).are_complete(),
             flat: d_hidden == 2,
             theory: experiment.toy.is_some(),
             training_set: document.root.at(["data", "dataset"]).is_some(),
@@ -87,6 +90,8 @@ impl Offer {
             Need::Dictionary | Need::Latents | Need::Reconstruction | Need::Bias | Need::OtherWidth => {
                 Some("a dictionary: an entry of `sae` or `baselines`")
             }
+            Need::Baselines if self.standards => None,
+            Need::Baselines => Some("an `oracle` and a `random` among the `baselines`"),
             Need::ToyModel if self.toy => None,
             Need::ToyModel => Some("a trained toy model"),
             Need::TrainingSet if self.training_set => None,
@@ -164,8 +169,11 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
             Some((definition, None)) if SIDE_VECTORS.contains(&definition.name) => {}
             // Not of one cell: added when rows are read.
             Some((definition, None)) if definition.is_across_cells() => {
+                let of = definition.name.rsplit('_').next().unwrap_or_default();
                 if asked.names[..i].contains(name) {
                     error(format!("`{name}` is listed twice"), None);
+                } else if definition.needs.contains(&Need::Baselines) && !asked.names.iter().any(|other| other == of) {
+                    error(format!("`{name}` is made of `{of}`"), Some(format!("add `{of}` to `score`")));
                 }
             }
             Some((definition, None)) if definition.is_vector() => {

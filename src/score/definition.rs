@@ -58,6 +58,8 @@ pub enum Need {
     Groups,
     /// The dictionary of another cell of the same world and seed, of another width.
     OtherWidth,
+    /// An oracle and a random dictionary of the same world and seed.
+    Baselines,
 }
 
 /// What kind of number (or word) one entry is; figures choose ranges and colours by it.
@@ -207,6 +209,11 @@ pub const SCORES: &[Definition] = &[
     classification::PRECISION,
     classification::RECALL,
     classification::F1,
+    classification::ACCURACY,
+    RANDOM_GAP_MCC,
+    ORACLE_GAP_MCC,
+    RANDOM_GAP_F1,
+    ORACLE_GAP_F1,
     magnitude::MAGNITUDE_SLOPE,
     splitting::SPLITTING,
     splitting::SPLIT_SHARE,
@@ -304,6 +311,63 @@ pub const THEORY_CAPACITY: Definition = Definition {
     label: "theoretical capacity C_i",
     better: None,
 };
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const RANDOM_GAP_MCC: Definition = Definition {
+    name: "random_gap_mcc",
+    version: 1,
+    meaning: "where mcc stands between random directions (0) and the truth (1) of the same world and seed",
+    formula: "(mcc - random) / (oracle - random); of several oracles or random dictionaries the mean; null where one is missing or both are equal",
+    source: "defined here, a score on the scale of its baselines",
+    needs: &[Need::Truth, Need::Dictionary, Need::Baselines],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "MCC between random (0) and oracle (1)",
+    better: Some(Better::Higher),
+};
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const ORACLE_GAP_MCC: Definition = Definition {
+    name: "oracle_gap_mcc",
+    version: 1,
+    meaning: "what mcc lacks to the truth, as a share of the way from random directions of the same world and seed",
+    formula: "1 - random_gap_mcc",
+    source: "defined here, a score on the scale of its baselines",
+    needs: &[Need::Truth, Need::Dictionary, Need::Baselines],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "MCC missing to the oracle (share)",
+    better: Some(Better::Lower),
+};
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const RANDOM_GAP_F1: Definition = Definition {
+    name: "random_gap_f1",
+    version: 1,
+    meaning: "where f1 stands between random directions (0) and the truth (1) of the same world and seed",
+    formula: "(f1 - random) / (oracle - random); of several oracles or random dictionaries the mean; null where one is missing or both are equal",
+    source: "defined here, a score on the scale of its baselines",
+    needs: &[Need::Truth, Need::Dictionary, Need::Features, Need::Latents, Need::Baselines],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "F1 between random (0) and oracle (1)",
+    better: Some(Better::Higher),
+};
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const ORACLE_GAP_F1: Definition = Definition {
+    name: "oracle_gap_f1",
+    version: 1,
+    meaning: "what f1 lacks to the truth, as a share of the way from random directions of the same world and seed",
+    formula: "1 - random_gap_f1",
+    source: "defined here, a score on the scale of its baselines",
+    needs: &[Need::Truth, Need::Dictionary, Need::Features, Need::Latents, Need::Baselines],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "F1 missing to the oracle (share)",
+    better: Some(Better::Lower),
+};
+
 /// Scores that rows have only where `score:` names them: they answer special questions, or cost more than the others.
 const ON_REQUEST: [&[&Definition]; 8] = [
     &[
@@ -323,7 +387,7 @@ const ON_REQUEST: [&[&Definition]; 8] = [
         &readout::INTERFERENCE_MEASURED,
     ],
     &[&sparsity::UNDERSAMPLING, &sparsity::ACTIVE_PER_DIMENSION, &sparsity::DONOHO_TANNER],
-    &[&vulnerability::VULNERABILITY, &exact_recovery::EXACT_RECOVERY],
+    &[&vulnerability::VULNERABILITY, &exact_recovery::EXACT_RECOVERY, &classification::ACCURACY],
     &[&intervention::CAUSAL_FAITHFULNESS, &intervention::STEERING_SPECIFICITY],
     &[&decoder::C_DEC, &decoder::CROSS_MAX, &composed::MMCS_COMPOSED],
     sets::SETS,
@@ -341,7 +405,7 @@ impl Definition {
 
     /// Whether it compares cells: computed when rows are read, never stored with one of them.
     pub fn is_across_cells(&self) -> bool {
-        self.needs.contains(&Need::OtherWidth)
+        self.needs.iter().any(|need| matches!(need, Need::OtherWidth | Need::Baselines))
     }
 
     /// Whether rows have it only where `score:` names it.

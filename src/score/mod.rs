@@ -380,6 +380,7 @@ fn score_firings<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
     asked.number(&classification::PRECISION, || Some(shared.classification()?.precision));
     asked.number(&classification::RECALL, || Some(shared.classification()?.recall));
     asked.number(&classification::F1, || Some(shared.classification()?.f1));
+    asked.number(&classification::ACCURACY, || Some(shared.classification()?.accuracy));
     asked.number(&splitting::SPLITTING, || Some(splitting::splitting(shared.sets()?)));
     asked.number(&splitting::SPLIT_SHARE, || Some(splitting::split_share(shared.sets()?)));
     asked.number(&splitting::MISSED_SHARE, || {
