@@ -6,7 +6,7 @@ use super::program::tegum;
 use tegum::plan::{MOST_CELLS, Plan, Versions, resolve};
 use tegum::spec::{Document, explain};
 
-fn experiments() -> Vec<PathBuf> {
+pub fn experiments() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = vec![root.join("experiments/quickstart.yaml")];
     for folder in ["experiments/paper", "experiments/paper/full", "experiments/check", "benches/experiments"] {
