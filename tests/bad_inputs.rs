@@ -268,6 +268,35 @@ fn a_model_without_a_bottleneck_is_a_warning_and_an_error_with_strict() {
     }
 }
 
+/// Strong correlations of random signs between twelve features are no correlation matrix; rows of nine normal numbers have
+/// squares of about 9.
+#[test]
+fn a_repaired_correlation_is_a_warning_with_its_place() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let random = "{random: {strength: [0.7, 0.9], uncorrelated: 0}}";
+    for (correlation, words) in [
+        (random, "had a least eigenvalue of -"),
+        ("{low_rank: {rank: 9, scale: 1}}", "rows of the low-rank correlation"),
+    ] {
+        write(
+            folder.path(),
+            "x.yaml",
+            &linked(&format!("correlation: {correlation}")).replace("n_features: 4", "n_features: 12"),
+        );
+        for arguments in [&["check", "x.yaml"][..], &["world", "x.yaml"]] {
+            let answer = tegum(folder.path(), arguments);
+            assert_eq!(answer.code, 0, "{}", answer.stderr);
+            assert!(answer.stderr.contains("warning: x.yaml:4:16: seed 0: "), "{arguments:?} {}", answer.stderr);
+            assert!(answer.stderr.contains(words), "{arguments:?} {}", answer.stderr);
+        }
+        let refused = tegum(folder.path(), &["run", "x.yaml", "--strict"]);
+        assert!(refused.code == 3 && refused.stderr.contains(words), "{}", refused.stderr);
+    }
+    write(folder.path(), "x.yaml", &linked("correlation: {low_rank: {rank: 2, scale: 0.1}}"));
+    let fine = tegum(folder.path(), &["check", "x.yaml"]);
+    assert!(fine.code == 0 && !fine.stderr.contains("warning"), "{}", fine.stderr);
+}
+
 fn bomb() -> String {
     let layers = (1..9).map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(", ")));
     format!("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n{}", layers.collect::<String>())

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, planned, print};
+use super::{Failure, Outcome, planned, print, warn};
 use crate::backend::cpu::PROFILE;
 use crate::data::superposition::superposition;
 use crate::data::synthetic_model::SyntheticModel;
@@ -35,6 +35,7 @@ pub fn carry_out(args: &Args) -> Outcome {
         return Err(Failure::new(2, message));
     }
     let cell = plan.cell(args.cell);
+    plan.doubt_of_correlation(args.cell).into_iter().for_each(|doubt| warn(&plan, doubt));
     let world = resolve::world(&cell.data, cell.seed, &plan.document.folder()).map_err(|e| Failure::new(3, e))?;
     let dictionary = resolve::dictionary(&cell.data, cell.seed, &plan.document.folder());
     let dictionary = dictionary.transpose().map_err(|e| Failure::new(3, e))?;
