@@ -181,6 +181,17 @@ fn a_world_that_saelens_cannot_say_is_refused_and_a_cell_that_is_not_there_too()
     let answer = tegum(folder.path(), &["world", &file, "-o", "model"]);
     assert!(answer.code == 3 && answer.stderr.contains("SAELens draws magnitudes from a normal"), "{}", answer.stderr);
     assert!(!folder.path().join("model").exists());
+    // Our own draws are not Torch's; Torch's are another key.
+    let drawn =
+        |std: &str| write(folder.path(), "drawn.yaml", &LINKED.replace("std: 0.25", &format!("std: {{{std}}}")));
+    let file = drawn("folded_normal: {mean: 0.5, std: 0.5}");
+    let answer = tegum(folder.path(), &["world", &file, "-o", "model"]);
+    assert!(answer.code == 3 && answer.stderr.contains("`torch_folded_normal`"), "{}", answer.stderr);
+    let file = drawn("torch_folded_normal: {mean: 0.5, std: 0.5, seed: 43}");
+    let answer = tegum(folder.path(), &["world", &file, "-o", "model"]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    let config = std::fs::read_to_string(folder.path().join("model/synthetic_model_config.json")).expect("written");
+    assert!(config.contains("folded_normal") && config.contains("\"seed\": 42"), "{config}");
     let answer = tegum(folder.path(), &["world", &file, "--cell", "7"]);
     assert!(answer.code == 2 && answer.stderr.contains("cells run from 0 to 0"), "{}", answer.stderr);
 }

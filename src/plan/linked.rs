@@ -120,7 +120,7 @@ fn entry<'a>(
 fn rates(section: &DataSection, node: &Node, reader: &mut Reader) {
     use crate::spec::curve::Curve;
     let Some((hierarchy, probabilities, Rates::Exact)) = hierarchy_of(section) else { return };
-    if matches!(section.firing_probability, Curve::Random(_) | Curve::FoldedNormal(_)) {
+    if matches!(section.firing_probability, Curve::Random(_) | Curve::FoldedNormal(_) | Curve::TorchFoldedNormal(_)) {
         return;
     }
     let n = section.n_features;
