@@ -31,7 +31,7 @@ WORLD = """name: written
 data:
   n_features: 1024
   firing_probability: {zipf: {exponent: 0.5, max: 0.4, min: 0.002}}
-  magnitude: {normal: {mean: {from_to: {start: 5, end: 4}}, std: 0.5}}
+  magnitude: {normal: {mean: {from_to: {start: 5, end: 4}}, std: {torch_folded_normal: {mean: 0.5, std: 0.5, seed: 43}}}}
   correlation: {low_rank: {rank: 25, scale: 0.1}}
   hierarchy: {roots: 32, branching: 4, depth: 2, exclusive: true, scale_children: true, rates: first_order}
   dictionary: {d_hidden: 96, vectors: {orthogonalised: {steps: 20, lr: 3e-4}}, bias_norm: 0.5}

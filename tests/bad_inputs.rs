@@ -9,6 +9,11 @@ fn with(extra: &str) -> String {
     format!("name: a\ndata: {{n_features: 4, firing_probability: 0.1}}\ntoy: {{d_hidden: 2}}\n{extra}")
 }
 
+/// The same with two widths of one kind.
+fn saes() -> String {
+    with("sae:\n  - {name: one, topk: {n_latents: 4, k: 1}}\n  - {name: two, topk: {n_latents: 8, k: 1}}\n")
+}
+
 /// A world with `extra` in it.
 fn linked(extra: &str) -> String {
     format!("name: a\ntoy: {{d_hidden: 2}}\ndata: {{n_features: 4, firing_probability: 0.1,\n  {extra}}}\n")
@@ -224,6 +229,25 @@ rows! {
     an_oracle_by_fista_takes_no_k: with("baselines: [{oracle: {encoder: fista, k: 2}}]\n"), ["x.yaml:4:", "takes no `k`", "leave `k` out"];
     a_penalty_above_the_start: with("baselines: [{oracle: {encoder: {fista: {l1: 0.5}}}}]\n"), ["l1 = 0.5 is out of range"];
     scores_of_sets_need_sets: with("score: [cosine_within]\n"), ["x.yaml:4:9: `cosine_within` needs sets of features: `data.groups`"];
+    one_width_is_compared_with_none: format!("{}score: [hedging]\n", saes()),
+        ["x.yaml:7:9: `hedging` compares two widths of a dictionary, and here each has one", "sweep an `n_latents`", "`pairs: [[narrow, wide]]`"];
+    pairs_of_an_unknown_entry: format!("{}score: [hedging, {{pairs: [[one, tow]]}}]\n", saes()),
+        ["x.yaml:7:32: no entry of `sae` or `baselines` is called `tow`", "did you mean `two`?"];
+    pairs_the_wrong_way_round: format!("{}score: [hedging, {{pairs: [[two, one]]}}]\n", saes()),
+        ["x.yaml:7:27: `one` is not wider than `two`: 4 latents and 8", "a pair is [narrow, wide]"];
+    pairs_of_three: format!("{}score: [hedging, {{pairs: [[one, two, one]]}}]\n", saes()),
+        ["x.yaml:7:27: expected the names of two entries, [narrow, wide]"];
+    pairs_that_nothing_compares: format!("{}score: [mcc, {{pairs: [[one, two]]}}]\n", saes()),
+        ["x.yaml:7:23: `pairs` without a score that compares two widths", "add `hedging` or `mmcs_larger`"];
+    an_item_of_score_with_another_key: format!("{}score: [mcc, {{pair: [[one, two]]}}]\n", saes()),
+        ["x.yaml:7:15: unknown score setting `pair`", "did you mean `pairs`?"];
+    widths_whose_weights_are_not_kept: format!("{}score: [mmcs_larger, {{pairs: [[one, two]]}}]\nsave: {{weights: best}}\n", saes()),
+        ["x.yaml:8:17: `mmcs_larger` compares the decoders of two cells, and the run keeps the weights of the best seed alone", "write `save: {weights: all}`"];
+    hedging_without_a_dictionary: with("score: [hedging]\n"), ["x.yaml:4:9: `hedging` needs a dictionary"];
+    a_gap_without_its_baselines: format!("{}score: [mcc, random_gap_mcc]\n", saes()),
+        ["x.yaml:7:14: `random_gap_mcc` needs an `oracle` and a `random` among the `baselines`"];
+    a_gap_of_a_score_that_is_not_taken: with("baselines: [random, {oracle: {k: 2}}]\nscore: [mcc, oracle_gap_f1]\n"),
+        ["x.yaml:5:14: `oracle_gap_f1` is made of `f1`", "add `f1` to `score`"];
     a_rank_correlation_of_no_column: with("expect: [{claim: c, value: \"spearman(loss, los)\", at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
 }
 
@@ -242,6 +266,35 @@ fn a_model_without_a_bottleneck_is_a_warning_and_an_error_with_strict() {
         assert_eq!(refused.code, 3, "{}", refused.stderr);
         assert!(refused.stderr.starts_with(said) && refused.stderr.contains("give 4 at most"), "{}", refused.stderr);
     }
+}
+
+/// Strong correlations of random signs between twelve features are no correlation matrix; rows of nine normal numbers have
+/// squares of about 9.
+#[test]
+fn a_repaired_correlation_is_a_warning_with_its_place() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let random = "{random: {strength: [0.7, 0.9], uncorrelated: 0}}";
+    for (correlation, words) in [
+        (random, "had a least eigenvalue of -"),
+        ("{low_rank: {rank: 9, scale: 1}}", "rows of the low-rank correlation"),
+    ] {
+        write(
+            folder.path(),
+            "x.yaml",
+            &linked(&format!("correlation: {correlation}")).replace("n_features: 4", "n_features: 12"),
+        );
+        for arguments in [&["check", "x.yaml"][..], &["world", "x.yaml"]] {
+            let answer = tegum(folder.path(), arguments);
+            assert_eq!(answer.code, 0, "{}", answer.stderr);
+            assert!(answer.stderr.contains("warning: x.yaml:4:16: seed 0: "), "{arguments:?} {}", answer.stderr);
+            assert!(answer.stderr.contains(words), "{arguments:?} {}", answer.stderr);
+        }
+        let refused = tegum(folder.path(), &["run", "x.yaml", "--strict"]);
+        assert!(refused.code == 3 && refused.stderr.contains(words), "{}", refused.stderr);
+    }
+    write(folder.path(), "x.yaml", &linked("correlation: {low_rank: {rank: 2, scale: 0.1}}"));
+    let fine = tegum(folder.path(), &["check", "x.yaml"]);
+    assert!(fine.code == 0 && !fine.stderr.contains("warning"), "{}", fine.stderr);
 }
 
 fn bomb() -> String {

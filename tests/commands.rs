@@ -84,6 +84,10 @@ fn explain_and_schema_speak_of_scores_and_fields() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let explain = |name: &str| tegum(folder.path(), &["explain", name]);
     assert!(explain("mcc").stdout.contains("version 1"));
+    // Scores of two cells too.
+    assert!(explain("hedging").stdout.contains("arXiv 2505.11756"));
+    assert!(explain("mmcs_larger").stdout.contains("Sharkey et al. 2022"));
+    assert!(explain("random_gap_f1").stdout.contains("(f1 - random) / (oracle - random)"));
     assert!(explain("data.magnitude").stdout.contains("default: uniform"));
     let wrong = explain("mccc");
     assert!(wrong.code == 3 && wrong.stderr.contains("`mcc`"), "{}", wrong.stderr);
@@ -177,6 +181,17 @@ fn a_world_that_saelens_cannot_say_is_refused_and_a_cell_that_is_not_there_too()
     let answer = tegum(folder.path(), &["world", &file, "-o", "model"]);
     assert!(answer.code == 3 && answer.stderr.contains("SAELens draws magnitudes from a normal"), "{}", answer.stderr);
     assert!(!folder.path().join("model").exists());
+    // Our own draws are not Torch's; Torch's are another key.
+    let drawn =
+        |std: &str| write(folder.path(), "drawn.yaml", &LINKED.replace("std: 0.25", &format!("std: {{{std}}}")));
+    let file = drawn("folded_normal: {mean: 0.5, std: 0.5}");
+    let answer = tegum(folder.path(), &["world", &file, "-o", "model"]);
+    assert!(answer.code == 3 && answer.stderr.contains("`torch_folded_normal`"), "{}", answer.stderr);
+    let file = drawn("torch_folded_normal: {mean: 0.5, std: 0.5, seed: 43}");
+    let answer = tegum(folder.path(), &["world", &file, "-o", "model"]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    let config = std::fs::read_to_string(folder.path().join("model/synthetic_model_config.json")).expect("written");
+    assert!(config.contains("folded_normal") && config.contains("\"seed\": 42"), "{config}");
     let answer = tegum(folder.path(), &["world", &file, "--cell", "7"]);
     assert!(answer.code == 2 && answer.stderr.contains("cells run from 0 to 0"), "{}", answer.stderr);
 }

@@ -7,5 +7,6 @@ mod finite;
 mod golden;
 mod pipeline;
 mod program;
+mod schema;
 mod specs;
 mod train;

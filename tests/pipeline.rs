@@ -105,6 +105,91 @@ fn fixed_dictionaries_come_from_files_too() {
     assert!(answer.code == 3 && answer.stderr.contains("nowhere.npy"), "{}", answer.stderr);
 }
 
+/// A latent too few mixes in the second of two correlated features: its cosine with it is .22 (`experiments/paper/hedging.yaml`).
+/// With a latent more it lets go of it: P = .22, |Δ| = .22 and a random direction in 50 dimensions has a mean share of .11, so
+/// that the rate is (.22 - .025) / (1 - .025) = .2. Features that are independent are not mixed: 0 but for rounding.
+#[test]
+fn hedging_is_told_from_two_widths_whenever_rows_are_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "\
+name: widths
+seeds: 2
+data: {n_features: 2, firing_probability: [0.25, 0.125], magnitude: {constant: 1}, dictionary: {d_hidden: 50, vectors: orthogonal}}
+sae:
+  - {name: one, relu: {n_latents: 1, l1: 1e-3, decoder: norm_penalty, init: {truth: {noise: 0.25}}}}
+  - {name: two, relu: {n_latents: 2, l1: 1e-3, decoder: norm_penalty, init: {truth: {noise: 0.25}}}}
+sae_train: {steps: 4000, batch_size: 512, lr: 1e-3}
+sweep: {data.correlation: [none, {pairs: [[0, 1, 0.26024]]}]}
+score: [cross_1, hedging, mmcs_larger, {pairs: [[one, two]]}]
+evaluate: {samples: 2000}
+figures: [{bars: {name: rate, y: hedging, x: data.correlation}}]
+expect:
+  - {claim: what correlates is let go, value: avg(hedging), where: method = 'two' and data.correlation != 'none', between: [0.12, 0.28]}
+  - {claim: what is independent was never held, value: max(hedging), where: method = 'two' and data.correlation = 'none', at_most: 0.04}
+  - {claim: the narrow one has none, value: count(hedging), where: method = 'one', equals: 0}
+  - {claim: a latent that mixes is like no wider one, value: max(mmcs_larger), where: method = 'one' and data.correlation != 'none', between: [0.9, 0.99]}
+  - {claim: a latent that does not stays, value: min(mmcs_larger), where: method = 'one' and data.correlation = 'none', at_least: 0.995}
+";
+    let file = write(folder.path(), "widths.yaml", text);
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    assert!(folder.path().join("results/widths/weights").is_dir(), "what is compared is kept");
+    let again = tegum(folder.path(), &["expect", "results/widths"]);
+    assert_eq!(again.code, 0, "{}{}", again.stdout, again.stderr);
+    // A sweep of widths needs no pairs.
+    let swept = text
+        .replace(
+            "  - {name: two, relu: {n_latents: 2, l1: 1e-3, decoder: norm_penalty, init: {truth: {noise: 0.25}}}}\n",
+            "",
+        )
+        .replace("sweep: {", "sweep: {sae.one.n_latents: [1, 2], ")
+        .replace(", {pairs: [[one, two]]}", "")
+        .replace("method = 'one'", "sae.one.n_latents = 1")
+        .replace("method = 'two'", "sae.one.n_latents = 2")
+        .replace("name: widths", "name: swept");
+    let file = write(folder.path(), "swept.yaml", &swept);
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+}
+
+/// Random directions are held bit for bit while an encoder is trained for them, which rebuilds more than products do.
+#[test]
+fn random_directions_can_have_a_trained_encoder() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "\
+name: held
+data: {n_features: 16, firing_probability: 0.1, dictionary: {d_hidden: 8, vectors: random}}
+baselines: [random, {name: trained, random: {encoder: {trained: {steps: 1000, batch_size: 256, lr: 3e-3}}}}]
+evaluate: {samples: 4000}
+save: {weights: all}
+expect:
+  - {claim: the directions are the same, value: max(mcc) - min(mcc), equals: 0}
+";
+    let file = write(folder.path(), "held.yaml", text);
+    let answer = tegum(folder.path(), &["run", &file]);
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    let rows = tegum(folder.path(), &["table", "results/held", "--select", "method, cell, fvu", "--format", "json"]);
+    let rows: serde_json::Value = serde_json::from_str(&rows.stdout).expect("JSON");
+    let fvu = |row: usize| rows[row]["fvu"].as_f64().expect("a number");
+    assert_eq!((&rows[0]["method"], &rows[1]["method"]), (&"random".into(), &"trained".into()));
+    assert!(fvu(1) < 0.5 && fvu(1) < 0.5 * fvu(0), "{rows}");
+    let store = tegum::store::Store::open(&folder.path().join("results/held")).expect("a run");
+    let weights = |row: usize| {
+        let cell = rows[row]["cell"].as_str().and_then(|id| id.parse().ok()).expect("a cell");
+        store.weights(cell).expect("they were kept")
+    };
+    let (products, trained) = (weights(0), weights(1));
+    let tensor = |of: &[tegum::store::Tensor], name: &str| {
+        let found = of.iter().find(|tensor| tensor.name == name);
+        found.map(|tensor| tensor.values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>())
+    };
+    let decoder = tensor(&products, "sae.W_dec").expect("every dictionary has one");
+    assert_eq!((decoder.len(), Some(&decoder)), (16 * 8, tensor(&trained, "sae.W_dec").as_ref()));
+    // The encoder starts at the directions and leaves them.
+    let encoder = tensor(&trained, "sae.W_enc").expect("it was trained");
+    assert!(encoder.iter().zip(&decoder).filter(|(a, b)| a != b).count() > 16 * 8 / 2);
+}
+
 #[test]
 fn figures_are_drawn_over_means_of_seeds() {
     let folder = tempfile::tempdir().expect("a temporary folder");

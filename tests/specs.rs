@@ -6,7 +6,7 @@ use super::program::tegum;
 use tegum::plan::{MOST_CELLS, Plan, Versions, resolve};
 use tegum::spec::{Document, explain};
 
-fn experiments() -> Vec<PathBuf> {
+pub fn experiments() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = vec![root.join("experiments/quickstart.yaml")];
     for folder in ["experiments/paper", "experiments/paper/full", "experiments/check", "benches/experiments"] {
@@ -186,6 +186,18 @@ fn axis_rules_give_their_values() {
     assert_eq!(values("{linear: [0.5, 1, 3]}"), "Float(0.5) Float(0.75) Float(1.0)");
     assert_eq!(values("{range: [1, 3]}"), "Float(1.0) Float(2.0) Float(3.0)");
     assert_eq!(values("[1, 0.5]"), "Float(1.0) Float(0.5)");
+}
+
+/// Pairs say which rows are compared, not what is in them.
+#[test]
+fn pairs_of_widths_are_not_part_of_a_cell() {
+    let two = "sae: [{name: one, topk: {n_latents: 4, k: 1}}, {name: two, topk: {n_latents: 8, k: 1}}]";
+    let with = |score: &str| plan(&format!("{BASE}{two}\nscore: {score}\n"));
+    let (one, other) = (with("[mcc, hedging]"), with("[mcc, {pairs: [[one, two]]}, hedging]"));
+    assert_eq!((&one.ids, one.hash()), (&other.ids, other.hash()));
+    assert_ne!(one.ids, with("[mcc]").ids);
+    let section = other.document.experiment.score.as_ref().expect("it is written");
+    assert_eq!((&section.names[..], section.pairs.len()), (&["mcc".to_owned(), "hedging".to_owned()][..], 1));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::{Outcome, doubts, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::Plan;
 use crate::run::questions;
+use crate::score::{Definition, definition};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -61,7 +62,10 @@ pub fn carry_out(args: &Args) -> Outcome {
     if !methods.is_empty() {
         let _ = writeln!(text, "  methods: {}", methods.join(", "));
     }
-    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+    // Those of two cells are no columns of the rows on disk.
+    let across = |name: &&str| definition(name).is_some_and(Definition::is_across_cells);
+    let asked = experiment.score.iter().flat_map(|score| &score.names).map(String::as_str).filter(across);
+    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).chain(asked).collect();
     let _ = writeln!(text, "  scores: {}", names.join(", "));
     if let (Some(first), Some(last)) = (plan.ids.first(), plan.ids.last()) {
         let _ = writeln!(text, "  first cell {first}, last {last}");

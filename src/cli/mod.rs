@@ -10,7 +10,7 @@ use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
 use crate::run::columns::{ScoreColumn, algorithms, score_columns};
 use crate::spec::Document;
-use crate::spec::diagnostic::SpecError;
+use crate::spec::diagnostic::{Diagnostic, SpecError};
 
 mod check;
 mod devices;
@@ -119,15 +119,16 @@ type Outcome = Result<i32, Failure>;
 
 /// Says what is allowed but looks like a slip, or refuses it.
 fn doubts(plan: &Plan, strict: bool, quiet: bool) -> Result<(), Failure> {
-    let Some(doubt) = plan.doubts() else { return Ok(()) };
-    let told = plan.document.error(vec![doubt]);
-    if strict {
-        return Err(told.into());
+    let doubts = plan.doubts();
+    if strict && !doubts.is_empty() {
+        return Err(plan.document.error(doubts).into());
     }
-    if !quiet {
-        eprintln!("warning: {}", told.to_string().trim_end());
-    }
+    doubts.into_iter().filter(|_| !quiet).for_each(|doubt| warn(plan, doubt));
     Ok(())
+}
+
+fn warn(plan: &Plan, doubt: Diagnostic) {
+    eprintln!("warning: {}", plan.document.error(vec![doubt]).to_string().trim_end());
 }
 
 /// Parses the command line and carries it out.

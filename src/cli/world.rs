@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, planned, print};
+use super::{Failure, Outcome, planned, print, warn};
 use crate::backend::cpu::PROFILE;
 use crate::data::superposition::superposition;
 use crate::data::synthetic_model::SyntheticModel;
 use crate::data::{Magnitude, World};
 use crate::plan::resolve;
+use crate::spec::data::MagnitudeSection;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,6 +36,7 @@ pub fn carry_out(args: &Args) -> Outcome {
         return Err(Failure::new(2, message));
     }
     let cell = plan.cell(args.cell);
+    plan.doubt_of_correlation(args.cell).into_iter().for_each(|doubt| warn(&plan, doubt));
     let world = resolve::world(&cell.data, cell.seed, &plan.document.folder()).map_err(|e| Failure::new(3, e))?;
     let dictionary = resolve::dictionary(&cell.data, cell.seed, &plan.document.folder());
     let dictionary = dictionary.transpose().map_err(|e| Failure::new(3, e))?;
@@ -66,7 +68,13 @@ pub fn carry_out(args: &Args) -> Outcome {
                 SyntheticModel::load(&plan.document.folder().join(name)).map_err(|e| Failure::new(3, e.to_string()))?
             }
             (None, Some(dictionary)) => {
-                SyntheticModel::of_world(&world, dictionary).map_err(|e| Failure::new(3, e.to_string()))?
+                let curves = match &cell.data.magnitude {
+                    MagnitudeSection::Normal(s) => [&s.mean, &s.std].map(|curve| Some(resolve::curve(curve))),
+                    _ => [None, None],
+                };
+                let curves = curves.each_ref().map(Option::as_ref);
+                let model = SyntheticModel::of_drawn_world(&world, dictionary, curves);
+                model.map_err(|e| Failure::new(3, e.to_string()))?
             }
             (None, None) => {
                 let message = "a synthetic model has a dictionary, and this world has none: its toy model makes h";

@@ -1,5 +1,6 @@
 //! Curves over features: one number for each, for firing probabilities, importances and magnitude parameters.
 
+use super::torch::TorchCpu;
 use crate::random::{Draws, Stream};
 
 /// A rule for a number per feature, i = 0 .. n.
@@ -31,6 +32,8 @@ pub enum Curve {
     /// |mean + std z_i|, z_i standard normal from stream `curve` (there, `folded_normal`; the law is the same, the numbers
     /// are tegum's own).
     FoldedNormal { mean: f64, std: f64 },
+    /// |mean + std z_i| in f32, z_i of [`TorchCpu`] with this seed: SAELens's own numbers.
+    TorchFoldedNormal { mean: f64, std: f64, seed: u64 },
 }
 
 impl Curve {
@@ -70,6 +73,10 @@ impl Curve {
             Curve::First { value, others } => each(&|i| if i == 0.0 { value } else { others }),
             Curve::FromTo { start, end } => each(&|i| start + (end - start) * way(i)),
             Curve::Exponential { start, end } => each(&|i| start * libm::pow(end / start, way(i))),
+            Curve::TorchFoldedNormal { mean, std, seed } => {
+                let folded = |z: f32| (mean as f32 + z * std as f32).abs() as f64;
+                TorchCpu::new(seed).normals(n).into_iter().map(folded).collect()
+            }
             Curve::FoldedNormal { mean, std } => (0..n).map(|_| (mean + std * draws.normal()).abs()).collect(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::correlation::{Correlation, CorrelationError, RandomCorrelation, RandomForm};
+use crate::data::correlation::{Correlation, CorrelationError, Drawn, RandomCorrelation, RandomForm};
 use crate::data::{Hierarchy, Rates};
 use crate::spec::data::DataSection;
 use crate::spec::kind::Reader;
@@ -28,11 +28,24 @@ pub fn correlation(section: &DataSection, seed: u64, folder: &Path) -> Result<Op
 
 /// The same where no file is asked for.
 fn written(section: &DataSection, seed: u64) -> Result<Option<Correlation>, CorrelationError> {
+    drawn(section, seed).map(|drawn| drawn.map(|drawn| drawn.correlation))
+}
+
+/// What a random correlation of a world and seed lost when it was made one; none where nothing had to be changed.
+pub fn changed(section: &DataSection, seed: u64) -> Option<String> {
+    // What is no correlation at all was complained of when the file was checked.
+    drawn(section, seed).ok()??.changed
+}
+
+fn drawn(section: &DataSection, seed: u64) -> Result<Option<Drawn>, CorrelationError> {
     let n = section.n_features;
     match &section.correlation {
         CorrelationSection::None | CorrelationSection::Matrix(_) => Ok(None),
-        CorrelationSection::Pairs(pairs) => Correlation::from_pairs(n, pairs.default, &pairs.list).map(Some),
-        CorrelationSection::LowRank(s) => Correlation::low_rank(n, s.rank, s.scale, seed).map(|c| Some(c.correlation)),
+        CorrelationSection::Pairs(pairs) => {
+            let correlation = Correlation::from_pairs(n, pairs.default, &pairs.list)?;
+            Ok(Some(Drawn { correlation, changed: None }))
+        }
+        CorrelationSection::LowRank(s) => Correlation::low_rank(n, s.rank, s.scale, seed).map(Some),
         CorrelationSection::Random(s) => {
             let settings = RandomCorrelation {
                 form: match s.form {
@@ -43,7 +56,7 @@ fn written(section: &DataSection, seed: u64) -> Result<Option<Correlation>, Corr
                 uncorrelated_ratio: s.uncorrelated,
                 strength: s.strength,
             };
-            Correlation::random(n, &settings, seed).map(|c| Some(c.correlation))
+            Correlation::random(n, &settings, seed).map(Some)
         }
     }
 }
@@ -107,7 +120,7 @@ fn entry<'a>(
 fn rates(section: &DataSection, node: &Node, reader: &mut Reader) {
     use crate::spec::curve::Curve;
     let Some((hierarchy, probabilities, Rates::Exact)) = hierarchy_of(section) else { return };
-    if matches!(section.firing_probability, Curve::Random(_) | Curve::FoldedNormal(_)) {
+    if matches!(section.firing_probability, Curve::Random(_) | Curve::FoldedNormal(_) | Curve::TorchFoldedNormal(_)) {
         return;
     }
     let n = section.n_features;

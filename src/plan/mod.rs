@@ -184,7 +184,7 @@ impl Plan {
     fn name_cells(&mut self, versions: &Versions) {
         use rayon::prelude::*;
         let seeds = &self.document.experiment.seeds;
-        let scores = id::part_hash(&json!(self.document.experiment.score));
+        let scores = id::part_hash(&json!(self.document.experiment.score.as_ref().map(|score| &score.names)));
         let ids = self.cells.par_iter().with_min_len(1024).map(|cell| {
             let choice = self.choice(*cell);
             let of = |table: &parts::PartTable| table.hashes[table.index(&choice, &self.lengths)];
@@ -337,8 +337,42 @@ impl Plan {
         if reader.diagnostics.is_empty() { Ok(()) } else { Err(reader.diagnostics) }
     }
 
-    /// What is allowed but looks like a slip: a toy model without a bottleneck. The first such combination.
-    pub fn doubts(&self) -> Option<Diagnostic> {
+    /// What is allowed but looks like a slip, or is not quite what was asked for: the first combination of each sort.
+    pub fn doubts(&self) -> Vec<Diagnostic> {
+        self.wide_toy().into_iter().chain(self.changed_correlation()).collect()
+    }
+
+    /// Random correlations that had to be changed to be some, for the first seed.
+    fn changed_correlation(&self) -> Option<Diagnostic> {
+        let here = |path: &str| path.starts_with("data.correlation");
+        let swept = self.document.axes.iter().any(|axis| axis.paths.iter().any(|p| here(&p.path)));
+        // A million combinations are not gone through where there is no correlation.
+        if !swept && self.document.root.at(["data", "correlation"]).is_none() {
+            return None;
+        }
+        let (axes, seed) = (&self.tables.data.axes, *self.document.experiment.seeds.first()?);
+        (0..self.product(axes)).find_map(|at| {
+            let mut choice = vec![0; self.lengths.len()];
+            spread(at, axes, &self.lengths, &mut choice);
+            self.correlation_of(&choice, seed)
+        })
+    }
+
+    /// What a cell's random correlation lost when it was made one; none where nothing had to be changed.
+    pub fn doubt_of_correlation(&self, index: usize) -> Option<Diagnostic> {
+        let cell = self.cells[index];
+        self.correlation_of(&self.choice(cell), self.document.experiment.seeds[cell.seed as usize])
+    }
+
+    fn correlation_of(&self, choice: &[usize], seed: u64) -> Option<Diagnostic> {
+        let section = DataSection::read(&self.document.part(Part::Data, choice)?, &mut Reader::default())?;
+        let message = format!("seed {seed}: {}", linked::changed(&section, seed)?);
+        let place = parts::place_in(&self.document, Part::Data, &["correlation"], choice);
+        Some(Diagnostic { place, message, help: None })
+    }
+
+    /// A toy model without a bottleneck.
+    fn wide_toy(&self) -> Option<Diagnostic> {
         let toy = self.tables.toy.as_ref()?;
         let widest = toy.facts.iter().filter(|t| t.bottleneck).map(|t| t.d_hidden).max()?;
         // A million combinations are not gone through where none can be meant.

@@ -33,6 +33,7 @@ pub fn curve(curve: &Curve) -> data::Curve {
         Curve::FromTo(e) => data::Curve::FromTo { start: e.start, end: e.end },
         Curve::Exponential(e) => data::Curve::Exponential { start: e.start, end: e.end },
         Curve::FoldedNormal(s) => data::Curve::FoldedNormal { mean: s.mean, std: s.std },
+        Curve::TorchFoldedNormal(s) => data::Curve::TorchFoldedNormal { mean: s.mean, std: s.std, seed: s.seed as u64 },
     }
 }
 

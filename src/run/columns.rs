@@ -1,6 +1,6 @@
 //! Which scores the rows of an experiment have.
 
-use super::given;
+use super::{given, widths};
 use crate::score::{self, Definition, Index, Need};
 use crate::spec::baseline::BaselineKind;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
@@ -39,6 +39,8 @@ struct Offer {
     given: bool,
     toy: bool,
     method: bool,
+    /// An oracle and a random dictionary among them.
+    standards: bool,
     /// All hidden states are two-dimensional.
     flat: bool,
     theory: bool,
@@ -64,6 +66,7 @@ impl Offer {
             given: experiment.activations.is_some(),
             toy: experiment.toy.is_some(),
             method: !experiment.sae.is_empty() || !experiment.baselines.is_empty(),
+            standards: standards(document).are_complete(),
             flat: d_hidden == 2,
             theory: experiment.toy.is_some(),
             training_set: document.root.at(["data", "dataset"]).is_some(),
@@ -75,15 +78,20 @@ impl Offer {
 
     /// What a score needs and this experiment does not have.
     fn missing(&self, definition: &Definition) -> Option<&'static str> {
-        if self.given && !given::SCORES.contains(&definition.name) {
+        let of_widths = definition.needs.contains(&Need::OtherWidth);
+        if self.given && !given::SCORES.contains(&definition.name) && !of_widths {
             return Some("a known truth, which activations from files come without");
         }
         definition.needs.iter().find_map(|need| match need {
             Need::Truth | Need::Features | Need::Hidden | Need::World => None,
-            Need::Dictionary | Need::Latents | Need::Reconstruction | Need::Bias if self.method => None,
-            Need::Dictionary | Need::Latents | Need::Reconstruction | Need::Bias => {
+            Need::Dictionary | Need::Latents | Need::Reconstruction | Need::Bias | Need::OtherWidth if self.method => {
+                None
+            }
+            Need::Dictionary | Need::Latents | Need::Reconstruction | Need::Bias | Need::OtherWidth => {
                 Some("a dictionary: an entry of `sae` or `baselines`")
             }
+            Need::Baselines if self.standards => None,
+            Need::Baselines => Some("an `oracle` and a `random` among the `baselines`"),
             Need::ToyModel if self.toy => None,
             Need::ToyModel => Some("a trained toy model"),
             Need::TrainingSet if self.training_set => None,
@@ -133,11 +141,14 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
         return Ok(all.map(|d| ScoreColumn { name: d.name.to_owned(), definition: d, index: None }).collect());
     };
     let places: Vec<_> = match document.root.get("score").map(|n| &n.value) {
-        Some(Value::List(items)) => items.iter().map(|n| n.place).collect(),
+        // Names alone: pairs are an item with a key.
+        Some(Value::List(items)) => {
+            items.iter().filter(|n| !matches!(n.value, Value::Map(_))).map(|n| n.place).collect()
+        }
         _ => vec![],
     };
-    let (mut columns, mut errors): (Vec<ScoreColumn>, Vec<Diagnostic>) = (vec![], vec![]);
-    for (i, name) in asked.iter().enumerate() {
+    let (mut columns, mut errors): (Vec<ScoreColumn>, Vec<Diagnostic>) = (vec![], widths::wrong(document, &places));
+    for (i, name) in asked.names.iter().enumerate() {
         let mut error = |message: String, help: Option<String>| {
             let place = places.get(i).copied().unwrap_or_default();
             errors.push(Diagnostic { place, message, help });
@@ -156,6 +167,15 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
             }
             // These are in the table `features` anyway.
             Some((definition, None)) if SIDE_VECTORS.contains(&definition.name) => {}
+            // Not of one cell: added when rows are read.
+            Some((definition, None)) if definition.is_across_cells() => {
+                let of = definition.name.rsplit('_').next().unwrap_or_default();
+                if asked.names[..i].contains(name) {
+                    error(format!("`{name}` is listed twice"), None);
+                } else if definition.needs.contains(&Need::Baselines) && !asked.names.iter().any(|other| other == of) {
+                    error(format!("`{name}` is made of `{of}`"), Some(format!("add `{of}` to `score`")));
+                }
+            }
             Some((definition, None)) if definition.is_vector() => {
                 let (over, table) = match definition.shape {
                     score::Shape::PerLatent => ("latents", ""),

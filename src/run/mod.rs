@@ -21,6 +21,7 @@ pub mod snapshots;
 pub mod stand_in;
 pub mod tables;
 pub mod training_set;
+pub mod widths;
 
 use crate::backend::{Backend, Watch};
 use crate::figure::FigureSpec;
@@ -36,6 +37,7 @@ use checkpoints::Keeper;
 use chunk::Bench;
 use columns::ScoreColumn;
 use record::CellRecord;
+use widths::Widths;
 
 /// How a run is carried out; nothing here changes a row.
 pub struct Options {
@@ -277,6 +279,7 @@ const MOST_HELD: f64 = 256e6;
 fn keep(plan: &Plan) -> WeightsSection {
     let experiment = &plan.document.experiment;
     match &experiment.save.weights {
+        WeightsSection::Auto if Widths::of(&plan.document).is_some() => WeightsSection::All,
         WeightsSection::Auto if experiment.figures.iter().any(FigureSpec::needs_weights) => WeightsSection::Best,
         WeightsSection::Auto => WeightsSection::None,
         written => written.clone(),

@@ -3,6 +3,7 @@
 use polars::prelude::DataFrame;
 
 use super::results::{expectation, figure_seeds, reduce_rule};
+use super::widths::Widths;
 use super::{RunError, plan_record, probe};
 use crate::figure::{self, FigureSpec, SideTable, is_expression};
 use crate::plan::Plan;
@@ -31,6 +32,10 @@ pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
     let empty = store::frame(&record.experiment, &record.schema(), &[])?;
     let failed = |error: table::QueryError| RunError::Input(error.to_string());
     let empty = table::with_gaps(empty, &standards(&plan.document)).map_err(failed)?;
+    let empty = match Widths::of(&plan.document) {
+        Some(widths) => widths.add_to(empty, &|_| Ok(Default::default()))?,
+        None => empty,
+    };
     let names: Vec<String> = empty.get_column_names().iter().map(|n| n.to_string()).collect();
     let mut errors = Vec::new();
     let experiment = &plan.document.experiment;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use polars::prelude::DataFrame;
 
 use super::columns::{ScoreColumn, algorithms, score_columns, standards};
+use super::widths::{DECODER, Widths};
 use super::{RunError, axis_values, plan_record};
 use crate::figure::{self, ColumnLook, Context, FigureSpec, Format, HouseLabels, Labels, SideTable, Sources};
 use crate::plan::{MOST_CELLS, Plan, Versions};
@@ -69,6 +70,10 @@ impl Results {
             None => store.all_rows(&record)?,
         };
         let rows = table::with_gaps(rows, &standards(&document)).map_err(|error| RunError::Input(error.to_string()))?;
+        let rows = match Widths::of(&document) {
+            Some(widths) => widths.add_to(rows, &|cells| store.tensors_of(cells, DECODER))?,
+            None => rows,
+        };
         if (rows.height() as u64) < record.cells {
             tracing::warn!("{} of {} cells are done; what follows speaks of these alone", rows.height(), record.cells);
         }

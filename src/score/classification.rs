@@ -46,29 +46,50 @@ pub const F1: Definition = Definition {
     better: Some(Better::Higher),
 };
 
-/// [`PRECISION`], [`RECALL`] and [`F1`].
+pub const ACCURACY: Definition = Definition {
+    name: "accuracy",
+    version: 1,
+    meaning: "share of samples on which a latent and the feature it points at both fire or both do not; mean over all latents",
+    formula: "mean over j of (tp + tn) / samples, feature of j = argmax |w_j . g_i|",
+    source: SAELENS,
+    needs: NEEDS,
+    kind: Kind::Share,
+    shape: Shape::Scalar,
+    label: "accuracy",
+    better: Some(Better::Higher),
+};
+
+/// [`PRECISION`], [`RECALL`], [`F1`] and [`ACCURACY`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Classification {
     pub precision: Value,
     pub recall: Value,
     pub f1: Value,
+    pub accuracy: Value,
 }
 
 /// `closest`: the feature that each latent points at, `[n_latents]`.
 pub fn classification(closest: &[usize], features: &Firings, latents: &Firings) -> Classification {
     if closest.is_empty() {
         let nothing = Err(Undefined("no feature or no latent"));
-        return Classification { precision: nothing, recall: nothing, f1: nothing };
+        return Classification { precision: nothing, recall: nothing, f1: nothing, accuracy: nothing };
     }
-    let (mut precision, mut recall, mut f1_sum) = (0.0, 0.0, 0.0);
+    let (mut precision, mut recall, mut f1_sum, mut accuracy) = (0.0, 0.0, 0.0, 0.0);
     for (j, &i) in closest.iter().enumerate() {
         let hits = both(latents, j, features, i);
         precision += share(hits, latents.counts[j]);
         recall += share(hits, features.counts[i]);
         f1_sum += f1(hits, latents.counts[j], features.counts[i]);
+        let apart = latents.counts[j] + features.counts[i] - 2 * hits;
+        accuracy += share(features.samples - apart, features.samples);
     }
     let n = closest.len() as f64;
-    Classification { precision: Ok(precision / n), recall: Ok(recall / n), f1: Ok(f1_sum / n) }
+    Classification {
+        precision: Ok(precision / n),
+        recall: Ok(recall / n),
+        f1: Ok(f1_sum / n),
+        accuracy: Ok(accuracy / n),
+    }
 }
 
 fn share(hits: usize, of: usize) -> f64 {

@@ -56,6 +56,10 @@ pub enum Need {
     World,
     /// Sets of features that fire together or never together.
     Groups,
+    /// The dictionary of another cell of the same world and seed, of another width.
+    OtherWidth,
+    /// An oracle and a random dictionary of the same world and seed.
+    Baselines,
 }
 
 /// What kind of number (or word) one entry is; figures choose ranges and colours by it.
@@ -121,9 +125,9 @@ impl Index {
 
 use super::{
     absorption, absorption_gap, census, classification, composed, counts, cross, data_dimensionality, decoder,
-    exact_recovery, fisher, gaps, geometry, graph, interference, intervention, leakage, magnitude, mcc, merging,
-    mixing, mmcs, neurons, readout, reconstruction, sets, simulation, sparsity, splitting, toy_loss, uniqueness,
-    vulnerability,
+    exact_recovery, fisher, gaps, geometry, graph, hedging, interference, intervention, leakage, magnitude, mcc,
+    merging, mixing, mmcs, neurons, readout, reconstruction, sets, simulation, sparsity, splitting, toy_loss,
+    uniqueness, vulnerability,
 };
 
 /// Every score, in the order of rows and of the JSON of the `score` command.
@@ -184,6 +188,7 @@ pub const SCORES: &[Definition] = &[
     THEORY_LOSS,
     THEORY_BEST,
     mmcs::MMCS,
+    mmcs::MMCS_LARGER,
     mmcs::RECOVERED,
     mcc::MCC,
     uniqueness::UNIQUENESS,
@@ -204,12 +209,18 @@ pub const SCORES: &[Definition] = &[
     classification::PRECISION,
     classification::RECALL,
     classification::F1,
+    classification::ACCURACY,
+    RANDOM_GAP_MCC,
+    ORACLE_GAP_MCC,
+    RANDOM_GAP_F1,
+    ORACLE_GAP_F1,
     magnitude::MAGNITUDE_SLOPE,
     splitting::SPLITTING,
     splitting::SPLIT_SHARE,
     splitting::MISSED_SHARE,
     absorption::ABSORPTION_ANY,
     mixing::MIXING,
+    hedging::HEDGING,
     absorption::ABSORPTION,
     absorption::ABSORPTION_FULL,
     absorption_gap::ABSORPTION_GAP,
@@ -300,6 +311,63 @@ pub const THEORY_CAPACITY: Definition = Definition {
     label: "theoretical capacity C_i",
     better: None,
 };
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const RANDOM_GAP_MCC: Definition = Definition {
+    name: "random_gap_mcc",
+    version: 1,
+    meaning: "where mcc stands between random directions (0) and the truth (1) of the same world and seed",
+    formula: "(mcc - random) / (oracle - random); of several oracles or random dictionaries the mean; null where one is missing or both are equal",
+    source: "defined here, a score on the scale of its baselines",
+    needs: &[Need::Truth, Need::Dictionary, Need::Baselines],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "MCC between random (0) and oracle (1)",
+    better: Some(Better::Higher),
+};
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const ORACLE_GAP_MCC: Definition = Definition {
+    name: "oracle_gap_mcc",
+    version: 1,
+    meaning: "what mcc lacks to the truth, as a share of the way from random directions of the same world and seed",
+    formula: "1 - random_gap_mcc",
+    source: "defined here, a score on the scale of its baselines",
+    needs: &[Need::Truth, Need::Dictionary, Need::Baselines],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "MCC missing to the oracle (share)",
+    better: Some(Better::Lower),
+};
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const RANDOM_GAP_F1: Definition = Definition {
+    name: "random_gap_f1",
+    version: 1,
+    meaning: "where f1 stands between random directions (0) and the truth (1) of the same world and seed",
+    formula: "(f1 - random) / (oracle - random); of several oracles or random dictionaries the mean; null where one is missing or both are equal",
+    source: "defined here, a score on the scale of its baselines",
+    needs: &[Need::Truth, Need::Dictionary, Need::Features, Need::Latents, Need::Baselines],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "F1 between random (0) and oracle (1)",
+    better: Some(Better::Higher),
+};
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const ORACLE_GAP_F1: Definition = Definition {
+    name: "oracle_gap_f1",
+    version: 1,
+    meaning: "what f1 lacks to the truth, as a share of the way from random directions of the same world and seed",
+    formula: "1 - random_gap_f1",
+    source: "defined here, a score on the scale of its baselines",
+    needs: &[Need::Truth, Need::Dictionary, Need::Features, Need::Latents, Need::Baselines],
+    kind: Kind::Amount,
+    shape: Shape::Scalar,
+    label: "F1 missing to the oracle (share)",
+    better: Some(Better::Lower),
+};
+
 /// Scores that rows have only where `score:` names them: they answer special questions, or cost more than the others.
 const ON_REQUEST: [&[&Definition]; 8] = [
     &[
@@ -319,7 +387,7 @@ const ON_REQUEST: [&[&Definition]; 8] = [
         &readout::INTERFERENCE_MEASURED,
     ],
     &[&sparsity::UNDERSAMPLING, &sparsity::ACTIVE_PER_DIMENSION, &sparsity::DONOHO_TANNER],
-    &[&vulnerability::VULNERABILITY, &exact_recovery::EXACT_RECOVERY],
+    &[&vulnerability::VULNERABILITY, &exact_recovery::EXACT_RECOVERY, &classification::ACCURACY],
     &[&intervention::CAUSAL_FAITHFULNESS, &intervention::STEERING_SPECIFICITY],
     &[&decoder::C_DEC, &decoder::CROSS_MAX, &composed::MMCS_COMPOSED],
     sets::SETS,
@@ -332,11 +400,18 @@ impl Definition {
             .needs
             .iter()
             .any(|need| matches!(need, Need::ToyModel | Need::Theory | Need::World | Need::Groups | Need::Bias))
+            && !self.is_across_cells()
+    }
+
+    /// Whether it compares cells: computed when rows are read, never stored with one of them.
+    pub fn is_across_cells(&self) -> bool {
+        self.needs.iter().any(|need| matches!(need, Need::OtherWidth | Need::Baselines))
     }
 
     /// Whether rows have it only where `score:` names it.
     pub fn is_on_request(&self) -> bool {
-        self.needs.contains(&Need::Theory) || ON_REQUEST.iter().any(|some| some.iter().any(|d| d.name == self.name))
+        let special = self.needs.contains(&Need::Theory) || self.is_across_cells();
+        special || ON_REQUEST.iter().any(|some| some.iter().any(|d| d.name == self.name))
     }
 
     /// Whether it has an entry for each feature or latent.

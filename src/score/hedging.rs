@@ -1,12 +1,26 @@
 //! Does a dictionary change when it gets room for more?
 
+use super::definition::{Better, Definition, Kind, Need, Shape};
 use super::vector::{Directions, dot, mean, square};
 use super::{Undefined, Value};
+
+pub const HEDGING: Definition = Definition {
+    name: "hedging",
+    version: 1,
+    meaning: "how far the rows of the next narrower dictionary move into the span of the new rows of this one, beyond chance",
+    formula: "max(0, (P - P0) / (1 - P0)); delta_j = row j here - row j there, unit rows, P = mean |delta_j on the span of the n new rows|, P0 = mean |delta_j| G((n+1)/2) G(d/2) / (G(n/2) G((d+1)/2)); of one seed row j starts the same in both",
+    source: "after Chanin et al. 2025, Feature hedging, arXiv 2505.11756, with the exact mean in place of random draws",
+    needs: &[Need::Dictionary, Need::OtherWidth],
+    kind: Kind::Share,
+    shape: Shape::Scalar,
+    label: "hedging rate",
+    better: Some(Better::Lower),
+};
 
 /// Rows whose part outside the span of those before is shorter than this share of the longest add nothing to it.
 const CUT_OFF: f64 = 1e-10;
 
-/// The hedging rate of a narrow dictionary against a wider one grown from it, whose first latents are the same.
+/// [`HEDGING`]: the rate of a narrow dictionary against a wider one grown from it, whose first latents are the same.
 ///
 /// Δ_j is how far unit row j has moved. P = mean norm of Δ_j's projection on the span of the new unit rows, P0 = mean norm of
 /// Δ_j times the mean share of a random subspace of as many dimensions, Γ((n+1)/2) Γ(d/2) / (Γ(n/2) Γ((d+1)/2)), 1 for

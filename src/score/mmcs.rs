@@ -1,8 +1,9 @@
 //! Best cosine per feature and per latent. Signed: a negated latent has not found its feature.
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
+use super::matching::Cosines;
 use super::survey::Survey;
-use super::vector::mean;
+use super::vector::{Directions, mean};
 use super::{NOTHING_ALIVE, NOTHING_REPRESENTED, Undefined, Value};
 
 /// A feature is recovered where a latent has at least this cosine with it.
@@ -32,6 +33,25 @@ const NO_LATENTS: Undefined = Undefined("the dictionary has no latents");
 pub fn mmcs(survey: &Survey, represented: &[usize]) -> Value {
     let best = best_per_feature(survey, represented).ok_or(NO_LATENTS)?;
     mean(best).ok_or(NOTHING_REPRESENTED)
+}
+
+pub const MMCS_LARGER: Definition = Definition {
+    name: "mmcs_larger",
+    version: 1,
+    meaning: "mean over latents, dead ones too, of the best signed cosine with any latent of the next larger dictionary",
+    formula: "mean over j of max over j' of w_j . w'_j', w' the next larger dictionary of the same world, seed and settings",
+    source: "Sharkey et al. 2022, Taking features out of superposition: dictionaries that agree with larger ones have found the truth",
+    needs: &[Need::Dictionary, Need::OtherWidth],
+    kind: Kind::Cosine,
+    shape: Shape::Scalar,
+    label: "MMCS with the next larger dictionary",
+    better: Some(Better::Higher),
+};
+
+/// [`MMCS_LARGER`] of a dictionary `[n_latents, d_hidden]` against a larger one.
+pub fn mmcs_larger(dictionary: &Directions, larger: &Directions) -> Value {
+    let all: Vec<usize> = (0..dictionary.n).collect();
+    mmcs(&Survey::new(&Cosines::new(dictionary, larger), &[]), &all).map_err(|_| NO_LATENTS)
 }
 
 pub const RECOVERED: Definition = Definition {

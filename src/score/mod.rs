@@ -74,7 +74,7 @@ pub use data_dimensionality::{DATA_DIMENSIONALITY, data_dimensionality};
 pub use definition::{Better, Definition, Index, Kind, Need, SCORES, Shape, definition, parse_name, suggest};
 pub use geometry::REPRESENTED;
 pub use neurons::{Neurons, neuron_score};
-pub use of_cell::{CellArrays, hedging_rate, of_cell};
+pub use of_cell::{CellArrays, hedging_rate, mmcs_with_larger, of_cell};
 pub use of_world::{WorldArrays, of_groups, of_world};
 pub use reconstruction::{PIECE, Rebuilt};
 pub use shared::Truth;
@@ -380,6 +380,7 @@ fn score_firings<T: Real>(asked: &mut Asked, shared: &Shared<T>) {
     asked.number(&classification::PRECISION, || Some(shared.classification()?.precision));
     asked.number(&classification::RECALL, || Some(shared.classification()?.recall));
     asked.number(&classification::F1, || Some(shared.classification()?.f1));
+    asked.number(&classification::ACCURACY, || Some(shared.classification()?.accuracy));
     asked.number(&splitting::SPLITTING, || Some(splitting::splitting(shared.sets()?)));
     asked.number(&splitting::SPLIT_SHARE, || Some(splitting::split_share(shared.sets()?)));
     asked.number(&splitting::MISSED_SHARE, || {

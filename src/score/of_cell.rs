@@ -7,6 +7,7 @@ use super::composed::{MMCS_COMPOSED, mmcs_composed};
 use super::decoder::{DECODER_PROJECTION, decoder_projection};
 use super::hedging::hedging;
 use super::intervention::{CAUSAL_FAITHFULNESS, STEERING_SPECIFICITY, interventions};
+use super::mmcs::mmcs_larger;
 use super::vector::Directions;
 use super::{Definition, Scores, Truth, Value, Vector};
 use crate::codes::Codes;
@@ -65,4 +66,13 @@ pub fn of_cell(arrays: &CellArrays<'_>, wanted: &[&str], scores: &mut Scores) {
 /// If the widths of rows differ or the second dictionary is not wider.
 pub fn hedging_rate(narrow: ArrayView2<'_, f32>, wide: ArrayView2<'_, f32>) -> Value {
     hedging(&Directions::new(narrow), &Directions::new(wide))
+}
+
+/// Mean over the rows of a dictionary `[n_latents, d_hidden]` of the best signed cosine with any row of a larger one: what
+/// `mmcs_larger` is.
+///
+/// # Panics
+/// If the widths of rows differ.
+pub fn mmcs_with_larger(dictionary: ArrayView2<'_, f32>, larger: ArrayView2<'_, f32>) -> Value {
+    mmcs_larger(&Directions::new(dictionary), &Directions::new(larger))
 }

@@ -28,6 +28,7 @@ fn extremes(curve: &Curve, n: usize) -> (f64, f64) {
         Curve::FromTo(e) => (e.start.min(e.end), e.start.max(e.end)),
         Curve::Exponential(e) => (e.start.min(e.end), e.start.max(e.end)),
         Curve::FoldedNormal(s) => (0.0, s.mean.abs() + 10.0 * s.std),
+        Curve::TorchFoldedNormal(s) => (0.0, s.mean.abs() + 10.0 * s.std),
     }
 }
 
@@ -76,7 +77,7 @@ pub fn curve(
         let message = format!("{} has min {} above max {}", curve.key(), b.min, b.max);
         reader.error(place, message, Some("exchange them".to_owned()));
     }
-    if let (Curve::FoldedNormal(_), true) = (curve, range[1] < f64::MAX) {
+    if let (Curve::FoldedNormal(_) | Curve::TorchFoldedNormal(_), true) = (curve, range[1] < f64::MAX) {
         reader.error(
             place,
             format!("a folded normal has no upper bound, and {what} lies in {}", interval(range)),

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::kind::{Choice, Kind, ListOf, NonNegative, Number, Positive, Reader, Shape, choice, record};
+use super::kind::{Choice, Kind, ListOf, NonNegative, Number, Positive, Reader, Shape, Whole, choice, record};
 use super::node::{Node, Value};
 
 choice! {
@@ -30,6 +30,9 @@ choice! {
         exponential => Exponential(PositiveEnds as PositiveEnds),
         /// Absolute value of a normal, drawn once per seed.
         folded_normal => FoldedNormal(Spread as Spread),
+        /// The same as Torch's generator on the CPU draws it, whatever the experiment's seed: what SAELens makes of the seed of a
+        /// synthetic model plus 1 for standard deviations, plus 2 for means.
+        torch_folded_normal => TorchFoldedNormal(TorchSpread as TorchSpread),
     }
 }
 
@@ -121,5 +124,17 @@ record! {
         mean: f64 as Number = "0",
         /// Standard deviation.
         std: f64 as NonNegative = "0.1",
+    }
+}
+
+record! {
+    /// A normal's parameters and the seed of Torch's generator.
+    pub struct TorchSpread as "torch_folded_normal" {
+        /// Mean before the absolute value.
+        mean: f64 as Number = "0",
+        /// Standard deviation.
+        std: f64 as NonNegative = "0.1",
+        /// Seed of the generator.
+        seed: usize as Whole = required "43",
     }
 }

@@ -8,7 +8,7 @@ use super::data::DataSection;
 use super::figure::FigureSection;
 use super::kind::{Count, Kind, ListOf, Maybe, Name, Reader, Shape, Text, record};
 use super::node::{Node, Value};
-use super::output::{EvaluateSection, ExpectSection, ReduceSection, SaveSection};
+use super::output::{EvaluateSection, ExpectSection, ReduceSection, SaveSection, ScoreSection};
 use super::sae::{Entry, EntryOf, SaeKind, SaeTrainSection};
 use super::toy::ToySection;
 
@@ -38,7 +38,7 @@ record! {
         /// What stands beside them.
         baselines: Vec<Entry<BaselineKind>> as ListOf<EntryOf<BaselineKind>> = "[]",
         /// Scores to take; none: all that apply, but for those that answer special questions.
-        score: Option<Vec<String>> as Maybe<ListOf<Text>> = "none",
+        score: Option<ScoreSection> as Maybe<ScoreSection> = "none",
         /// Samples for the scores.
         evaluate: EvaluateSection as EvaluateSection = "{}",
         /// What is kept beside the rows.

@@ -241,7 +241,36 @@ pub fn schema() -> Json {
         map.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
         map.insert("title".into(), json!("tegum experiment"));
     }
+    say_what_replaces_what(&mut root);
     root
+}
+
+/// What a record by itself cannot say: `activations` in place of `data` and `toy`, `data.synthetic_model` in place of the rest
+/// of `data`.
+fn say_what_replaces_what(root: &mut Json) {
+    let unset = json!({ "enum": [null, "none"] });
+    let given = json!({ "not": unset });
+    let data = &mut root["properties"]["data"];
+    let required = data["required"].take();
+    data["anyOf"] = json!([
+        { "required": required, "properties": { "synthetic_model": unset } },
+        { "required": ["synthetic_model"], "properties": { "synthetic_model": given }, "maxProperties": 1 },
+    ]);
+    root["anyOf"] = json!([
+        { "required": ["data"], "properties": { "activations": unset } },
+        { "required": ["activations"], "properties": { "activations": given, "data": false, "toy": false } },
+        // What `tegum train` is given names neither: its files stand on the command line.
+        {
+            "properties": { "activations": unset, "data": false, "toy": false },
+            "anyOf": [{ "required": ["sae"] }, { "required": ["baselines"] }],
+        },
+    ]);
+    if let Json::Array(required) = &mut root["required"] {
+        required.retain(|key| key != "data");
+    }
+    if let Json::Object(data) = &mut root["properties"]["data"] {
+        data.remove("required");
+    }
 }
 
 fn schema_of(shape: &Shape, doc: &str) -> Json {

@@ -3,9 +3,97 @@
 use serde_json::{Value as Json, json};
 
 use super::kind::{
-    Flag, Interval, Kind, Maybe, NonNegative, Number, Reader, Samples, Shape, Text, Whole, choice, record,
+    Alternative, Choice, Flag, Interval, Kind, ListOf, Maybe, NonNegative, Number, Reader, Samples, Shape, Text, Whole,
+    choice, one_key, record,
 };
-use super::node::Node;
+use super::node::{Node, Value};
+
+/// What `score` lists: names of scores and, for those that compare dictionaries of two widths, which entries they compare.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScoreSection {
+    pub names: Vec<String>,
+    /// Entries of `sae` or `baselines`, [narrow, wide].
+    pub pairs: Vec<[String; 2]>,
+}
+
+/// One item of `score`.
+enum ScoreItem {
+    Name(String),
+    Pairs(Vec<[String; 2]>),
+}
+
+impl Kind for ScoreSection {
+    type Out = ScoreSection;
+    fn read(node: &Node, reader: &mut Reader) -> Option<ScoreSection> {
+        let mut section = ScoreSection::default();
+        for item in ListOf::<ScoreItem>::read(node, reader)? {
+            match item {
+                ScoreItem::Name(name) => section.names.push(name),
+                ScoreItem::Pairs(pairs) => section.pairs.extend(pairs),
+            }
+        }
+        Some(section)
+    }
+    fn shape() -> Shape {
+        ListOf::<ScoreItem>::shape()
+    }
+    fn canonical(out: &ScoreSection) -> Json {
+        let mut items: Vec<Json> = out.names.iter().map(|name| json!(name)).collect();
+        items.extend((!out.pairs.is_empty()).then(|| json!({ "pairs": out.pairs })));
+        Json::Array(items)
+    }
+}
+
+impl Kind for ScoreItem {
+    type Out = ScoreItem;
+    fn read(node: &Node, reader: &mut Reader) -> Option<ScoreItem> {
+        if !matches!(node.value, Value::Map(_)) {
+            return Text::read(node, reader).map(ScoreItem::Name);
+        }
+        let (_, pairs) = one_key(node, node, "score setting", &["pairs"], &[], reader)?;
+        ListOf::<WidthPair>::read(pairs, reader).map(ScoreItem::Pairs)
+    }
+    fn shape() -> Shape {
+        Shape::Choice(Choice {
+            doc: "the name of a score, or {pairs: [[narrow, wide]]}",
+            bare: vec![Text::shape()],
+            options: vec![Alternative {
+                name: "pairs",
+                doc: "Entries that `hedging` and `mmcs_larger` compare, [narrow, wide]; without pairs the widths of one entry.",
+                shape: Some(ListOf::<WidthPair>::shape),
+            }],
+            later: &[],
+        })
+    }
+    fn canonical(out: &ScoreItem) -> Json {
+        match out {
+            ScoreItem::Name(name) => json!(name),
+            ScoreItem::Pairs(pairs) => json!({ "pairs": pairs }),
+        }
+    }
+}
+
+/// [narrow, wide]: names of two entries.
+struct WidthPair;
+
+impl Kind for WidthPair {
+    type Out = [String; 2];
+    fn read(node: &Node, reader: &mut Reader) -> Option<[String; 2]> {
+        match &node.value {
+            Value::List(items) if items.len() == 2 => {
+                let (narrow, wide) = (Text::read(&items[0], reader), Text::read(&items[1], reader));
+                Some([narrow?, wide?])
+            }
+            _ => reader.expected(node, "the names of two entries, [narrow, wide]", None),
+        }
+    }
+    fn shape() -> Shape {
+        Shape::Pair(Box::new(Text::shape()))
+    }
+    fn canonical(out: &[String; 2]) -> Json {
+        json!(out)
+    }
+}
 
 record! {
     /// The samples on which scores are taken: the same for every method of a cell.
@@ -32,7 +120,7 @@ record! {
 choice! {
     /// Which weights are kept.
     pub enum WeightsSection as "weights" {
-        /// `best` where a figure draws weights, else `none`.
+        /// `all` where a score compares dictionaries of two widths, `best` where a figure draws weights, else `none`.
         auto => Auto,
         /// No weights.
         none => None,

@@ -1,6 +1,6 @@
 //! Trained weights: safetensors files, one per chunk or fewer, tensors named `<cell>.<name>`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -93,10 +93,31 @@ impl Store {
         let prefix = format!("{cell}.");
         for path in self.weight_files()? {
             if self.tensor_names(&path)?.iter().any(|name| name.starts_with(&prefix)) {
-                return self.read_weights(&path, &prefix);
+                let mut tensors = self.read_weights(&path, |name| name.starts_with(&prefix))?;
+                tensors.iter_mut().for_each(|tensor| tensor.name.drain(..prefix.len()).for_each(drop));
+                return Ok(tensors);
             }
         }
         Err(StoreError::NoWeights { cell, path: self.dir.clone() })
+    }
+
+    /// One tensor of each of some cells, those of them that are saved; every file is read once at most.
+    ///
+    /// # Errors
+    /// An unreadable or damaged file.
+    pub fn tensors_of(&self, cells: &BTreeSet<CellId>, name: &str) -> Result<BTreeMap<CellId, Tensor>, StoreError> {
+        let mut found = BTreeMap::new();
+        let wanted = |full: &str| {
+            let (cell, own) = full.split_once('.')?;
+            (own == name).then(|| cell.parse::<CellId>().ok()).flatten().filter(|cell| cells.contains(cell))
+        };
+        for path in self.weight_files()? {
+            if self.tensor_names(&path)?.iter().any(|full| wanted(full).is_some()) {
+                let of_cells = self.read_weights(&path, |full| wanted(full).is_some())?;
+                found.extend(of_cells.into_iter().filter_map(|tensor| Some((wanted(&tensor.name)?, tensor))));
+            }
+        }
+        Ok(found)
     }
 
     fn weight_files(&self) -> Result<Vec<PathBuf>, StoreError> {
@@ -121,7 +142,8 @@ impl Store {
         Ok(header.map_or_else(|_| Vec::new(), |header| header.into_keys().collect()))
     }
 
-    fn read_weights(&self, path: &Path, prefix: &str) -> Result<Vec<Tensor>, StoreError> {
+    /// Those of a file's tensors that are wanted, sorted by name.
+    fn read_weights(&self, path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Tensor>, StoreError> {
         let damaged = |reason: String| StoreError::Damaged { path: path.to_path_buf(), reason };
         let bytes = self.disk.files.read(path).map_err(StoreError::io("read", path))?;
         let name = name_of(path).ok_or_else(|| damaged("its name is not one of the store's".into()))?;
@@ -130,8 +152,7 @@ impl Store {
         }
         let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
         let mut tensors = Vec::new();
-        for (name, view) in file.iter() {
-            let Some(name) = name.strip_prefix(prefix) else { continue };
+        for (name, view) in file.iter().filter(|(name, _)| wanted(name)) {
             if view.dtype() != Dtype::F32 {
                 return Err(damaged(format!("tensor {name} is of {:?}, not F32", view.dtype())));
             }
@@ -177,6 +198,17 @@ mod tests {
         ];
         assert_eq!(read, expected);
         assert!(matches!(store.weights(cell(3)), Err(StoreError::NoWeights { .. })));
+    }
+
+    #[test]
+    fn one_tensor_of_many_cells_is_read_from_all_files() {
+        let (_folder, store) = store_of(&plan(4, 2));
+        let tensors = [tensor(0, "w", &[1.0]), tensor(0, "b", &[0.5]), tensor(1, "w", &[3.0])];
+        store.add_weights(0, &encode_weights(&tensors).expect("encodes")).expect("publishes");
+        store.add_weights(1, &encode_weights(&[tensor(2, "w", &[7.0])]).expect("encodes")).expect("publishes");
+        let found = store.tensors_of(&[cell(0), cell(2), cell(3)].into(), "w").expect("reads");
+        let values: Vec<_> = found.iter().map(|(cell, tensor)| (*cell, tensor.values[0])).collect();
+        assert_eq!(values, [(cell(0), 1.0), (cell(2), 7.0)]);
     }
 
     #[test]

@@ -30,13 +30,20 @@ pub struct Standards {
     pub randoms: Vec<String>,
 }
 
+impl Standards {
+    /// Whether there are both, so that rows have gaps.
+    pub fn are_complete(&self) -> bool {
+        !self.oracles.is_empty() && !self.randoms.is_empty()
+    }
+}
+
 /// Rows with the columns `random_gap_mcc`, `oracle_gap_mcc`, `random_gap_f1`, `oracle_gap_f1` behind the scores; as they were where
 /// the experiment lacks one of the baselines.
 ///
 /// # Errors
 /// A table that is none of rows.
 pub fn with_gaps(rows: DataFrame, standards: &Standards) -> Result<DataFrame, QueryError> {
-    if standards.oracles.is_empty() || standards.randoms.is_empty() {
+    if !standards.are_complete() {
         return Ok(rows);
     }
     let layout = Layout::of(&rows)?;

@@ -4,7 +4,6 @@
 use serde_json::{Value as Json, json};
 
 use crate::data::curve::Curve;
-use crate::data::torch::TorchCpu;
 
 /// Numbers that a law makes in f32 are this near to it, relatively.
 const NEAR: f64 = 1e-6;
@@ -30,9 +29,9 @@ impl MagnitudeLaw {
             MagnitudeLaw::Linear { start, end } => Some(Curve::FromTo { start, end }.values(n, 0)),
             MagnitudeLaw::Exponential { start, end } => Some(Curve::Exponential { start, end }.values(n, 0)),
             MagnitudeLaw::FoldedNormal { mean, std, min_value, max_value } => {
-                let folded = |z: f32| (mean as f32 + z * std as f32).abs() as f64;
                 let held = |v: f64| v.max(min_value.unwrap_or(0.0)).min(max_value.unwrap_or(f64::INFINITY));
-                Some(TorchCpu::new(seed?).normals(n).into_iter().map(|z| held(folded(z))).collect())
+                let drawn = Curve::TorchFoldedNormal { mean, std, seed: seed? }.values(n, 0);
+                Some(drawn.into_iter().map(held).collect())
             }
         }
     }
@@ -45,6 +44,12 @@ impl MagnitudeLaw {
             laws.extend([MagnitudeLaw::Linear { start, end }, MagnitudeLaw::Exponential { start, end }]);
         }
         laws.into_iter().find(|law| law.values(values.len(), None).is_some_and(|made| all_near(&made, values)))
+    }
+
+    /// The law of a curve that Torch's generator draws, and its seed; none of any other curve.
+    pub fn of_drawn(curve: &Curve) -> Option<(MagnitudeLaw, u64)> {
+        let &Curve::TorchFoldedNormal { mean, std, seed } = curve else { return None };
+        Some((MagnitudeLaw::FoldedNormal { mean, std, min_value: None, max_value: None }, seed))
     }
 
     /// As SAELens writes it.

@@ -17,6 +17,7 @@ pub use files::{FILES, ModelError};
 pub use laws::{MagnitudeLaw, ProbabilityLaw};
 
 use super::correlation::Correlation;
+use super::curve::Curve;
 use super::dictionary::Dictionary;
 use super::hierarchy::{Hierarchy, Node};
 use super::rates::Rates;
@@ -55,21 +56,38 @@ pub enum NotSaeLens {
     Magnitude,
     /// Means or standard deviations that no law of SAELens makes.
     #[error(
-        "SAELens does not save the {what} of magnitudes but makes them again from a law: a constant, `from_to` or `exponential`; \
-         this world's follow none of them"
+        "SAELens does not save the {what} of magnitudes but makes them again from a law: a constant, `from_to`, `exponential` or \
+         `torch_folded_normal`; this world's follow none of them"
     )]
     Curve { what: &'static str },
+    /// Drawn magnitudes whose seeds are not those of one model.
+    #[error(
+        "SAELens draws standard deviations with the seed of the model + 1 and means with that + 2: no model has {std:?} and {mean:?}"
+    )]
+    Seeds { std: Option<u64>, mean: Option<u64> },
     /// Something that SAELens has no word for.
     #[error("SAELens has no {what}")]
     Part { what: &'static str },
 }
 
 impl SyntheticModel {
-    /// The model of a world.
+    /// The model of a world whose means and standard deviations follow laws without randomness.
     ///
     /// # Errors
     /// If SAELens cannot say the world.
     pub fn of_world(world: &World, dictionary: &Dictionary) -> Result<SyntheticModel, NotSaeLens> {
+        SyntheticModel::of_drawn_world(world, dictionary, [None, None])
+    }
+
+    /// The model of a world, given the curves that means and standard deviations came from, which tell a law that is drawn.
+    ///
+    /// # Errors
+    /// If SAELens cannot say the world.
+    pub fn of_drawn_world(
+        world: &World,
+        dictionary: &Dictionary,
+        curves: [Option<&Curve>; 2],
+    ) -> Result<SyntheticModel, NotSaeLens> {
         let refuse = |what| Err(NotSaeLens::Part { what });
         match world {
             World { groups, .. } if !groups.is_empty() => return refuse("groups of features"),
@@ -85,16 +103,21 @@ impl SyntheticModel {
             Magnitude::Normal { mean, std } => (mean.clone(), std.clone()),
             _ => return Err(NotSaeLens::Magnitude),
         };
-        let law = |values: &[f64], what| MagnitudeLaw::of_values(values).ok_or(NotSaeLens::Curve { what });
+        let drawn = curves.map(|curve| curve.and_then(MagnitudeLaw::of_drawn));
+        let seeds = [0, 1].map(|at| drawn[at].as_ref().map(|(_, seed)| *seed));
+        let law = |values: &[f64], at: usize, what| match &drawn[at] {
+            Some((law, _)) => Ok(law.clone()),
+            None => MagnitudeLaw::of_values(values).ok_or(NotSaeLens::Curve { what }),
+        };
         let base = compensated_from(world);
         Ok(SyntheticModel {
             dictionary: dictionary.clone(),
             firing_probability: world.firing_probability.clone(),
             law: ProbabilityLaw::of_values(base.unwrap_or(&world.firing_probability)),
             compensated: base.is_some(),
-            mean: law(&mean, "means")?,
-            std: law(&std, "standard deviations")?,
-            seed: None,
+            mean: law(&mean, 0, "means")?,
+            std: law(&std, 1, "standard deviations")?,
+            seed: seed_of(seeds)?,
             correlation: world.correlation.clone(),
             hierarchy: world.hierarchy.as_ref().map(|hierarchy| hierarchy.nodes.clone()),
         })
@@ -135,6 +158,16 @@ impl SyntheticModel {
     }
 }
 
+/// The seed of the model that draws means and standard deviations with these; none where it draws neither.
+fn seed_of([mean, std]: [Option<u64>; 2]) -> Result<Option<u64>, NotSaeLens> {
+    let refused = || NotSaeLens::Seeds { std, mean };
+    let before = |seed: Option<u64>, more: u64| seed.map(|s| s.checked_sub(more).ok_or_else(refused)).transpose();
+    match (before(mean, 2)?, before(std, 1)?) {
+        (Some(of_mean), Some(of_std)) if of_mean != of_std => Err(refused()),
+        (of_mean, of_std) => Ok(of_mean.or(of_std)),
+    }
+}
+
 /// What the probabilities of a world were asked to be, where SAELens's compensation makes of that what they are.
 fn compensated_from(world: &World) -> Option<&[f64]> {
     let asked = world.hierarchy.as_ref()?.asked.as_deref()?;
@@ -147,7 +180,7 @@ fn compensated_from(world: &World) -> Option<&[f64]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Curve, hierarchy::Trees};
+    use crate::data::hierarchy::Trees;
     use crate::testing::{golden, json};
     use serde_json::Value;
 
@@ -262,6 +295,32 @@ mod tests {
         let exact = world.with_rates(Rates::Exact);
         let model = SyntheticModel::of_world(&exact, &dictionary).expect("SAELens has all but the law");
         assert_eq!((model.law.clone(), model.compensated, model.warnings().len()), (None, false, 1));
+    }
+
+    /// The standard deviations of SynthSAEBench's model of seed 42 are drawn with seed 43; the first are known.
+    #[test]
+    fn standard_deviations_of_torch_are_written_as_their_law_and_seed() {
+        let std = Curve::TorchFoldedNormal { mean: 0.5, std: 0.5, seed: 43 };
+        let known = [0.491698, 0.266603, 1.545449, 0.807451, 0.218952, 0.292874, 0.150046, 0.449402];
+        near(&std.values(16384, 0)[..8], &known, 2e-6);
+        let own = vec![5.0; 40];
+        let world = World { magnitude: Magnitude::Normal { mean: own, std: std.values(40, 7) }, ..plain(40) };
+        let dictionary = Dictionary::random(40, 8, 1);
+        assert_eq!(
+            SyntheticModel::of_world(&world, &dictionary).unwrap_err(),
+            NotSaeLens::Curve { what: "standard deviations" }
+        );
+        let of = |curves| SyntheticModel::of_drawn_world(&world, &dictionary, curves);
+        let model = of([None, Some(&std)]).expect("SAELens has the law");
+        assert_eq!(model.seed, Some(42));
+        assert_eq!(model.world().expect("seeded").magnitude, world.magnitude);
+        let mean = |seed| Curve::TorchFoldedNormal { mean: 0.0, std: 1.0, seed };
+        let [fits, same, negative] = [44, 43, 1].map(mean);
+        assert_eq!(of([Some(&fits), Some(&std)]).expect("one model").seed, Some(42));
+        for (seed, curve) in [(43, &same), (1, &negative)] {
+            let refused = NotSaeLens::Seeds { std: Some(43), mean: Some(seed) };
+            assert_eq!(of([Some(curve), Some(&std)]).unwrap_err(), refused);
+        }
     }
 
     #[test]

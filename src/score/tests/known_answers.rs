@@ -233,6 +233,8 @@ fn one_latent_for_two_features_merges_them() {
     // The closest feature, a tie too, is 2: precision 4/9, recall 1.
     assert_near(&scores, "precision", (2.0 + 4.0 / 9.0) / 3.0);
     assert_near(&scores, "recall", 1.0);
+    // Five of twenty samples have the latent alone.
+    assert_near(&scores, "accuracy", (2.0 + 15.0 / 20.0) / 3.0);
 }
 
 /// More latents than features, two of them dead: they count 0 in precision, recall, F1, and lower `uniqueness`; one dead
