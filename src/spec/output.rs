@@ -50,7 +50,7 @@ impl Kind for ScoreItem {
         if !matches!(node.value, Value::Map(_)) {
             return Text::read(node, reader).map(ScoreItem::Name);
         }
-        let (_, pairs) = one_key(node, node, "score setting", &["pairs"], &[], reader)?;
+        let (_, pairs) = one_key(node, node, "score setting", &["pairs"], reader)?;
         ListOf::<WidthPair>::read(pairs, reader).map(ScoreItem::Pairs)
     }
     fn shape() -> Shape {
@@ -62,7 +62,6 @@ impl Kind for ScoreItem {
                 doc: "Entries that `hedging` and `mmcs_larger` compare, [narrow, wide]; without pairs the widths of one entry.",
                 shape: Some(ListOf::<WidthPair>::shape),
             }],
-            later: &[],
         })
     }
     fn canonical(out: &ScoreItem) -> Json {
