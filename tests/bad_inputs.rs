@@ -232,7 +232,7 @@ rows! {
     one_width_is_compared_with_none: format!("{}score: [hedging]\n", saes()),
         ["x.yaml:7:9: `hedging` compares two widths of a dictionary, and here each has one", "sweep an `n_latents`", "`pairs: [[narrow, wide]]`"];
     pairs_of_an_unknown_entry: format!("{}score: [hedging, {{pairs: [[one, tow]]}}]\n", saes()),
-        ["x.yaml:7:32: no entry of `sae` or `baselines` is called `tow`", "did you mean `two`?"];
+        ["x.yaml:7:33: no entry of `sae` or `baselines` is called `tow`", "did you mean `two`?"];
     pairs_the_wrong_way_round: format!("{}score: [hedging, {{pairs: [[two, one]]}}]\n", saes()),
         ["x.yaml:7:27: `one` is not wider than `two`: 4 latents and 8", "a pair is [narrow, wide]"];
     pairs_of_three: format!("{}score: [hedging, {{pairs: [[one, two, one]]}}]\n", saes()),

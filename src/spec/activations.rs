@@ -44,7 +44,12 @@ impl ActivationsSection {
 /// the same parts as any other; notes a world or toy model that was written beside them. Returns whether this is such an
 /// experiment.
 pub fn stand_in(root: &mut Node, reader: &mut Reader) -> bool {
-    let Some(here) = root.get("activations").filter(|node| node.value != Value::Null).map(|node| node.place) else {
+    let unset = |node: &Node| match &node.value {
+        Value::Null => true,
+        Value::Scalar { text, quoted } => text == "none" && !quoted,
+        _ => false,
+    };
+    let Some(here) = root.get("activations").filter(|node| !unset(node)).map(|node| node.place) else {
         return false;
     };
     for key in ["data", "toy"] {
