@@ -43,7 +43,7 @@ SAE = {
         "sae_512", 2, 500, 10, "--features 512 --hidden 256 --latents 1024 --kind topk --k 5 --probability 0.01", 60),
 }
 SAE_16K = "16k features, d=768, 4096 latents, BatchTopK 25"
-SAE_16K_STEPS = (20, 100)
+SAE_16K_STEPS = (20, 220)
 SAE_16K_PEER = "--features 16384 --hidden 768 --latents 4096 --k 25 --roots 128 --depth 3"
 SAE_DATA = "1024 features in trees, d=96, data alone"
 SAE_DATA_PEER = "--features 1024 --hidden 96 --latents 256 --k 15 --roots 32 --depth 2 --data-only"

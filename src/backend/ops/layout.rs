@@ -148,9 +148,16 @@ impl Kernel for TurnRows<'_> {
         for (block, tiles) in self.tiles.chunks_mut(LANES * TILES).enumerate() {
             for tile in 0..TILES {
                 let mut square = [zero; LANES];
-                let samples = self.rows.chunks_exact(width).skip(tile * LANES);
-                for (to, row) in square.iter_mut().zip(samples) {
-                    *to = S::load(&row[block]);
+                let rows = self.rows.get(tile * LANES * width..).unwrap_or_default();
+                if rows.len() >= LANES * width {
+                    // A loop of known length keeps the square in registers.
+                    for (i, to) in square.iter_mut().enumerate() {
+                        *to = S::load(&rows[i * width + block]);
+                    }
+                } else {
+                    for (to, row) in square.iter_mut().zip(rows.chunks_exact(width)) {
+                        *to = S::load(&row[block]);
+                    }
                 }
                 for (column, to) in S::transpose(square).into_iter().zip(tiles.chunks_exact_mut(TILES)) {
                     S::store(column, &mut to[tile]);
