@@ -154,3 +154,10 @@ fn architecture(name: &str, settings: &serde_json::Value) -> Architecture {
         _ => panic!("no architecture for {name}"),
     }
 }
+
+/// Holds every number to its expected one.
+pub fn assert_near(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst <= tolerance, "{what}: off by {worst:e}, allowed {tolerance:e}");
+}

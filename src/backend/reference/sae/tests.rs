@@ -1,18 +1,12 @@
 use super::*;
 use crate::random::{Draws, Stream};
-use crate::sae::golden::Golden;
+use crate::sae::golden::{Golden, assert_near};
 use crate::sae::{
     Architecture, BatchInference, DecoderRule, JumpRelu, Levels, Prefixes, Size, Sort, Sparsity, matching_pursuit,
 };
 
 fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| x as f64).collect()
-}
-
-fn assert_near(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    assert!(worst <= tolerance, "{what}: off by {worst:e}, allowed {tolerance:e}");
 }
 
 /// f64 sums of at most 31 terms of size up to 40: 31 * 1.1e-16 relative, far below 1e-12.

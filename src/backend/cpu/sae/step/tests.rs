@@ -2,7 +2,7 @@ use super::*;
 use crate::backend::ops::layout::unpack_rows;
 use crate::backend::reference::sae::ReferenceSae;
 use crate::random::{Draws, Stream};
-use crate::sae::golden::Golden;
+use crate::sae::golden::{Golden, assert_near};
 use crate::sae::{
     Architecture, BatchInference, DecoderRule, JumpRelu, Levels as Nested, Prefixes, Pursuit, Resample, Size, Sort,
     Sparsity,
@@ -32,12 +32,6 @@ fn kill(trainee: &mut Trainee, dead: &[bool]) {
 
 fn largest(tensors: &[Vec<f64>]) -> f64 {
     tensors.iter().flatten().fold(0.0, |a, g| a.max(g.abs()))
-}
-
-fn assert_near(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    assert!(worst <= tolerance, "{what}: off by {worst:e}, allowed {tolerance:e}");
 }
 
 /// Tolerances of the golden values' own page: an f32 gradient entry is a chain of at most 31 roundings of 6e-8 of the sum
