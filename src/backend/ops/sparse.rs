@@ -64,6 +64,17 @@ impl GradientSums {
             extra: [vec![0.0; n_latents], vec![0.0; n_latents]],
         }
     }
+
+    /// Zeros again.
+    pub fn clear(&mut self) {
+        let GradientSums { w_enc, w_dec, b_enc, b_dec, values, through, extra: [first, second] } = self;
+        for rows in [w_enc, w_dec, b_dec] {
+            rows.fill(Lanes::default());
+        }
+        for numbers in [b_enc, values, through, first, second] {
+            numbers.fill(0.0);
+        }
+    }
 }
 
 /// Which latents belong to which level.

@@ -13,7 +13,7 @@
 //! Where rows fit in registers and sums in the cache, phases C to E are one (see [`crate::backend::ops::fused`]), panel by
 //! panel; which latents may be kept is first guessed where the encoder is large (see [`crate::backend::ops::screen`]).
 //! Neither touches a bit. Dead latents of such a small autoencoder, where most of them are chosen, go a dense way of their
-//! own (see `fused`), which rounds differently: when it is taken follows from the state.
+//! own (see `masked`), which rounds differently: when it is taken follows from the state.
 //!
 //! A and C take any panels in any order, E any range of latents: each writes its own part of the scratch memory, every sum
 //! has one order, and no phase looks at how another was cut.
@@ -26,6 +26,7 @@ mod back;
 mod finish;
 mod fused;
 mod gradients;
+mod masked;
 mod select;
 
 use self::back::Hears;
@@ -114,7 +115,7 @@ pub struct Scratch {
     /// Squared norms of the gradients of blocks.
     squares: Vec<f64>,
     pub(super) dense: DenseScratch,
-    masked: fused::Masked,
+    masked: masked::Masked,
     /// Encoder rows of dead latents, where the screen leaves them out.
     dead_rows: Vec<DeadRows>,
     /// Gradients.
