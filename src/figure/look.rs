@@ -199,15 +199,6 @@ impl Labels for HouseLabels {
         if let Some(look) = per_feature(column) {
             return look;
         }
-        // Where a score stands between the baselines: see `crate::table::gaps`.
-        for (gap, words) in
-            [("random_gap_", "from random (0) to oracle (1)"), ("oracle_gap_", "from oracle (0) to random (1)")]
-        {
-            if let Some(score) = column.strip_prefix(gap) {
-                let look = self.describe(score);
-                return ColumnLook { label: format!("{}, {words}", look.label), scale: Amount::Amount, ..look };
-            }
-        }
         // One entry of a list over features, such as data.firing_probability.0.
         if let Some((list, entry)) = column.rsplit_once('.')
             && entry.parse::<usize>().is_ok()
@@ -269,7 +260,6 @@ mod tests {
         assert_eq!(label("sae.topk.k"), "active latents allowed k (topk)");
         assert_eq!(label("sae.*.n_latents"), "latents m");
         assert_eq!(label("sae.k"), "active latents allowed k");
-        assert_eq!(label("random_gap_mcc"), format!("{}, from random (0) to oracle (1)", label("mcc")));
         assert_eq!(label("gap_min_degrees"), "smallest gap between features (degrees)");
         assert_eq!(label("phase_last"), "phase of the last feature");
         assert_eq!(label("norm_3"), "norm of feature 3");
