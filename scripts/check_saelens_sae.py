@@ -95,6 +95,15 @@ def export(run, name, kind, normalise):
     return run.folder / name
 
 
+def sample_scale(h, normalise):
+    """What a latent of the normalised sample is times in units of h, [samples, 1]."""
+    if normalise == "constant_norm":
+        return np.linalg.norm(h, axis=1, keepdims=True) / np.sqrt(h.shape[1])
+    if normalise == "layer_norm":
+        return h.std(axis=1, keepdims=True, ddof=1)
+    return 1.0
+
+
 def compare_codes(run, table, only):
     """Latents and reconstructions of every kind."""
     h = torch.tensor(np.load(run.folder / "h.npy"))
@@ -102,7 +111,7 @@ def compare_codes(run, table, only):
     for label, kind in KINDS.items():
         if only and label not in only:
             continue
-        for normalise in ["none", "mean_norm"]:
+        for normalise in ["none", "mean_norm", "constant_norm", "layer_norm"]:
             name = f"{label}-{normalise.replace('_', '-')}".replace("_", "-")
             try:
                 folder = export(run, name, kind, normalise)
@@ -122,6 +131,8 @@ def compare_codes(run, table, only):
                 z = z / np.linalg.norm(sae.W_dec.detach().numpy(), axis=1)
             # There tied rows do not know of the scale of the inputs in training.
             z = z * (sae.cfg.metadata["latent_scale"] or 1.0)
+            # There latents are those of the normalised sample, here they are in units of h.
+            z = z * sample_scale(h.numpy(), normalise)
             off = np.abs(z - codes["latents"]).max()
             off_rebuilt = np.abs(rebuilt - codes["reconstruction"]).max()
             active = int((codes["latents"] != 0).sum())

@@ -85,7 +85,7 @@ pub fn encoded(dictionary: ArrayView2<'_, f32>, bias: &[f32], encoding: Encoding
 pub fn relu_shift(dictionary: ArrayView2<'_, f32>, bias: &[f32], h: ArrayView2<'_, f32>) -> f32 {
     let error = |shift: f64| {
         let coder = encoded(dictionary, bias, Encoding::Relu { shift: shift as f32 });
-        let found = coder.decode(coder.encode(h).view());
+        let found = coder.rebuild(coder.encode(h).view());
         found.iter().zip(h).map(|(&a, &b)| (a as f64 - b as f64) * (a as f64 - b as f64)).sum::<f64>()
     };
     let products = encoded(dictionary, bias, Encoding::Relu { shift: 0.0 }).encode(h);
@@ -142,8 +142,8 @@ impl Coder for Encoded {
         }
     }
 
-    fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
-        infer::decode(Isa::best(), latents, self.dictionary.view(), &self.bias)
+    fn decode(&self, latents: ArrayView2<'_, f32>, _h: ArrayView2<'_, f32>) -> Array2<f32> {
+        self.rebuild(latents)
     }
 
     /// `W_dec` `[n_features, d_hidden]`, `b_dec` `[d_hidden]`.
@@ -154,6 +154,10 @@ impl Coder for Encoded {
 }
 
 impl Encoded {
+    fn rebuild(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
+        infer::decode(Isa::best(), latents, self.dictionary.view(), &self.bias)
+    }
+
     fn select(&self, keep: Keep, h: ArrayView2<'_, f32>) -> Array2<f32> {
         Encoder { w_enc: self.dictionary.view(), offset: &self.offset, norm: &self.norm, keep }.encode(Isa::best(), h)
     }
@@ -354,7 +358,7 @@ mod tests {
         for k in [1, 3, 5] {
             let x = codes(130, 20, k);
             let omp = encoded(truth.view(), &bias, Encoding::Omp { k });
-            let h = omp.decode(x.view());
+            let h = omp.rebuild(x.view());
             assert_codes(&omp.encode(h.view()), &x);
             // TopK has no rule for "nothing left": what rounding leaves positive may fill up its k.
             let found = encoded(truth.view(), &bias, Encoding::TopK { k }).encode(h.view());
@@ -377,10 +381,10 @@ mod tests {
         assert!(coherence < 1.0 / 3.0, "{coherence}");
         let x = codes(100, 96, 2);
         let omp = encoded(truth.view(), &[0.0; 400], Encoding::Omp { k: 2 });
-        assert_codes(&omp.encode(omp.decode(x.view()).view()), &x);
+        assert_codes(&omp.encode(omp.rebuild(x.view()).view()), &x);
         // More steps than features that fire change nothing: nothing is left to look for.
         let longer = encoded(truth.view(), &[0.0; 400], Encoding::Omp { k: 9 });
-        assert_codes(&longer.encode(omp.decode(x.view()).view()), &x);
+        assert_codes(&longer.encode(omp.rebuild(x.view()).view()), &x);
     }
 
     /// g = (1, 0) and (.6, .8); h = .5 g_0 + g_1 = (1.1, .8): products 1.1 and 1.3, so OMP takes g_1 first, then g_0, and
@@ -414,7 +418,7 @@ mod tests {
         x.column_mut(3).mapv_inplace(|x| -x);
         let bias = [0.3; 12];
         let squares = encoded(truth.view(), &bias, Encoding::LeastSquares);
-        let found = squares.encode_knowing(squares.decode(x.view()).view(), x.view());
+        let found = squares.encode_knowing(squares.rebuild(x.view()).view(), x.view());
         assert!((&found - &x).iter().all(|e| e.abs() < 2e-3));
         assert!(found.iter().zip(&x).all(|(found, x)| (*found != 0.0) == (*x != 0.0)));
         // A direction that is there twice: the first takes it all.
@@ -443,7 +447,7 @@ mod tests {
     fn threads_change_no_bit_of_a_pursuit() {
         let truth = rows(&Dictionary::random(40, 10, 3));
         let omp = encoded(truth.view(), &[0.1; 10], Encoding::Omp { k: 4 });
-        let h = omp.decode(codes(333, 40, 5).view());
+        let h = omp.rebuild(codes(333, 40, 5).view());
         let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         let found = [1, 2, 3].map(|threads| on(threads).install(|| omp.encode(h.view())));
         assert!(found[0] == found[1] && found[0] == found[2]);

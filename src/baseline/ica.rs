@@ -167,7 +167,7 @@ impl Coder for IndependentComponents {
         Encoder { w_enc, offset, norm, keep: Keep::All }.encode(Isa::best(), h)
     }
 
-    fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
+    fn decode(&self, latents: ArrayView2<'_, f32>, _h: ArrayView2<'_, f32>) -> Array2<f32> {
         infer::decode(Isa::best(), latents, self.decoder.view(), &self.mean)
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let found = Ica { n_latents: 6, samples: 4096, ..SEARCH }.learn(&source);
         let h = Sample::draw(&source, 500, Centre::None).h;
         let latents = found.encode(h.view());
-        let error = found.decode(latents.view()) - &h;
+        let error = found.decode(latents.view(), h.view()) - &h;
         assert!(error.iter().all(|e| e.abs() < 2e-5));
         for row in found.decoder().rows() {
             assert!((row.iter().map(|w| (w * w) as f64).sum::<f64>() - 1.0).abs() < 1e-5);

@@ -175,7 +175,7 @@ mod tests {
         assert!(score > 1.0 - 1e-6, "{score}");
         let h = truth.mapv(|g| 2.5 * g);
         let latents = found.encode(h.view());
-        assert!((found.decode(latents.view()) - &h).iter().all(|e| e.abs() < 1e-5));
+        assert!((found.decode(latents.view(), h.view()) - &h).iter().all(|e| e.abs() < 1e-5));
         assert!(latents.rows().into_iter().all(|z| z.iter().filter(|&&z| z > 0.0).count() == 1));
     }
 

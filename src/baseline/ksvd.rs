@@ -179,7 +179,7 @@ mod tests {
         let score = mmcs(&truth, found.decoder());
         assert!(score > 0.98, "{score}");
         let h = Sample::draw(&source, 500, Centre::None).h;
-        let error = found.decode(found.encode(h.view()).view()) - &h;
+        let error = found.decode(found.encode(h.view()).view(), h.view()) - &h;
         let square = |a: &Array2<f32>| a.iter().map(|x| (x * x) as f64).sum::<f64>();
         let left = square(&error) / square(&h);
         assert!(left < 0.05, "{left}");
@@ -239,7 +239,7 @@ mod tests {
         let (source, _) = superposed(20, 10, 0.3);
         let found = KSvd { n_latents: 20, k: 3, samples: 1000, iterations: 2, centre: Centre::Mean, ..SEARCH };
         let found = found.learn(&source);
-        let nothing = found.decode(Array2::zeros((1, 20)).view());
+        let nothing = found.decode(Array2::zeros((1, 20)).view(), Array2::zeros((1, found.d_hidden())).view());
         let mean = super::super::sample::mean(&Sample::draw(&source, 1000, Centre::None).h);
         assert!(
             nothing.iter().zip(&mean).all(|(&a, &b)| (a as f64 - b).abs() < 1e-6) && mean.iter().any(|m| *m != 0.0)

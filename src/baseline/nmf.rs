@@ -120,7 +120,7 @@ mod tests {
         let h = Sample::draw(&source, 300, Centre::None).h;
         let latents = found.encode(h.view());
         assert!(latents.iter().all(|&z| z >= 0.0));
-        let error = found.decode(latents.view()) - &h;
+        let error = found.decode(latents.view(), h.view()) - &h;
         let square = |a: &Array2<f32>| a.iter().map(|x| (x * x) as f64).sum::<f64>();
         let left = square(&error) / square(&h);
         assert!(left < 0.1, "{left}");

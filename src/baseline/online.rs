@@ -125,7 +125,7 @@ mod tests {
         assert!(mmcs(&truth, found.decoder()) > 0.99);
         let h = Sample::draw(&source, 300, Centre::None).h;
         let latents = found.encode(h.view());
-        let error = found.decode(latents.view()) - &h;
+        let error = found.decode(latents.view(), h.view()) - &h;
         let square = |a: &Array2<f32>| a.iter().map(|x| (x * x) as f64).sum::<f64>();
         assert!(latents.iter().all(|&z| z >= 0.0) && square(&error) < 0.02 * square(&h));
         let two = OnlineDictionary { n_latents: 12, samples: 4096, k: Some(2), ..SEARCH }.learn(&source);

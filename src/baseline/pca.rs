@@ -110,7 +110,7 @@ impl Coder for PrincipalComponents {
         Encoder { w_enc, offset, norm, keep: Keep::All }.encode(Isa::best(), h)
     }
 
-    fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
+    fn decode(&self, latents: ArrayView2<'_, f32>, _h: ArrayView2<'_, f32>) -> Array2<f32> {
         infer::decode(Isa::best(), latents, self.components.view(), &self.mean)
     }
 
@@ -172,7 +172,7 @@ mod tests {
         source.open(Stream::Train).draw_hidden(0, 1000, &mut batch);
         let h = Array2::from_shape_vec((1000, 6), batch.h).expect("1000 x 6");
         let latents = found.encode(h.view());
-        let worst = (&found.decode(latents.view()) - &h).iter().fold(0.0f32, |a, x| a.max(x.abs()));
+        let worst = (&found.decode(latents.view(), h.view()) - &h).iter().fold(0.0f32, |a, x| a.max(x.abs()));
         assert!(worst < 1e-5, "{worst}");
         // Standard deviation 2 over √1000: 5 sigma is .32.
         let mean = latents.column(0).sum() / 1000.0;
@@ -185,6 +185,9 @@ mod tests {
         source.world = Arc::new(World { firing_probability: vec![0.0], ..(*source.world).clone() });
         let found = pca(&source.clone().into(), 3);
         assert_eq!(found.n_latents(), 1);
-        assert_eq!(found.decode(Array2::zeros((1, 1)).view()), Array2::from_elem((1, 3), 2.0));
+        assert_eq!(
+            found.decode(Array2::zeros((1, 1)).view(), Array2::zeros((1, 3)).view()),
+            Array2::from_elem((1, 3), 2.0)
+        );
     }
 }

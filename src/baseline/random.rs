@@ -48,7 +48,7 @@ impl Coder for RandomDirections {
         encoder.encode(Isa::best(), h)
     }
 
-    fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
+    fn decode(&self, latents: ArrayView2<'_, f32>, _h: ArrayView2<'_, f32>) -> Array2<f32> {
         infer::decode(Isa::best(), latents, self.decoder.view(), &vec![0.0; self.d_hidden()])
     }
 

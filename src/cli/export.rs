@@ -133,7 +133,7 @@ fn encoded(results: &Results, index: usize, hidden: &Path) -> Result<Tensors, Fa
         return Err(Failure::new(3, format!("{}: rows of {found}, expected d_hidden = {wanted}", hidden.display())));
     }
     let latents = coder.encode(h.view());
-    let reconstruction = coder.decode(latents.view());
+    let reconstruction = coder.decode(latents.view(), h.view());
     Ok([("latents".to_owned(), latents.into_dyn()), ("reconstruction".to_owned(), reconstruction.into_dyn())].into())
 }
 
@@ -159,12 +159,12 @@ fn write_saelens(
     tensors: &Tensors,
 ) -> Result<&'static str, Failure> {
     let plan = results.plan.as_ref().ok_or_else(|| Failure::new(3, "the plan of this run cannot be laid out again"))?;
-    let CellMethod::Sae(kind, _) = &plan.cell(index).method else {
+    let CellMethod::Sae(kind, train) = &plan.cell(index).method else {
         let message = format!("cell {id} is no sparse autoencoder: --to safetensors and --to npy take anything");
         return Err(Failure::new(3, message));
     };
     let form = saelens::Rule::of(kind)
-        .and_then(|rule| saelens::form(rule, tensors))
+        .and_then(|rule| saelens::form(rule, saelens::normalisation(&train.normalise), tensors))
         .map_err(|e| Failure::new(3, format!("cell {id}: {e}")))?;
     let origin = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -11,7 +11,8 @@
 //!                                                              the metadata
 //! ```
 //!
-//! There `W_enc` is `[d_in, d_sae]`; scales of normalised inputs are in the weights already.
+//! There `W_enc` is `[d_in, d_sae]`. The scale of `mean_norm` is in the weights already; samples that were normalised by themselves
+//! are so there too (`normalize_activations`), and latents there are those of the normalised sample.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +21,7 @@ use std::path::Path;
 use ndarray::{ArrayD, Ix2};
 use serde_json::{Map, Value as Json, json};
 
-use crate::spec::sae::{InferenceSection, SaeKind};
+use crate::spec::sae::{InferenceSection, NormaliseSection, SaeKind};
 
 /// How an autoencoder finds its latents, as far as its tensors do not say: thresholds and gates stand among them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,6 +77,8 @@ pub type Tensors = BTreeMap<String, ArrayD<f32>>;
 pub struct Form {
     /// As its registry names it.
     pub architecture: &'static str,
+    /// `normalize_activations`.
+    pub normalise: &'static str,
     /// Settings beyond those that all architectures have.
     pub settings: Map<String, Json>,
     /// `W_dec` `[d_sae, d_in]`, `b_dec` `[d_in]`, and what else the architecture has.
@@ -84,11 +87,20 @@ pub struct Form {
     pub latent_scale: f64,
 }
 
+/// `normalize_activations` of an autoencoder whose weights are exported.
+pub fn normalisation(section: &NormaliseSection) -> &'static str {
+    match section {
+        NormaliseSection::None | NormaliseSection::MeanNorm => "none",
+        NormaliseSection::ConstantNorm => "constant_norm_rescale",
+        NormaliseSection::LayerNorm => "layer_norm",
+    }
+}
+
 /// The form of a trained autoencoder with these `tensors`, named as they are exported.
 ///
 /// # Errors
 /// A tensor that every autoencoder has is missing.
-pub fn form(rule: Rule, tensors: &Tensors) -> Result<Form, String> {
+pub fn form(rule: Rule, normalise: &'static str, tensors: &Tensors) -> Result<Form, String> {
     let tensor = |name: &str| -> Result<ArrayD<f32>, String> {
         let found = tensors.get(&format!("sae.{name}"));
         found.cloned().ok_or_else(|| format!("the autoencoder has no tensor {name}"))
@@ -109,7 +121,7 @@ pub fn form(rule: Rule, tensors: &Tensors) -> Result<Form, String> {
         settings.insert("max_iterations".into(), json!(max_iterations));
         settings.insert("residual_threshold".into(), json!(residual_threshold / scale));
         settings.insert("stop_on_duplicate_support".into(), json!(stop_on_duplicate));
-        return Ok(Form { architecture: "matching_pursuit", settings, weights, latent_scale: scale });
+        return Ok(Form { architecture: "matching_pursuit", normalise, settings, weights, latent_scale: scale });
     }
     put("W_enc", encoder()?);
     let architecture = match rule {
@@ -135,7 +147,7 @@ pub fn form(rule: Rule, tensors: &Tensors) -> Result<Form, String> {
             "standard"
         }
     };
-    Ok(Form { architecture, settings, weights, latent_scale: 1.0 })
+    Ok(Form { architecture, normalise, settings, weights, latent_scale: 1.0 })
 }
 
 /// The scale s of the inputs while a tied autoencoder was trained: with rows w then, encoder rows are s w now and decoder rows w/s.
@@ -157,7 +169,7 @@ impl Form {
             "dtype": "float32",
             "device": "cpu",
             "apply_b_dec_to_input": true,
-            "normalize_activations": "none",
+            "normalize_activations": self.normalise,
             "reshape_activations": "none",
             // Without a version it would be read as a file of before 6.0.
             "metadata": {
@@ -215,7 +227,7 @@ mod tests {
             (Rule::Positive, &["b_enc", "threshold"], "jumprelu"),
             (Rule::Positive, &["b_gate", "r_mag", "b_mag"], "gated"),
         ] {
-            let form = form(rule, &tensors(extra)).expect("all tensors are there");
+            let form = form(rule, "layer_norm", &tensors(extra)).expect("all tensors are there");
             assert_eq!(form.architecture, architecture);
             let names: Vec<&str> = form.weights.keys().map(String::as_str).collect();
             let mut expected = vec!["W_dec", "W_enc", "b_dec"];
@@ -225,13 +237,14 @@ mod tests {
             let config = form.config(&json!("here"));
             assert_eq!((&config["d_in"], &config["d_sae"]), (&json!(2), &json!(3)));
             assert_eq!(config["architecture"], architecture);
+            assert_eq!(config["normalize_activations"], "layer_norm");
             assert_eq!(config.get("k"), (architecture == "topk").then_some(&json!(2)));
         }
     }
 
     #[test]
     fn the_encoder_is_turned_and_laid_out_anew() {
-        let form = form(Rule::Positive, &tensors(&["b_enc"])).expect("all are there");
+        let form = form(Rule::Positive, "none", &tensors(&["b_enc"])).expect("all are there");
         let encoder = &form.weights["W_enc"];
         assert_eq!(
             (encoder.shape(), encoder.as_slice().expect("laid out")),
@@ -242,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_missing_tensor_is_named() {
-        let message = form(Rule::TopK { k: 2 }, &tensors(&[])).expect_err("no b_enc");
+        let message = form(Rule::TopK { k: 2 }, "none", &tensors(&[])).expect_err("no b_enc");
         assert!(message.contains("b_enc"), "{message}");
     }
 
@@ -254,7 +267,7 @@ mod tests {
         tensors.insert("sae.W_enc".into(), &rows * 4.0);
         tensors.insert("sae.W_dec".into(), &rows / 4.0);
         let rule = Rule::Pursuit { max_iterations: 5, residual_threshold: 0.02, stop_on_duplicate: true };
-        let form = form(rule, &tensors).expect("all are there");
+        let form = form(rule, "none", &tensors).expect("all are there");
         assert!((form.latent_scale - 4.0).abs() < 1e-6);
         assert!((&form.weights["W_dec"] - &rows).iter().all(|e| e.abs() < 1e-5));
         assert!(!form.weights.contains_key("W_enc") && form.settings["max_iterations"] == json!(5));

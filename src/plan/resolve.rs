@@ -243,6 +243,8 @@ pub fn sae_train(train: &SaeTrainSection) -> SaeTrain {
         normalise: match train.normalise {
             NormaliseSection::None => Normalise::None,
             NormaliseSection::MeanNorm => Normalise::MeanNorm,
+            NormaliseSection::ConstantNorm => Normalise::ConstantNorm,
+            NormaliseSection::LayerNorm => Normalise::LayerNorm,
         },
         dead_after: train.dead_after,
     }

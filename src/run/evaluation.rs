@@ -245,7 +245,7 @@ impl Evaluation {
     ) {
         let wanted: Vec<&str> = columns.iter().map(|column| column.definition.name).collect();
         let needs = |need| columns.iter().any(|column| column.definition.needs.contains(&need));
-        let centred = if needs(Need::Bias) { samples.centred(coder) } else { Array2::zeros((0, coder.d_hidden())) };
+        let silent = needs(Need::Bias).then(|| samples.silent(coder));
         let matching = scores.matching.clone().unwrap_or_default();
         let arrays = CellArrays {
             truth: &self.directions,
@@ -255,7 +255,7 @@ impl Evaluation {
             matching: &matching,
             toy: self.toy(),
             groups: &self.world.groups,
-            centred: centred.view(),
+            silent: silent.as_ref().map(|(h, rebuilt)| (h.view(), rebuilt.view())),
         };
         score::of_cell(&arrays, &wanted, scores);
     }

@@ -224,7 +224,7 @@ impl Tally {
         for z in latents.rows() {
             self.fired.iter_mut().zip(z).for_each(|(fired, &z)| *fired += usize::from(z != 0.0));
         }
-        self.rebuilt.add(&Rebuilt::of_piece(h, coder.decode(latents.view()).view()));
+        self.rebuilt.add(&Rebuilt::of_piece(h, coder.decode(latents.view(), h).view()));
         self.samples += h.nrows();
     }
 
@@ -266,7 +266,7 @@ mod tests {
         let h = Array2::from_shape_fn((samples, 3), |(s, k)| ((s * 3 + k) * 37 % 101) as f32 / 50.0 + 5.0 * k as f32);
         let coder = baseline::random(7, 3, Some(2), 1);
         let latents = Codes::of_dense(coder.encode(h.view()).view());
-        let rebuilt = Rebuilt::of(h.view(), coder.decode(latents.to_dense().view()).view());
+        let rebuilt = Rebuilt::of(h.view(), coder.decode(latents.to_dense().view(), h.view()).view());
         let truth = Array2::<f32>::eye(3);
         let arrays = Arrays {
             dictionary: Some(coder.decoder()),

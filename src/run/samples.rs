@@ -69,11 +69,12 @@ impl Samples {
         dense
     }
 
-    /// The first [`PIECE`] hidden states without the decoder's bias, `[samples, d_hidden]`.
-    pub fn centred(&self, coder: &dyn Coder) -> Array2<f32> {
-        let silent = Array2::zeros((1, coder.n_latents()));
+    /// The first [`PIECE`] hidden states, and what a coder makes of them when all latents are silent, `[samples, d_hidden]` each.
+    pub fn silent(&self, coder: &dyn Coder) -> (CowArray<'_, f32, Ix2>, Array2<f32>) {
         let h = self.piece(0);
-        &h.view() - &coder.decode(silent.view()).row(0)
+        let silent = Array2::zeros((h.nrows(), coder.n_latents()));
+        let rebuilt = coder.decode(silent.view(), h.view());
+        (h, rebuilt)
     }
 
     /// Hidden states of the samples from `first`, a multiple of [`PIECE`], on.
@@ -98,7 +99,7 @@ impl Samples {
                 true => Codes::of_dense(coder.encode_knowing(h.view(), self.dense_x(first, h.nrows()).view()).view()),
                 false => coder.encode_sparse(h.view()),
             };
-            let rebuilt = Rebuilt::of_piece(h.view(), coder.decode_sparse(&latents).view());
+            let rebuilt = Rebuilt::of_piece(h.view(), coder.decode_sparse(&latents, h.view()).view());
             (latents, rebuilt)
         };
         let firsts: Vec<usize> = (0..samples).step_by(PIECE).collect();
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(kept.h.as_ref(), Some(&h));
         let coder = baseline::random(12, 6, Some(3), 1);
         let dense = coder.encode(h.view());
-        let expected = Rebuilt::of(h.view(), coder.decode(dense.view()).view());
+        let expected = Rebuilt::of(h.view(), coder.decode(dense.view(), h.view()).view());
         for samples in [Samples { h: None, ..Samples::draw(&source, samples) }, kept] {
             let coded = samples.code(&coder);
             assert_eq!(coded.latents, Codes::of_dense(dense.view()));

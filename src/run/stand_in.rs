@@ -92,8 +92,12 @@ fn random_job(
 ) -> Option<SaeJob> {
     let RandomEncoderSection::Trained(train) = &section.encoder else { return None };
     let (n_latents, d) = (section.n_latents.unwrap_or(width), source.d_hidden());
-    let sample = Sample::draw(source, MEDIAN_SAMPLES, Centre::None).wide();
-    let median = geometric_median(sample.as_slice().expect("standard layout"), d);
+    let train = resolve::sae_train(train);
+    let mut sample = Sample::draw(source, MEDIAN_SAMPLES, Centre::None);
+    if train.normalise.by_sample() {
+        train.normalise.samples(sample.h.as_slice_mut().expect("standard layout"), d);
+    }
+    let median = geometric_median(sample.wide().as_slice().expect("standard layout"), d);
     let frozen = FrozenDecoder {
         w_dec: baseline::random(n_latents, d, section.k, seed).decoder().iter().copied().collect(),
         b_dec: median.into_iter().map(|m| m as f32).collect(),
@@ -106,7 +110,7 @@ fn random_job(
             None => Architecture::Relu { l1: section.l1, decoder: DecoderRule::UnitNorm },
         },
         options: Options::default(),
-        train: resolve::sae_train(train),
+        train,
         frozen_decoder: Some(Arc::new(frozen)),
         trace_every,
     })

@@ -2,11 +2,11 @@
 //!
 //! Both may depend on the hidden states it will be trained on: coefficients in units of a feature's size, a decoder bias at
 //! the geometric median, directions of the truth. What is asked of the hidden states is taken from the first batches of the
-//! training stream, at the scale that training sees.
+//! training stream, as training sees them.
 
 use super::program::Program;
 use super::weights::Weights;
-use super::{Architecture, SaeJob};
+use super::{Architecture, Inputs, SaeJob};
 use crate::hidden::{HiddenBatch, HiddenSource, SaeSource, SaeStream};
 use crate::random::{Draws, Stream};
 
@@ -43,8 +43,8 @@ pub const RELATIVE_L1: f64 = 0.2;
 pub const RELATIVE_L0: f64 = 0.01;
 
 /// The program of a job and its initial weights.
-pub fn start(job: &SaeJob, source: &SaeSource, stream: &SaeStream, scale: f64) -> (Program, Weights) {
-    let seen = if job.looks_at_data() { look(stream, job.train.batch_size, scale) } else { vec![] };
+pub fn start(job: &SaeJob, source: &SaeSource, stream: &SaeStream, inputs: Inputs) -> (Program, Weights) {
+    let seen = if job.looks_at_data() { look(stream, job.train.batch_size, inputs) } else { vec![] };
     let program = job.program(|| spread(&seen, source.d_hidden()));
     let mut weights = Weights::init(job.seed, job.n_latents, source.d_hidden(), &program);
     // Activations from files have no truth to start at: their check has refused it.
@@ -56,8 +56,8 @@ pub fn start(job: &SaeJob, source: &SaeSource, stream: &SaeStream, scale: f64) -
         weights.b_dec = median.iter().map(|&m| m as f32).collect();
     }
     if let Some(given) = &job.frozen_decoder {
-        weights.w_dec = given.w_dec.iter().map(|&w| (w as f64 * scale) as f32).collect();
-        weights.b_dec = given.b_dec.iter().map(|&b| (b as f64 * scale) as f32).collect();
+        weights.w_dec = given.w_dec.iter().map(|&w| (w as f64 * inputs.scale) as f32).collect();
+        weights.b_dec = given.b_dec.iter().map(|&b| (b as f64 * inputs.scale) as f32).collect();
         if job.options.init == Init::Random {
             weights.w_enc = unit_rows(&weights.w_dec, source.d_hidden());
         }
@@ -74,12 +74,12 @@ fn unit(row: &[f64]) -> Vec<f32> {
     row.iter().map(|x| if norm > 0.0 { (x / norm) as f32 } else { 0.0 }).collect()
 }
 
-/// `[samples, d]` of the first training batches, at the scale of training.
-fn look(stream: &SaeStream, batch_size: usize, scale: f64) -> Vec<f64> {
+/// `[samples, d]` of the first training batches, as training sees them.
+fn look(stream: &SaeStream, batch_size: usize, inputs: Inputs) -> Vec<f64> {
     let (mut batch, mut seen) = (HiddenBatch::default(), vec![]);
     for step in 0..LOOKED_AT.div_ceil(batch_size) {
         stream.draw_hidden(step as u32, batch_size, &mut batch);
-        seen.extend(batch.h.iter().map(|&h| (h * scale as f32) as f64));
+        seen.extend(inputs.see(&batch.h, batch.d_hidden).into_iter().map(f64::from));
     }
     seen.truncate(LOOKED_AT.max(batch_size) * batch.d_hidden);
     seen

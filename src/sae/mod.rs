@@ -9,6 +9,7 @@ pub mod init;
 pub mod jumprelu;
 pub mod matching_pursuit;
 pub mod matryoshka;
+pub mod normalise;
 pub mod program;
 pub mod relu;
 pub mod target_l0;
@@ -24,6 +25,7 @@ pub use dead_latents::Resample;
 pub use init::{BiasInit, Init};
 pub use jumprelu::{JumpRelu, Size, Sparsity};
 pub use matryoshka::{Levels, Prefixes, Sort};
+pub use normalise::{Inputs, Normalise};
 pub use program::{BatchInference, KAnneal, Penalty, Program, Pursuit, Rule};
 pub use target_l0::{Controller, Target};
 pub use weights::{Inference, Sae, Weights};
@@ -44,7 +46,8 @@ pub trait Coder: Send + Sync {
     fn d_hidden(&self) -> usize;
     /// As trained, not normalised: `[n_latents, d_hidden]`.
     fn decoder(&self) -> ArrayView2<'_, f32>;
-    /// Latents under the inference rule of h `[samples, d_hidden]`: `[samples, n_latents]`.
+    /// Latents under the inference rule of h `[samples, d_hidden]`: `[samples, n_latents]`, in units of h, so that z_j
+    /// decoder_j is what latent j contributes to the reconstruction.
     fn encode(&self, h: ArrayView2<'_, f32>) -> Array2<f32>;
     /// The same where the true activations x `[samples, n_features]` are at hand: only an oracle looks at them.
     fn encode_knowing(&self, h: ArrayView2<'_, f32>, x: ArrayView2<'_, f32>) -> Array2<f32> {
@@ -55,15 +58,16 @@ pub trait Coder: Send + Sync {
     fn needs_truth(&self) -> bool {
         false
     }
-    /// Reconstruction `[samples, d_hidden]` of latents `[samples, n_latents]`.
-    fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32>;
+    /// Reconstruction `[samples, d_hidden]` of latents `[samples, n_latents]`. Of `h` `[samples, d_hidden]`, which they
+    /// encode, it sees what normalisation of single samples has taken away.
+    fn decode(&self, latents: ArrayView2<'_, f32>, h: ArrayView2<'_, f32>) -> Array2<f32>;
     /// [`Coder::encode`], by what is not 0.
     fn encode_sparse(&self, h: ArrayView2<'_, f32>) -> Codes<f32> {
         Codes::of_dense(self.encode(h).view())
     }
     /// [`Coder::decode`] of sparse latents.
-    fn decode_sparse(&self, latents: &Codes<f32>) -> Array2<f32> {
-        self.decode(latents.to_dense().view())
+    fn decode_sparse(&self, latents: &Codes<f32>, h: ArrayView2<'_, f32>) -> Array2<f32> {
+        self.decode(latents.to_dense().view(), h)
     }
     /// Every array that makes it, by name, for export.
     fn tensors(&self) -> Vec<(&'static str, ArrayD<f32>)>;
@@ -190,15 +194,6 @@ pub enum DecoderRule {
     NormPenalty,
 }
 
-/// Scale of the inputs an SAE sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Normalise {
-    /// As they are.
-    None,
-    /// Inputs times sqrt(d) / mean norm of the first batches.
-    MeanNorm,
-}
-
 /// How an autoencoder is trained.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaeTrain {
@@ -239,7 +234,8 @@ pub struct SaeJob {
     pub options: Options,
     /// How it is trained.
     pub train: SaeTrain,
-    /// Decoder and decoder bias for h as it is, given and not trained; the encoder starts at its unit rows.
+    /// Decoder and decoder bias, given and not trained: for h as it is, or as it is seen where samples are normalised by
+    /// themselves; the encoder starts at its unit rows.
     pub frozen_decoder: Option<Arc<FrozenDecoder>>,
     /// Log every so many steps; 0 never.
     pub trace_every: usize,
@@ -272,7 +268,7 @@ record!(Control { multiplier, l0_smoothed });
 
 /// What training leaves behind.
 pub struct SaeOutcome {
-    /// Under its inference rule, for h as it is (whatever scale it was trained at).
+    /// Under its inference rule, for h as it is (whatever training saw of it).
     pub coder: Box<dyn Coder>,
     /// Finished or diverged; then the weights are those of the step where that was found.
     pub end: TrainingEnd,

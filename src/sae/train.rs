@@ -1,35 +1,8 @@
-//! What every backend shares in training an autoencoder: the scale of its inputs, what it logs, and when it has diverged.
+//! What every backend shares in training an autoencoder: what it logs, and when it has diverged.
 
-use super::{Normalise, SaeJob};
+use super::SaeJob;
 use crate::backend::checkpoint::record;
-use crate::hidden::{HiddenBatch, SaeStream};
 use crate::toy::TrainingEnd;
-
-/// Training batches whose mean norm sets the scale of the inputs under [`Normalise::MeanNorm`]: the first ones of the
-/// training stream, in the size of the job's own batches.
-const NORM_BATCHES: u32 = 64;
-
-impl Normalise {
-    /// The factor of the inputs: 1, or sqrt(d_hidden) over their mean norm in the first batches (1 again where all are 0).
-    pub fn scale(self, stream: &SaeStream, batch_size: usize) -> f64 {
-        match self {
-            Normalise::None => 1.0,
-            Normalise::MeanNorm => {
-                let (mut batch, mut total) = (HiddenBatch::default(), 0.0);
-                for step in 0..NORM_BATCHES {
-                    stream.draw_hidden(step, batch_size, &mut batch);
-                    total += batch.h.chunks_exact(batch.d_hidden).map(norm).sum::<f64>();
-                }
-                let mean = total / (NORM_BATCHES as usize * batch_size) as f64;
-                if mean > 0.0 { (batch.d_hidden as f64).sqrt() / mean } else { 1.0 }
-            }
-        }
-    }
-}
-
-fn norm(row: &[f32]) -> f64 {
-    row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt()
-}
 
 impl SaeJob {
     /// Whether the loss of `step` belongs in the trace: the first step, every `trace_every`-th and the last.

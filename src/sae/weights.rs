@@ -3,8 +3,9 @@
 use ndarray::{Array1, Array2, ArrayD, ArrayView2};
 
 use super::matryoshka::Sort;
+use super::normalise::Undo;
 use super::program::{Program, Pursuit};
-use super::{Coder, SaeJob};
+use super::{Coder, Normalise, SaeJob};
 use crate::backend::ops::infer::{self, Encoder};
 use crate::backend::ops::layout::pack_rows;
 use crate::backend::ops::pursuit::{Matrices, pursue};
@@ -128,6 +129,8 @@ pub struct Sae {
     b_dec: Array1<f32>,
     per_latent: Vec<Array1<f32>>,
     inference: Inference,
+    /// What h goes through first, if that is not in the weights.
+    inputs: Normalise,
     /// |decoder_j|
     norm: Vec<f32>,
     /// b_enc - W_enc b_dec
@@ -166,10 +169,17 @@ impl Sae {
             b_dec: weights.b_dec.into(),
             per_latent: weights.per_latent.into_iter().map(Array1::from).collect(),
             inference,
+            inputs: Normalise::None,
             norm,
             offset,
             gate,
         }
+    }
+
+    /// The same where its weights are for samples that are normalised by themselves; a scale of all samples is in the
+    /// weights already.
+    pub fn with_inputs(self, normalise: Normalise) -> Sae {
+        Sae { inputs: if normalise.by_sample() { normalise } else { Normalise::None }, ..self }
     }
 
     /// The rule it encodes by.
@@ -180,6 +190,44 @@ impl Sae {
     /// pre, or what a selection leaves of it.
     fn selected(&self, h: ArrayView2<'_, f32>, keep: Keep) -> Array2<f32> {
         Encoder { w_enc: self.w_enc.view(), offset: &self.offset, norm: &self.norm, keep }.encode(Isa::best(), h)
+    }
+
+    /// Samples normalised by themselves, and how to undo it.
+    fn see(&self, h: ArrayView2<'_, f32>) -> (Array2<f32>, Vec<Undo>) {
+        let mut seen = h.as_standard_layout().into_owned();
+        let numbers = seen.as_slice_mut().expect("standard layout");
+        let undo = self.inputs.samples(numbers, h.ncols());
+        (seen, undo)
+    }
+
+    /// Latents of what the weights are for.
+    fn encode_seen(&self, h: ArrayView2<'_, f32>) -> Array2<f32> {
+        match (self.inference, &self.gate) {
+            (Inference::Keep(keep), _) => self.selected(h, keep),
+            (Inference::Jump, _) => {
+                let mut pre = self.selected(h, Keep::All);
+                for mut row in pre.rows_mut() {
+                    let pairs = row.iter_mut().zip(&self.per_latent[0]);
+                    pairs.for_each(|(z, threshold)| *z = if *z > *threshold { *z } else { 0.0 });
+                }
+                pre
+            }
+            (Inference::Gated, Some(gate)) => {
+                let mut pi = self.selected(h, Keep::All);
+                for mut row in pi.rows_mut() {
+                    row.iter_mut().enumerate().for_each(|(j, z)| *z = gate.z(j, *z));
+                }
+                pi
+            }
+            (Inference::Gated, None) => unreachable!("made with its magnitudes"),
+            (Inference::Pursuit(pursuit), _) => {
+                let of = |w: &Array2<f32>| w.iter().copied().collect::<Vec<f32>>();
+                let (w_enc, w_dec) = (of(&self.w_enc), of(&self.w_dec));
+                let b_dec = self.b_dec.to_vec();
+                let matrices = Matrices { w_enc: &w_enc, w_dec: &w_dec, b_dec: &b_dec, offset: &self.offset };
+                pursue(Isa::best(), pursuit, &matrices, h)
+            }
+        }
     }
 }
 
@@ -222,36 +270,26 @@ impl Coder for Sae {
     }
 
     fn encode(&self, h: ArrayView2<'_, f32>) -> Array2<f32> {
-        match (self.inference, &self.gate) {
-            (Inference::Keep(keep), _) => self.selected(h, keep),
-            (Inference::Jump, _) => {
-                let mut pre = self.selected(h, Keep::All);
-                for mut row in pre.rows_mut() {
-                    let pairs = row.iter_mut().zip(&self.per_latent[0]);
-                    pairs.for_each(|(z, threshold)| *z = if *z > *threshold { *z } else { 0.0 });
-                }
-                pre
-            }
-            (Inference::Gated, Some(gate)) => {
-                let mut pi = self.selected(h, Keep::All);
-                for mut row in pi.rows_mut() {
-                    row.iter_mut().enumerate().for_each(|(j, z)| *z = gate.z(j, *z));
-                }
-                pi
-            }
-            (Inference::Gated, None) => unreachable!("made with its magnitudes"),
-            (Inference::Pursuit(pursuit), _) => {
-                let of = |w: &Array2<f32>| w.iter().copied().collect::<Vec<f32>>();
-                let (w_enc, w_dec) = (of(&self.w_enc), of(&self.w_dec));
-                let b_dec = self.b_dec.to_vec();
-                let matrices = Matrices { w_enc: &w_enc, w_dec: &w_dec, b_dec: &b_dec, offset: &self.offset };
-                pursue(Isa::best(), pursuit, &matrices, h)
-            }
+        if self.inputs == Normalise::None {
+            return self.encode_seen(h);
         }
+        let (seen, undo) = self.see(h);
+        let mut latents = self.encode_seen(seen.view());
+        for (mut z, undo) in latents.rows_mut().into_iter().zip(undo) {
+            z *= undo.scale;
+        }
+        latents
     }
 
-    fn decode(&self, latents: ArrayView2<'_, f32>) -> Array2<f32> {
-        infer::decode(Isa::best(), latents, self.w_dec.view(), &self.b_dec.to_vec())
+    fn decode(&self, latents: ArrayView2<'_, f32>, h: ArrayView2<'_, f32>) -> Array2<f32> {
+        if self.inputs == Normalise::None {
+            return infer::decode(Isa::best(), latents, self.w_dec.view(), &self.b_dec.to_vec());
+        }
+        let mut rebuilt = infer::decode(Isa::best(), latents, self.w_dec.view(), &vec![0.0; self.d_hidden()]);
+        for (mut row, undo) in rebuilt.rows_mut().into_iter().zip(self.see(h).1) {
+            row.zip_mut_with(&self.b_dec, |x, b| *x += undo.scale * b + undo.shift);
+        }
+        rebuilt
     }
 
     /// `W_enc` and `W_dec` `[n_latents, d_hidden]`, `b_enc` `[n_latents]`, `b_dec` `[d_hidden]`; of a gated autoencoder
@@ -297,7 +335,7 @@ mod tests {
             let sae = Sae::new(golden.weights.clone(), golden.inference());
             let x = Array2::from_shape_vec((16, 6), golden.x.clone()).expect("16 x 6");
             let latents = sae.encode(x.view());
-            let decoded = sae.decode(latents.view());
+            let decoded = sae.decode(latents.view(), x.view());
             for (found, expected) in latents.iter().zip(&golden.latents).chain(decoded.iter().zip(&golden.x_hat)) {
                 assert!((*found as f64 - expected).abs() < 1e-5, "{:?}: {found} {expected}", golden.architecture);
             }
@@ -333,6 +371,30 @@ mod tests {
             let folded = Sae::new(folded, inference.fold_scale(4.0));
             let small = &x / 4.0;
             assert_eq!(sae.encode(x.view()), folded.encode(small.view()), "{:?}", golden.architecture);
+        }
+    }
+
+    /// Latents are those of the normalised sample in units of h, and the reconstruction is brought back where h is; the
+    /// rounding of ten products of size up to some 10 is below 1e-5.
+    #[test]
+    fn samples_normalised_by_themselves_are_encoded_and_brought_back() {
+        for (golden, normalise) in
+            Golden::all().into_iter().zip([Normalise::LayerNorm, Normalise::ConstantNorm].into_iter().cycle())
+        {
+            let plain = Sae::new(golden.weights.clone(), golden.inference());
+            let sae = plain.clone().with_inputs(normalise);
+            let h = Array2::from_shape_vec((16, 6), golden.x.clone()).unwrap() * 3.0 + 0.5;
+            let mut seen = h.clone();
+            let undo = normalise.samples(seen.as_slice_mut().unwrap(), 6);
+            let (latents, own) = (sae.encode(h.view()), plain.encode(seen.view()));
+            let (rebuilt, of_seen) = (sae.decode(latents.view(), h.view()), plain.decode(own.view(), seen.view()));
+            assert!(latents.iter().any(|&z| z > 0.0));
+            for (s, undo) in undo.iter().enumerate() {
+                assert_eq!(latents.row(s), &own.row(s) * undo.scale);
+                for (found, of_seen) in rebuilt.row(s).iter().zip(of_seen.row(s)) {
+                    assert!((found - (undo.scale * of_seen + undo.shift)).abs() < 1e-5, "{normalise:?}");
+                }
+            }
         }
     }
 

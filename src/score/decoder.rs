@@ -1,5 +1,6 @@
 //! The decoder by itself, and what of other features is in matched latents at most.
 
+use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::definition::{Better, Definition, Kind, Need, Shape};
@@ -97,11 +98,40 @@ pub fn decoder_projection(dictionary: &Directions, centred: &Directions) -> Vec<
     (0..m).map(|n| (n * samples).checked_sub(1).map(|place| projections[place])).collect()
 }
 
+pub const DECODER_BIAS: Definition = Definition {
+    name: "decoder_bias",
+    version: 1,
+    meaning: "how much of feature i the reconstruction has when no latent fires",
+    formula: "b_dec . g_i; where samples are normalised by themselves the mean of (sigma b_dec + mu) . g_i over the first 1024",
+    source: "Chanin et al. 2025, Feature hedging, arXiv 2505.11756: the bias takes the mean of what no latent reads",
+    needs: &[Need::Truth, Need::Dictionary, Need::Hidden, Need::Bias],
+    kind: Kind::Amount,
+    shape: Shape::PerFeature,
+    label: "decoder bias along the feature",
+    better: None,
+};
+
+/// [`DECODER_BIAS`] of each feature, from what is reconstructed of samples when all latents are silent, `[samples, d_hidden]`;
+/// none without samples.
+pub fn decoder_bias(truth: &Directions, silent: ArrayView2<'_, f32>) -> Vec<Option<f64>> {
+    let Some(mean) = silent.mapv(f64::from).mean_axis(Axis(0)) else { return vec![None; truth.n] };
+    (0..truth.n).map(|i| Some(truth.unit(i).iter().zip(&mean).map(|(g, b)| g * b).sum())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::random::{Draws, Stream};
     use ndarray::{Array2, arr2};
+
+    /// A mean of (1, 3) along (2, 0) and (3, 4)/5.
+    #[test]
+    fn the_decoder_bias_is_read_along_unit_directions() {
+        let truth = Directions::new(arr2(&[[2.0, 0.0], [0.6, 0.8]]).view());
+        let found = decoder_bias(&truth, arr2(&[[0.0f32, 2.0], [2.0, 4.0]]).view());
+        assert!((found[0].unwrap() - 1.0).abs() < 1e-12 && (found[1].unwrap() - 3.0).abs() < 1e-7, "{found:?}");
+        assert_eq!(decoder_bias(&truth, Array2::zeros((0, 2)).view()), [None, None]);
+    }
 
     /// Rows (2, 0), (3, 4)/5 and (0, -1): cosines .6, 0, -.8.
     #[test]

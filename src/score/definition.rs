@@ -240,6 +240,7 @@ pub const SCORES: &[Definition] = &[
     data_dimensionality::DATA_DIMENSIONALITY,
     cross::CROSS,
     decoder::DECODER_PROJECTION,
+    decoder::DECODER_BIAS,
 ];
 
 /// Computed from closed forms by the toy module; defined here so that every column has its definition in one list.
@@ -312,61 +313,67 @@ pub const THEORY_CAPACITY: Definition = Definition {
     better: None,
 };
 
-/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
-pub const RANDOM_GAP_MCC: Definition = Definition {
-    name: "random_gap_mcc",
-    version: 1,
-    meaning: "where mcc stands between random directions (0) and the truth (1) of the same world and seed",
-    formula: "(mcc - random) / (oracle - random); of several oracles or random dictionaries the mean; null where one is missing or both are equal",
-    source: "defined here, a score on the scale of its baselines",
-    needs: &[Need::Truth, Need::Dictionary, Need::Baselines],
-    kind: Kind::Amount,
-    shape: Shape::Scalar,
-    label: "MCC between random (0) and oracle (1)",
-    better: Some(Better::Higher),
-};
+/// What a score needs whose place between the baselines is told.
+const MCC_AND_BASELINES: &[Need] = &[Need::Truth, Need::Dictionary, Need::Baselines];
+const F1_AND_BASELINES: &[Need] = &[Need::Truth, Need::Dictionary, Need::Features, Need::Latents, Need::Baselines];
 
 /// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
-pub const ORACLE_GAP_MCC: Definition = Definition {
-    name: "oracle_gap_mcc",
-    version: 1,
-    meaning: "what mcc lacks to the truth, as a share of the way from random directions of the same world and seed",
-    formula: "1 - random_gap_mcc",
-    source: "defined here, a score on the scale of its baselines",
-    needs: &[Need::Truth, Need::Dictionary, Need::Baselines],
-    kind: Kind::Amount,
-    shape: Shape::Scalar,
-    label: "MCC missing to the oracle (share)",
-    better: Some(Better::Lower),
-};
+pub const RANDOM_GAP_MCC: Definition = random_gap(
+    "random_gap_mcc",
+    "where mcc stands between random directions (0) and the truth (1) of the same world and seed",
+    "(mcc - random) / (oracle - random); of several oracles or random dictionaries the mean; null where one is missing or both are equal",
+    MCC_AND_BASELINES,
+    "MCC between random (0) and oracle (1)",
+);
 
 /// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
-pub const RANDOM_GAP_F1: Definition = Definition {
-    name: "random_gap_f1",
-    version: 1,
-    meaning: "where f1 stands between random directions (0) and the truth (1) of the same world and seed",
-    formula: "(f1 - random) / (oracle - random); of several oracles or random dictionaries the mean; null where one is missing or both are equal",
-    source: "defined here, a score on the scale of its baselines",
-    needs: &[Need::Truth, Need::Dictionary, Need::Features, Need::Latents, Need::Baselines],
-    kind: Kind::Amount,
-    shape: Shape::Scalar,
-    label: "F1 between random (0) and oracle (1)",
-    better: Some(Better::Higher),
-};
+pub const RANDOM_GAP_F1: Definition = random_gap(
+    "random_gap_f1",
+    "where f1 stands between random directions (0) and the truth (1) of the same world and seed",
+    "(f1 - random) / (oracle - random); of several oracles or random dictionaries the mean; null where one is missing or both are equal",
+    F1_AND_BASELINES,
+    "F1 between random (0) and oracle (1)",
+);
 
 /// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
-pub const ORACLE_GAP_F1: Definition = Definition {
-    name: "oracle_gap_f1",
-    version: 1,
-    meaning: "what f1 lacks to the truth, as a share of the way from random directions of the same world and seed",
-    formula: "1 - random_gap_f1",
-    source: "defined here, a score on the scale of its baselines",
-    needs: &[Need::Truth, Need::Dictionary, Need::Features, Need::Latents, Need::Baselines],
-    kind: Kind::Amount,
-    shape: Shape::Scalar,
-    label: "F1 missing to the oracle (share)",
-    better: Some(Better::Lower),
-};
+pub const ORACLE_GAP_MCC: Definition = oracle_gap(
+    "oracle_gap_mcc",
+    "what mcc lacks to the truth, as a share of the way from random directions of the same world and seed",
+    "1 - random_gap_mcc",
+    MCC_AND_BASELINES,
+    "MCC missing to the oracle (share)",
+);
+
+/// As [`THEORY_PHASE`]: computed from rows, where the experiment has both baselines.
+pub const ORACLE_GAP_F1: Definition = oracle_gap(
+    "oracle_gap_f1",
+    "what f1 lacks to the truth, as a share of the way from random directions of the same world and seed",
+    "1 - random_gap_f1",
+    F1_AND_BASELINES,
+    "F1 missing to the oracle (share)",
+);
+
+const fn random_gap(
+    name: &'static str,
+    meaning: &'static str,
+    formula: &'static str,
+    needs: &'static [Need],
+    label: &'static str,
+) -> Definition {
+    let source = "defined here, a score on the scale of its baselines";
+    let (kind, shape, better) = (Kind::Amount, Shape::Scalar, Some(Better::Higher));
+    Definition { name, version: 1, meaning, formula, source, needs, kind, shape, label, better }
+}
+
+const fn oracle_gap(
+    name: &'static str,
+    meaning: &'static str,
+    formula: &'static str,
+    needs: &'static [Need],
+    label: &'static str,
+) -> Definition {
+    Definition { better: Some(Better::Lower), ..random_gap(name, meaning, formula, needs, label) }
+}
 
 /// Scores that rows have only where `score:` names them: they answer special questions, or cost more than the others.
 const ON_REQUEST: [&[&Definition]; 8] = [

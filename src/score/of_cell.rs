@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 
 use super::activity::Activity;
 use super::composed::{MMCS_COMPOSED, mmcs_composed};
-use super::decoder::{DECODER_PROJECTION, decoder_projection};
+use super::decoder::{DECODER_BIAS, DECODER_PROJECTION, decoder_bias, decoder_projection};
 use super::hedging::hedging;
 use super::intervention::{CAUSAL_FAITHFULNESS, STEERING_SPECIFICITY, interventions};
 use super::mmcs::mmcs_larger;
@@ -30,8 +30,9 @@ pub struct CellArrays<'a> {
     pub toy: Option<&'a ToyModel>,
     /// Sets of features.
     pub groups: &'a [Group],
-    /// Some hidden states without the decoder's bias, `[samples, d_hidden]`.
-    pub centred: ArrayView2<'a, f32>,
+    /// Some hidden states, and what is made of them when all latents are silent, `[samples, d_hidden]` each; needed for scores
+    /// of the decoder's bias alone.
+    pub silent: Option<(ArrayView2<'a, f32>, ArrayView2<'a, f32>)>,
 }
 
 /// Adds to `scores` those of `wanted` (base names) that are computed here; other names are left out, as are scores whose toy
@@ -39,7 +40,7 @@ pub struct CellArrays<'a> {
 pub fn of_cell(arrays: &CellArrays<'_>, wanted: &[&str], scores: &mut Scores) {
     let wants = |definition: &Definition| wanted.contains(&definition.name);
     let of_toy = [&CAUSAL_FAITHFULNESS, &STEERING_SPECIFICITY];
-    let others = [&MMCS_COMPOSED, &DECODER_PROJECTION];
+    let others = [&MMCS_COMPOSED, &DECODER_PROJECTION, &DECODER_BIAS];
     if !of_toy.into_iter().chain(others).any(wants) {
         return;
     }
@@ -53,9 +54,13 @@ pub fn of_cell(arrays: &CellArrays<'_>, wanted: &[&str], scores: &mut Scores) {
         let found = mmcs_composed(truth, &dictionary, &arrays.truth.represented, arrays.groups);
         scores.scalars.push((&MMCS_COMPOSED, found));
     }
+    let Some((h, silent)) = &arrays.silent else { return };
     if wants(&DECODER_PROJECTION) {
-        let projections = decoder_projection(&dictionary, &Directions::new(arrays.centred));
+        let projections = decoder_projection(&dictionary, &Directions::new((h - silent).view()));
         scores.vectors.push((&DECODER_PROJECTION, Vector::Numbers(projections)));
+    }
+    if wants(&DECODER_BIAS) {
+        scores.vectors.push((&DECODER_BIAS, Vector::Numbers(decoder_bias(truth, *silent))));
     }
 }
 

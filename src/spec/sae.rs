@@ -485,12 +485,16 @@ record! {
 }
 
 choice! {
-    /// Scale of the inputs while training; folded into the weights at the end.
+    /// What an autoencoder sees of hidden states; reconstructions and scores are of hidden states as they are.
     pub enum NormaliseSection as "normalise" {
         /// As they are.
         none => None,
-        /// Times sqrt(d_hidden) over their mean norm.
+        /// Times sqrt(d_hidden) over their mean norm; folded into the weights after training.
         mean_norm => MeanNorm,
+        /// Every sample at norm sqrt(d_hidden), `constant_norm_rescale` in SAELens.
+        constant_norm => ConstantNorm,
+        /// Every sample at mean 0 and standard deviation 1 over its coordinates.
+        layer_norm => LayerNorm,
     }
 }
 

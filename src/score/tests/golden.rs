@@ -171,7 +171,7 @@ fn assert_interventions(name: &str, case: &Path, expected: &Json, model: ToyMode
         matching: &matching,
         toy: Some(&model),
         groups: &[],
-        centred: dictionary.slice(ndarray::s![..0, ..]),
+        silent: None,
     };
     let mut scores = Scores::default();
     of_cell(&cell, &["causal_faithfulness", "steering_specificity"], &mut scores);

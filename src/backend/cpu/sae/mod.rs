@@ -31,7 +31,7 @@ use crate::hidden::{HiddenBatch, SaeSource, SaeStream};
 use crate::random::Stream;
 use crate::sae::init::start;
 use crate::sae::train::Guard;
-use crate::sae::{Control, Normalise, Sae, SaeJob, SaeOutcome, SaeTrace};
+use crate::sae::{Control, Inputs, Normalise, Sae, SaeJob, SaeOutcome, SaeTrace};
 use crate::toy::TrainingEnd;
 
 /// How often `watch` is told and asked.
@@ -172,74 +172,74 @@ impl Run<'_> {
         }
     }
 
-    fn outcome(self, scale: f64) -> Option<SaeOutcome> {
+    fn outcome(self, inputs: Inputs) -> Option<SaeOutcome> {
         let (state, program) = (&self.trainee.state, self.trainee.program());
         let mut weights = self.trainee.weights();
-        let inference = program.inference(state.threshold, self.job.train.batch_size).fold_scale(scale);
-        weights.fold_scale(scale);
+        let inference = program.inference(state.threshold, self.job.train.batch_size).fold_scale(inputs.scale);
+        weights.fold_scale(inputs.scale);
         weights.finish(self.job, program, &state.usage);
         let missed = program.target.and_then(|target| state.controller.missed(&target));
-        let coder = Box::new(Sae::new(weights, inference));
+        let coder = Box::new(Sae::new(weights, inference).with_inputs(inputs.normalise));
         self.end.map(|end| SaeOutcome { coder, end, trace: self.trace, missed })
     }
 }
 
-/// Where batches come from, and the scales that the runs of a pass ask for.
+/// Where batches come from, and how the runs of a pass see them.
 struct Feed {
     stream: SaeStream,
     batch_size: usize,
-    /// For no normalisation and for [`Normalise::MeanNorm`], where asked for.
-    scales: [Option<f64>; 2],
+    /// Each that is asked for, once.
+    inputs: Vec<Inputs>,
 }
 
-/// A batch at each of the scales.
-#[derive(Default)]
+/// A batch, and what is seen of it under each of [`Feed::inputs`].
 struct Batch {
     drawn: HiddenBatch,
-    packed: [PackedBatch; 2],
+    /// Samples normalised by themselves.
+    seen: Vec<f32>,
+    packed: Vec<(Normalise, PackedBatch)>,
 }
 
 impl Feed {
     fn new(source: &SaeSource, jobs: &[&SaeJob]) -> Feed {
         let stream = source.open(Stream::Train);
         let batch_size = jobs[0].train.batch_size;
-        let scales = [Normalise::None, Normalise::MeanNorm].map(|normalise| {
-            let asked = jobs.iter().any(|job| job.train.normalise == normalise);
-            asked.then(|| normalise.scale(&stream, batch_size))
-        });
-        Feed { stream, batch_size, scales }
+        let asked = Normalise::ALL.into_iter().filter(|&one| jobs.iter().any(|job| job.train.normalise == one));
+        let inputs = asked.map(|normalise| normalise.inputs(&stream, batch_size)).collect();
+        Feed { stream, batch_size, inputs }
+    }
+
+    /// Memory of a batch, with what a screen reads if asked for.
+    fn batch(&self, screened: bool) -> Batch {
+        let packed = || if screened { PackedBatch::default().with_screen() } else { PackedBatch::default() };
+        let packed = self.inputs.iter().map(|inputs| (inputs.normalise, packed())).collect();
+        Batch { drawn: HiddenBatch::default(), seen: vec![], packed }
     }
 
     fn draw(&self, step: usize, batch: &mut Batch) {
         self.stream.draw_hidden(step as u32, self.batch_size, &mut batch.drawn);
-        for (scale, packed) in self.scales.iter().zip(&mut batch.packed) {
-            if let Some(scale) = scale {
-                packed.fill(&batch.drawn.h, batch.drawn.d_hidden, *scale as f32);
+        let (h, d) = (&batch.drawn.h, batch.drawn.d_hidden);
+        for (inputs, (normalise, packed)) in self.inputs.iter().zip(&mut batch.packed) {
+            if normalise.by_sample() {
+                batch.seen.clone_from(h);
+                normalise.samples(&mut batch.seen, d);
+                packed.fill(&batch.seen, d, 1.0);
+            } else {
+                packed.fill(h, d, inputs.scale as f32);
             }
         }
     }
 
-    fn scale(&self, normalise: Normalise) -> f64 {
-        self.scales[place(normalise)].expect("made for every job of the pass")
+    fn of(&self, normalise: Normalise) -> Inputs {
+        let found = self.inputs.iter().find(|inputs| inputs.normalise == normalise);
+        *found.expect("made for every job of the pass")
     }
 }
 
 impl Batch {
-    /// Memory of a batch, with what a screen reads if asked for.
-    fn new(screened: bool) -> Batch {
-        let packed = || if screened { PackedBatch::default().with_screen() } else { PackedBatch::default() };
-        Batch { drawn: HiddenBatch::default(), packed: [packed(), packed()] }
-    }
-
     fn of(&self, normalise: Normalise) -> &PackedBatch {
-        &self.packed[place(normalise)]
-    }
-}
-
-fn place(normalise: Normalise) -> usize {
-    match normalise {
-        Normalise::None => 0,
-        Normalise::MeanNorm => 1,
+        let found = self.packed.iter().find(|(own, _)| *own == normalise);
+        &found.expect("made for every job of the pass").1
     }
 }
 
@@ -281,7 +281,7 @@ fn train_pass(source: &SaeSource, jobs: &[&SaeJob], watch: &dyn Watch, kept: Opt
     }
     let feed = Feed::new(source, jobs);
     let begin = |job: &SaeJob| {
-        let (program, weights) = start(job, source, &feed.stream, feed.scale(job.train.normalise));
+        let (program, weights) = start(job, source, &feed.stream, feed.of(job.train.normalise));
         Trainee::new(Isa::best(), &weights, program, job.train.clone()).with_seed(job.seed)
     };
     let mut runs: Vec<Run> = (jobs.iter())
@@ -296,8 +296,8 @@ fn train_pass(source: &SaeSource, jobs: &[&SaeJob], watch: &dyn Watch, kept: Opt
     train_runs(&feed, &mut runs, watch, kept);
     runs.into_iter()
         .map(|run| {
-            let scale = feed.scale(run.job.train.normalise);
-            run.outcome(scale)
+            let inputs = feed.of(run.job.train.normalise);
+            run.outcome(inputs)
         })
         .collect()
 }
@@ -309,7 +309,7 @@ fn train_runs(feed: &Feed, runs: &mut [Run], watch: &dyn Watch, kept: Option<Kep
     let done = AtomicU64::new(0);
     let screened = runs.iter().any(|run| run.trainee.is_screened());
     let shared = runs.iter().any(|run| run.trainee.shared(feed.batch_size));
-    let (mut now, mut next) = (Batch::new(screened), Batch::new(screened));
+    let (mut now, mut next) = (feed.batch(screened), feed.batch(screened));
     // Resampling draws batches of its own, between the step before and its own step.
     let ahead = shared && runs.iter().all(|run| run.trainee.program().resample.is_none());
     let scratch = Pool::<Scratch>::default();

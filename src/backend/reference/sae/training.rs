@@ -9,7 +9,7 @@ use crate::sae::dead_latents::{ENCODER_SHARE, draw_inputs};
 use crate::sae::init::start;
 use crate::sae::matryoshka::{Sort, StepLevels, USAGE_DECAY};
 use crate::sae::train::Guard;
-use crate::sae::{Control, Controller, Sae, SaeJob, SaeOutcome, SaeTrace, batch_topk};
+use crate::sae::{Control, Controller, Inputs, Sae, SaeJob, SaeOutcome, SaeTrace, batch_topk};
 use crate::toy::TrainingEnd;
 
 /// As [`crate::backend::cpu::sae::train`].
@@ -22,7 +22,7 @@ pub fn train(groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcom
 struct Run<'a> {
     job: &'a SaeJob,
     stream: SaeStream,
-    scale: f64,
+    inputs: Inputs,
     sae: ReferenceSae,
     moments: Vec<ReferenceMoments>,
     since_fired: Vec<usize>,
@@ -32,11 +32,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Hidden states of a batch. The product is rounded to f32, as the other backends round it when they pack the batch.
+    /// Hidden states of a batch, as training sees them.
     fn draw(&self, step: usize) -> Vec<f64> {
         let mut batch = HiddenBatch::default();
         self.stream.draw_hidden(step as u32, self.job.train.batch_size, &mut batch);
-        batch.h.iter().map(|&h| (h * self.scale as f32) as f64).collect()
+        self.inputs.see(&batch.h, batch.d_hidden).into_iter().map(f64::from).collect()
     }
 
     fn at(&self, step: usize) -> At {
@@ -125,23 +125,24 @@ impl Run<'_> {
     fn outcome(self, end: TrainingEnd, trace: Vec<SaeTrace>) -> SaeOutcome {
         let program = &self.sae.program;
         let mut weights = self.sae.weights();
-        let inference = program.inference(self.threshold, self.job.train.batch_size).fold_scale(self.scale);
-        weights.fold_scale(self.scale);
+        let inference = program.inference(self.threshold, self.job.train.batch_size).fold_scale(self.inputs.scale);
+        weights.fold_scale(self.inputs.scale);
         weights.finish(self.job, program, &self.usage);
         let missed = program.target.and_then(|target| self.controller.missed(&target));
-        SaeOutcome { coder: Box::new(Sae::new(weights, inference)), end, trace, missed }
+        let sae = Sae::new(weights, inference).with_inputs(self.inputs.normalise);
+        SaeOutcome { coder: Box::new(sae), end, trace, missed }
     }
 }
 
 fn train_one(source: &SaeSource, job: &SaeJob, watch: &dyn Watch) -> Option<SaeOutcome> {
     let train = &job.train;
     let stream = source.open(Stream::Train);
-    let scale = train.normalise.scale(&stream, train.batch_size);
-    let (program, weights) = start(job, source, &stream, scale);
+    let inputs = train.normalise.inputs(&stream, train.batch_size);
+    let (program, weights) = start(job, source, &stream, inputs);
     let sae = ReferenceSae::new(&weights, program);
     let (moments, since_fired, usage) = (sae.moments(), vec![0; job.n_latents], vec![0.0; job.n_latents]);
     let controller = Controller::default();
-    let mut run = Run { job, stream, scale, sae, moments, since_fired, threshold: 0.0, controller, usage };
+    let mut run = Run { job, stream, inputs, sae, moments, since_fired, threshold: 0.0, controller, usage };
     let (mut guard, mut trace, mut end) = (Guard::default(), vec![], TrainingEnd::Finished);
     for step in 0..train.steps {
         if watch.stop() {
