@@ -9,9 +9,10 @@ use crate::spec::baseline::BaselineKind;
 use crate::spec::data::DataSection;
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::document::{Document, Part};
+use crate::spec::entry::{Entry, EntryOf, train_node};
 use crate::spec::kind::{Kind, Reader};
 use crate::spec::node::{Node, Value};
-use crate::spec::sae::{self, Entry, EntryOf, SaeKind, SaeTrainSection};
+use crate::spec::sae::{SaeKind, SaeTrainSection};
 use crate::spec::toy::{BatchSizeSection, ModelSection, ToySection};
 use crate::spec::{check, output::EvaluateSection};
 
@@ -131,7 +132,7 @@ pub fn read_sae(
         check::sae_without_truth(&entry, &node, reader);
     }
     let shared = document.part(Part::SaeTrain, choice);
-    let train = sae::train_node(shared.as_ref(), entry.train.as_ref(), reader);
+    let train = train_node(shared.as_ref(), entry.train.as_ref(), reader);
     let section = SaeTrainSection::read(&train, reader)?;
     check::sae_train(&section, &train, reader);
     Some((entry, section))

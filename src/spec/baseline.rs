@@ -1,8 +1,9 @@
 //! The `baselines` section: what is put beside the sparse autoencoders.
 
+use super::entry::EntryKind;
 use super::kind::{Count, Maybe, NonNegative, Samples, Share, Steps, Width};
 use super::kind::{choice, record};
-use super::sae::{EntryKind, SaeTrainSection};
+use super::sae::SaeTrainSection;
 
 choice! {
     /// What stands in for a sparse autoencoder.

@@ -3,10 +3,11 @@
 use super::baseline::{BaselineKind, EncoderSection, IcaSection, PcaSection};
 use super::curve::Curve;
 use super::data::{DataSection, GroupsSection, MagnitudeSection, VectorsSection};
+use super::entry::Entry;
 use super::kind::Reader;
 use super::linked;
 use super::node::{Node, Value};
-use super::sae::{Entry, SaeTrainSection};
+use super::sae::SaeTrainSection;
 
 pub use super::sae_check::{sae, sae_without_truth};
 use super::toy::{ModelSection, ToySection};

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use super::activations;
 use super::baseline::BaselineKind;
 use super::diagnostic::{Diagnostic, Place, SpecError, nearest};
+use super::entry::{entry_kind, entry_name};
 use super::experiment::Experiment;
 use super::explain;
 use super::kind::{Kind, Reader, Shape};
 use super::node::{self, Node, Value};
-use super::sae::{SaeKind, entry_kind, entry_name};
+use super::sae::SaeKind;
 use super::sweep::{self, Axis};
 use super::synthetic;
 

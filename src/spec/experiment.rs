@@ -5,11 +5,12 @@ use serde_json::{Value as Json, json};
 use super::activations::ActivationsSection;
 use super::baseline::BaselineKind;
 use super::data::DataSection;
+use super::entry::{Entry, EntryOf};
 use super::figure::FigureSection;
 use super::kind::{Count, Kind, ListOf, Maybe, Name, Reader, Shape, Text, record};
 use super::node::{Node, Value};
 use super::output::{EvaluateSection, ExpectSection, ReduceSection, SaveSection, ScoreSection};
-use super::sae::{Entry, EntryOf, SaeKind, SaeTrainSection};
+use super::sae::{SaeKind, SaeTrainSection};
 use super::toy::ToySection;
 
 record! {

@@ -10,6 +10,7 @@ pub mod curve;
 pub mod data;
 pub mod diagnostic;
 pub mod document;
+pub mod entry;
 pub mod experiment;
 pub mod explain;
 pub mod figure;

@@ -1,11 +1,10 @@
 //! What the settings of a sparse autoencoder must satisfy together.
 
 use super::diagnostic::Place;
+use super::entry::Entry;
 use super::kind::Reader;
 use super::node::{Node, Value};
-use super::sae::{
-    Entry, KAnnealSection, MatryoshkaSection, PrefixesSection, ResampleSection, SaeKind, SparsitySection,
-};
+use super::sae::{KAnnealSection, MatryoshkaSection, PrefixesSection, ResampleSection, SaeKind, SparsitySection};
 
 /// The settings of one entry as written, with their place.
 struct Settings<'a> {
