@@ -113,6 +113,10 @@ rows! {
     a_figure_of_cells_over_means: with("reduce: {seeds: mean}\nfigures: [{vectors: {}}]\n"), ["x.yaml:5:11:", "seeds are averaged", "seeds: lowest_loss"];
     a_figure_of_a_wrong_expression: with("figures: [{curve: {x: 1.0 / los, y: loss}}]\n"), ["x.yaml:4:11:", "cannot be evaluated", "los"];
     a_figure_of_no_theory: with("figures: [{curve: {x: seed, y: loss, theory: [theory_bondary]}}]\n"), ["x.yaml:4:11:", "did you mean `theory_boundary`?"];
+    two_labels_of_one_name: with("zip: [{toy.d_hidden: [1, 2], label: [a, b]}, {toy.restarts: [1, 2], label: [c, d]}]\n"),
+        ["x.yaml:4:69: axis `label` is given twice, first on line 4", "label: {NAME: [..]}"];
+    a_label_with_a_name_that_is_none: with("zip: [{toy.d_hidden: [1, 2], label: {a b: [c, d]}}]\n"), ["x.yaml:4:38: `a b` cannot name a column", "letters"];
+    labels_of_two_names: with("zip: [{toy.d_hidden: [1, 2], label: {a: [c, d], b: [c, d]}}]\n"), ["x.yaml:4:37: expected one name with its values"];
     a_figure_with_a_line_nowhere: with("figures: [{curve: {x: seed, y: loss, lines: [{label: a}]}}]\n"), ["x.yaml:4:46:", "lines needs `at`"];
     an_expectation_of_no_column: with("expect: [{claim: c, value: avg(los), at_least: 0}]\n"), ["x.yaml:4:10: expectation", "los"];
     an_expectation_that_does_not_parse: with("expect: [{claim: c, value: \"avg(loss\", at_least: 0}]\n"), ["x.yaml:4:10: expectation"];

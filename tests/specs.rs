@@ -170,6 +170,19 @@ fn zip_moves_axes_together_and_labels_them() {
 }
 
 #[test]
+fn each_zip_entry_may_have_a_label_of_its_own_name() {
+    let entries = "{toy.d_hidden: [1, 2], label: [small, 4]}, {toy.restarts: [3, 4], label: {alpha: [0.5, 1]}}, \
+                   {toy.train.steps: [10, 20], label: {pace: [1, fast]}}";
+    let plan = plan(&format!("{BASE}zip: [{entries}]\nexclude: label.pace = 'fast' and label.alpha > 0.7\n"));
+    assert_eq!(plan.cells.len(), 6);
+    let first = |name: &str| {
+        let column = plan.columns.iter().find(|c| c.name == name).expect("the column is there");
+        format!("{:?}", plan.axis_value(column, plan.cells[0]))
+    };
+    assert_eq!(["label", "label.alpha", "label.pace"].map(first), ["Text(\"small\")", "Float(0.5)", "Text(\"1\")"]);
+}
+
+#[test]
 fn exclude_leaves_cells_out_by_swept_and_fixed_paths() {
     let swept = format!("{BASE}sweep: {{toy.d_hidden: {{range: [1, 8]}}}}\nexclude: toy.d_hidden > data.n_features\n");
     assert_eq!(plan(&swept).cells.len(), 4);

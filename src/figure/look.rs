@@ -111,7 +111,7 @@ impl<F: Fn(&str) -> ColumnLook> Labels for F {
 pub struct HouseLabels;
 
 /// Column, label, symbol, kind of quantity. Rows ending in `_` stand for a score of one feature.
-const KNOWN: [(&str, &str, &str, Amount); 61] = [
+const KNOWN: [(&str, &str, &str, Amount); 62] = [
     ("data.firing_probability", "firing probability", "p", Amount::Amount),
     ("data.n_features", "features", "n", Amount::Count),
     ("data.dictionary.d_hidden", "hidden width", "d", Amount::Count),
@@ -156,6 +156,7 @@ const KNOWN: [(&str, &str, &str, Amount); 61] = [
     ("gap_max_degrees", "largest gap between features", "", Amount::Degrees),
     ("mmcs", "mean best cosine per feature (MMCS)", "", Amount::Share),
     ("mmcs_latents", "mean best cosine per latent", "", Amount::Share),
+    ("mmcs_larger", "MMCS with the next larger dictionary", "", Amount::Share),
     ("mmcs_composed", "mean best cosine with composed features", "", Amount::Share),
     ("mcc", "mean matched cosine (MCC)", "", Amount::Share),
     ("mcc_represented", "mean matched cosine, represented features", "", Amount::Share),

@@ -39,7 +39,7 @@ pub fn apply(plan: &mut Plan) -> Result<(), SpecError> {
 
 /// Puts double quotes around dotted paths that stand outside quotes; the paths named, each once.
 fn quote_paths(condition: &str) -> (String, Vec<String>) {
-    let roots = ["data.", "toy.", "sae.", "sae_train.", "baselines.", "evaluate."];
+    let roots = ["data.", "toy.", "sae.", "sae_train.", "baselines.", "evaluate.", "label."];
     let (mut out, mut paths): (String, Vec<String>) = (String::new(), vec![]);
     let mut rest = condition;
     while let Some(c) = rest.chars().next() {

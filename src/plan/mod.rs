@@ -44,7 +44,7 @@ pub struct CellRef {
 /// A column of the rows that an axis gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AxisColumn {
-    /// Dotted path, or `label`.
+    /// Dotted path, `label` or `label.NAME`.
     pub name: String,
     pub kind: AxisKind,
     axis: usize,
@@ -266,10 +266,10 @@ impl Plan {
         }
         let index = self.choice(cell)[column.axis];
         let axis = &self.document.axes[column.axis];
-        match (column.path, &axis.labels) {
-            (None, Some(labels)) => AxisValue::Text(labels[index].clone()),
-            (None, None) => AxisValue::Null,
+        match (column.path, &axis.label) {
             (Some(path), _) => typed(&axis.paths[path].values[index], column.kind),
+            (None, Some(label)) => typed(&label.values[index], column.kind),
+            (None, None) => AxisValue::Null,
         }
     }
 
@@ -462,8 +462,9 @@ fn columns_of(document: &Document) -> Vec<AxisColumn> {
             let kind = axis_kind(&written.values, axis_type(&written.path, &document.root));
             columns.push(AxisColumn { name: written.path.clone(), kind, axis, path: Some(path) });
         }
-        if found.labels.is_some() {
-            columns.push(AxisColumn { name: "label".into(), kind: AxisKind::Text, axis, path: None });
+        if let Some(label) = &found.label {
+            let kind = if label.column == "label" { AxisKind::Text } else { axis_kind(&label.values, "number") };
+            columns.push(AxisColumn { name: label.column.clone(), kind, axis, path: None });
         }
     }
     columns

@@ -11,9 +11,19 @@ use super::node::{Key, Node, Value};
 #[derive(Clone, Debug)]
 pub struct Axis {
     pub paths: Vec<AxisPath>,
-    /// Names of the combinations of a `zip`, column `label`.
-    pub labels: Option<Vec<String>>,
+    /// What the combinations of a `zip` are called, if anything.
+    pub label: Option<AxisLabel>,
     pub len: usize,
+}
+
+/// A column that an axis brings and that sets nothing: `label`, or `label.NAME`.
+#[derive(Clone, Debug)]
+pub struct AxisLabel {
+    /// `label`, whose values are texts, or `label.NAME`, whose values are what they are written as.
+    pub column: String,
+    pub place: Place,
+    /// One node for each value of the axis.
+    pub values: Vec<Node>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +47,7 @@ pub fn axes(sweep: Option<&Node>, zip: Option<&Node>, reader: &mut Reader) -> Ve
                     if let Some(path) = axis_path(key, values, reader)
                         && all_different(std::slice::from_ref(&path), reader)
                     {
-                        axes.push(Axis { len: path.values.len(), paths: vec![path], labels: None });
+                        axes.push(Axis { len: path.values.len(), paths: vec![path], label: None });
                     }
                 }
             }
@@ -55,20 +65,18 @@ pub fn axes(sweep: Option<&Node>, zip: Option<&Node>, reader: &mut Reader) -> Ve
         }
     }
     let mut seen: Vec<(&str, Place)> = Vec::new();
-    let mut labels = 0;
     for axis in &axes {
-        labels += axis.labels.is_some() as usize;
-        for path in &axis.paths {
-            if let Some((_, first)) = seen.iter().find(|(p, _)| *p == path.path) {
-                let message = format!("axis `{}` is given twice, first on line {}", path.path, first.line);
-                reader.error(path.place, message, Some("keep one".to_owned()));
+        let label = axis.label.iter().map(|label| (&label.column, label.place));
+        for (column, place) in axis.paths.iter().map(|path| (&path.path, path.place)).chain(label) {
+            if let Some((_, first)) = seen.iter().find(|(c, _)| c == column) {
+                let message = format!("axis `{column}` is given twice, first on line {}", first.line);
+                let label = column == "label" || column.starts_with("label.");
+                let help =
+                    if label { "name one of them: `label: {NAME: [..]}` is a column `label.NAME`" } else { "keep one" };
+                reader.error(place, message, Some(help.to_owned()));
             }
-            seen.push((&path.path, path.place));
+            seen.push((column, place));
         }
-    }
-    if labels > 1 {
-        let place = zip.map(|z| z.place).unwrap_or_default();
-        reader.error(place, "two `zip` entries have a `label`; there is one column `label`", None);
     }
     axes
 }
@@ -236,10 +244,10 @@ fn range(node: &Node, reader: &mut Reader) -> Option<Vec<f64>> {
 
 fn zipped(node: &Node, reader: &mut Reader) -> Option<Axis> {
     let Value::Map(entries) = &node.value else { return reader.expected(node, "a mapping of axes", None) };
-    let (mut paths, mut labels) = (Vec::new(), None);
+    let (mut paths, mut label) = (Vec::new(), None);
     for (key, values) in entries {
         if key.text == "label" {
-            labels = Some((key.place, ListOf::<Text>::read(values, reader)?));
+            label = Some(axis_label(key, values, reader)?);
         } else {
             paths.push(axis_path(key, values, reader)?);
         }
@@ -259,11 +267,33 @@ fn zipped(node: &Node, reader: &mut Reader) -> Option<Axis> {
     if !all_different(&paths, reader) {
         return None;
     }
-    match labels {
-        Some((place, labels)) if labels.len() != len => {
-            reader.error(place, format!("{} labels for {len} combinations", labels.len()), None);
+    match label {
+        Some(label) if label.values.len() != len => {
+            reader.error(label.place, format!("{} labels for {len} combinations", label.values.len()), None);
             None
         }
-        labels => Some(Axis { paths, labels: labels.map(|(_, l)| l), len }),
+        label => Some(Axis { paths, label, len }),
     }
+}
+
+/// `label: [..]` or `label: {NAME: [..]}`.
+fn axis_label(key: &Key, written: &Node, reader: &mut Reader) -> Option<AxisLabel> {
+    let (column, values) = match &written.value {
+        Value::Map(entries) => match &entries[..] {
+            [(name, values)] => {
+                let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                if name.text.is_empty() || !name.text.chars().all(letter) {
+                    let help = "letters, digits and underscores".to_owned();
+                    reader.error(name.place, format!("`{}` cannot name a column", name.text), Some(help));
+                    return None;
+                }
+                (format!("label.{}", name.text), values)
+            }
+            _ => return reader.expected(written, "one name with its values, such as {alpha: [0.1, 0.3]}", None),
+        },
+        _ => ("label".to_owned(), written),
+    };
+    ListOf::<Text>::read(values, reader)?;
+    let Value::List(nodes) = &values.value else { return reader.expected(values, "a list of labels", None) };
+    Some(AxisLabel { column, place: key.place, values: nodes.clone() })
 }
