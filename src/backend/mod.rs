@@ -8,6 +8,7 @@ use crate::toy::{ToyJob, ToyOutcome};
 
 pub mod checkpoint;
 pub mod cpu;
+pub mod cuda;
 pub mod ops;
 pub mod reference;
 pub mod simd;

@@ -1,0 +1,2 @@
+// Every kernel in one unit, for the emulation.
+#include "probe.cu"
