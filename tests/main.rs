@@ -2,6 +2,7 @@
 
 mod bad_inputs;
 mod commands;
+mod cuda;
 mod determinism;
 mod finite;
 mod golden;

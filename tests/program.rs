@@ -20,7 +20,8 @@ pub fn tegum(folder: &Path, arguments: &[&str]) -> Answer {
 /// The command, for tests that need more than its answer.
 pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tegum"));
-    command.args(arguments).current_dir(folder).env("NO_COLOR", "1");
+    // A GPU of this machine stays out of it: rows would be those of another arithmetic.
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 

@@ -48,16 +48,3 @@ pub trait Backend: Send + Sync {
     fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>>;
     fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>>;
 }
-
-/// What keeps CUDA from training here.
-pub fn cuda_missing() -> String {
-    let driver = ["/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/usr/lib64/libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"];
-    let found = driver.iter().find(|path| std::path::Path::new(path).exists());
-    let device = std::path::Path::new("/dev/nvidia0").exists();
-    let here = match (found, device) {
-        (None, _) => "no NVIDIA driver (libcuda.so.1) was found".to_owned(),
-        (Some(path), false) => format!("a driver ({path}) but no device (/dev/nvidia0) was found"),
-        (Some(path), true) => format!("a driver ({path}) and a device were found"),
-    };
-    format!("not available: this version of tegum has no CUDA backend; {here}; use --backend cpu")
-}

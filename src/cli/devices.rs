@@ -10,10 +10,10 @@ pub fn carry_out() -> Outcome {
     let threads = rayon::current_num_threads();
     let instructions: Vec<String> = Isa::available().iter().map(|isa| format!("{isa:?}").to_lowercase()).collect();
     let text = format!(
-        "cpu   available: {cpu}, {threads} threads, instruction sets {} (profile {})\ncuda  {}\n",
+        "cpu   available: {cpu}, {threads} threads, instruction sets {} (profile {})\ncuda  {}",
         instructions.join(", "),
         backend::cpu::PROFILE,
-        backend::cuda_missing()
+        backend::cuda::find::report()
     );
     print(&text)?;
     Ok(0)

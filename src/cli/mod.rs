@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::backend::cuda::CudaBackend;
 use crate::backend::simd::Isa;
 use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
@@ -212,14 +213,20 @@ fn planned_document(document: Document, profile: &str, most: Option<u64>) -> Res
     Ok((plan, columns))
 }
 
-/// The backend asked for, or why there is none (exit 7).
-fn backend(choice: BackendChoice) -> Result<Box<dyn Backend>, Failure> {
-    match choice {
-        BackendChoice::Cpu => Ok(Box::new(backend::cpu::CpuBackend)),
-        BackendChoice::Cuda => Err(Failure::new(7, backend::cuda_missing())),
-        BackendChoice::Auto => {
-            tracing::info!("{}; the CPU trains", backend::cuda_missing());
-            Ok(Box::new(backend::cpu::CpuBackend))
+/// The backend asked for, on these GPUs if it is CUDA, or why there is none (exit 7).
+fn backend(choice: BackendChoice, devices: &[usize]) -> Result<Box<dyn Backend>, Failure> {
+    let cpu = || Box::new(backend::cpu::CpuBackend);
+    if choice == BackendChoice::Cpu {
+        return Ok(cpu());
+    }
+    match CudaBackend::open(devices) {
+        Ok(cuda) => Ok(Box::new(cuda)),
+        Err(why) if choice == BackendChoice::Cuda => {
+            Err(Failure::new(7, format!("--backend cuda: {why}; use --backend cpu")))
+        }
+        Err(why) => {
+            tracing::info!("{why}; the CPU trains");
+            Ok(cpu())
         }
     }
 }

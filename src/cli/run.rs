@@ -29,6 +29,9 @@ pub struct Settings {
     out: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     backend: BackendChoice,
+    /// GPUs to train on, by their numbers in `tegum devices`. The rows do not depend on it
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "0")]
+    devices: Vec<usize>,
     /// Threads; defaults to all cores. The rows do not depend on it
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -73,7 +76,7 @@ pub fn carry_out_document(
     args: &Settings,
     quiet: bool,
 ) -> Result<(i32, Option<Results>), Failure> {
-    let backend = backend(args.backend)?;
+    let backend = backend(args.backend, &args.devices)?;
     // Before anything else: planning already uses the threads.
     if let Some(threads) = args.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();

@@ -2,10 +2,21 @@
 //!
 //! ```text
 //! kernels/   CUDA C++, one concept a file; common.cuh is what they share, emulation.h runs them on a CPU
+//! modules    the same as the driver loads them: PTX that the binary carries, or made by NVRTC for the exact chip
+//! nvrtc      NVIDIA's run-time compiler, where there is one
+//! backend    jobs over GPUs
+//! find       what of CUDA is on this machine, and what is missing
 //! device     what a machine that runs kernels is asked for: memory and launches
-//! emulated   such a machine for tests, made by the C++ compiler
+//! driver     a GPU behind its driver's library, opened at run time
+//! emulated   a machine for tests, made by the C++ compiler
 //! ```
 
+pub mod backend;
 pub mod device;
+pub mod driver;
 #[cfg(test)]
 pub mod emulated;
+pub mod find;
+pub mod modules;
+pub mod nvrtc;
+pub use backend::CudaBackend;

@@ -1,0 +1,165 @@
+//! The kernels as a GPU loads them: PTX that came with this binary, or a cubin for the exact chip where NVRTC is found.
+//!
+//! PTX for compute capability 7.5 is made ahead of time by `scripts/make_ptx.py` with an NVRTC old enough for drivers from 520 on; the
+//! driver compiles it for its chip. What NVRTC of this machine makes of the same source is kept by the content of all that it depends
+//! on, under `$XDG_CACHE_HOME/tegum/kernels` (or `~/.cache`).
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use super::nvrtc;
+
+/// What kernels share, by the name they include it under.
+pub const HEADERS: [(&str, &str); 1] = [("common.cuh", include_str!("kernels/common.cuh"))];
+
+/// One source file of kernels.
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    /// Name of the file, without `.cu`.
+    pub name: &'static str,
+    /// CUDA C++.
+    pub source: &'static str,
+    /// Made of it.
+    pub ptx: &'static str,
+}
+
+macro_rules! module {
+    ($name:literal) => {
+        Module {
+            name: $name,
+            source: include_str!(concat!("kernels/", $name, ".cu")),
+            ptx: include_str!(concat!("kernels/ptx/", $name, ".ptx")),
+        }
+    };
+}
+
+/// Every module.
+pub fn modules() -> &'static [Module] {
+    const { &[module!("probe")] }
+}
+
+/// What the driver loads.
+#[derive(Clone, Debug)]
+pub enum Image {
+    /// Ends with a zero.
+    Ptx(Vec<u8>),
+    /// For one chip.
+    Cubin(Vec<u8>),
+}
+
+impl Image {
+    /// As the driver takes it.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Image::Ptx(bytes) | Image::Cubin(bytes) => bytes,
+        }
+    }
+}
+
+impl Module {
+    /// The kernels it has.
+    pub fn kernels(&self) -> impl Iterator<Item = &'static str> {
+        self.ptx
+            .split(".entry ")
+            .skip(1)
+            .filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next())
+    }
+
+    /// For a chip of this compute capability: its own code if this machine can make it, else PTX.
+    pub fn image(&self, capability: (i32, i32)) -> Image {
+        match self.cubin(capability) {
+            Some(cubin) => Image::Cubin(cubin),
+            None => Image::Ptx([self.ptx.as_bytes(), &[0]].concat()),
+        }
+    }
+
+    /// From the cache, or made now and kept.
+    fn cubin(&self, capability: (i32, i32)) -> Option<Vec<u8>> {
+        let compiler = nvrtc::found()?;
+        let options = options(capability);
+        let mut hash = blake3::Hasher::new();
+        let headers = HEADERS.iter().flat_map(|(name, text)| [*name, *text]);
+        let texts = [self.name, self.source].into_iter().chain(headers).map(Cow::Borrowed);
+        let texts = texts.chain([Cow::Owned(options.join(" ")), Cow::Owned(compiler.version.clone())]);
+        for text in texts {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+        let place = cache().map(|folder| folder.join(format!("{}.cubin", hash.finalize().to_hex())));
+        if let Some(kept) = place.as_ref().and_then(|place| std::fs::read(place).ok()) {
+            return Some(kept);
+        }
+        let made = nvrtc::compile(self.name, self.source, &HEADERS, &options);
+        let cubin = made.inspect_err(|why| tracing::warn!("{why}; the driver compiles {} instead", self.name)).ok()?;
+        if let Some(place) = place {
+            keep(&place, &cubin);
+        }
+        Some(cubin)
+    }
+}
+
+/// Options of every compilation: no contraction, so that a multiplication and an addition stay two roundings.
+pub fn options((major, minor): (i32, i32)) -> Vec<String> {
+    vec!["--std=c++17".into(), "-fmad=false".into(), format!("--gpu-architecture=sm_{major}{minor}")]
+}
+
+fn cache() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
+    Some(folder.join("tegum").join("kernels"))
+}
+
+/// Whole or not at all: written beside its place and moved there. What cannot be kept is made again.
+fn keep(place: &std::path::Path, bytes: &[u8]) {
+    let Some(folder) = place.parent() else { return };
+    let beside = place.with_extension(format!("{}", std::process::id()));
+    let kept = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&beside, bytes))
+        .and_then(|()| std::fs::rename(&beside, place));
+    if kept.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_of_a_module_are_those_of_its_source() {
+        for module in modules() {
+            let mut written: Vec<&str> = module
+                .source
+                .split("\nKERNEL(")
+                .skip(1)
+                .filter_map(|rest| rest.split(',').next().map(str::trim))
+                .collect();
+            let mut compiled: Vec<&str> = module.kernels().collect();
+            written.sort_unstable();
+            compiled.sort_unstable();
+            assert_eq!(compiled, written, "{}: scripts/make_ptx.py makes the PTX anew", module.name);
+        }
+    }
+
+    #[test]
+    fn no_two_modules_have_a_kernel_of_one_name() {
+        let mut names: Vec<&str> = modules().iter().flat_map(Module::kernels).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    /// A bare `mul.f32` or `add.f32` may be fused by the driver's compiler; one with `.rn` may not.
+    #[test]
+    fn every_float_instruction_of_the_ptx_rounds_to_nearest() {
+        for module in modules() {
+            for line in module.ptx.lines() {
+                let instruction = line.trim_start().split_whitespace().next().unwrap_or_default();
+                let loose = ["add.f32", "sub.f32", "mul.f32", "fma.f32", "div.f32", "sqrt.f32"].contains(&instruction)
+                    || [".ftz", ".approx", ".full"].iter().any(|word| instruction.contains(word));
+                assert!(!loose, "{}: {line}", module.name);
+            }
+        }
+    }
+}

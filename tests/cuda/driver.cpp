@@ -1,0 +1,136 @@
+// A library in the place of NVIDIA's driver, for tests of the whole program: its devices run the emulated kernels on this machine.
+//
+//   TEGUM_TEST_DEVICES   how many devices there are (1)
+//   TEGUM_TEST_MEMORY    bytes that a device has (all)
+//   TEGUM_TEST_ORDER     order of fibers: 0 forwards, 1 backwards, another number a shuffle (0)
+//   -DOLD                without cuLaunchKernel, as a driver too old would be
+//   -DNO_KERNELS         without kernels, for tests that launch none
+#define TEGUM_EMULATED
+#include "../../src/backend/cuda/kernels/common.cuh"
+#ifndef NO_KERNELS
+#include "../../src/backend/cuda/kernels/all.cu"
+#endif
+
+#include <dlfcn.h>
+
+#include <map>
+#include <mutex>
+#include <string>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+enum Result { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+
+static long setting(const char* name, long otherwise) {
+    const char* value = getenv(name);
+    return value ? atol(value) : otherwise;
+}
+
+static std::mutex lock;
+static std::map<u64, size_t> allocated;
+static size_t used = 0;
+
+EXPORT int cuInit(unsigned) { return SUCCESS; }
+EXPORT int cuDriverGetVersion(int* version) {
+    *version = 12080;
+    return SUCCESS;
+}
+EXPORT int cuDeviceGetCount(int* count) {
+    *count = (int)setting("TEGUM_TEST_DEVICES", 1);
+    return SUCCESS;
+}
+EXPORT int cuDeviceGet(int* device, int number) {
+    *device = number;
+    return SUCCESS;
+}
+EXPORT int cuDeviceGetName(char* name, int size, int) {
+    snprintf(name, size, "Emulated GPU");
+    return SUCCESS;
+}
+EXPORT int cuDeviceGetAttribute(int* value, int attribute, int) {
+    // Compute capability 9.0, and the shared memory that a block may ask for.
+    *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 97 ? 227 * 1024 : 0;
+    return SUCCESS;
+}
+EXPORT int cuDeviceTotalMem_v2(size_t* bytes, int) {
+    *bytes = (size_t)setting("TEGUM_TEST_MEMORY", 1l << 34);
+    return SUCCESS;
+}
+EXPORT int cuDevicePrimaryCtxRetain(void** context, int device) {
+    *context = (void*)(size_t)(device + 1);
+    return SUCCESS;
+}
+EXPORT int cuCtxSetCurrent(void* context) { return context ? SUCCESS : INVALID_VALUE; }
+EXPORT int cuStreamCreate(void** stream, unsigned) {
+    *stream = (void*)1;
+    return SUCCESS;
+}
+EXPORT int cuStreamSynchronize(void*) { return SUCCESS; }
+
+EXPORT int cuMemAlloc_v2(u64* address, size_t bytes) {
+    std::lock_guard<std::mutex> held(lock);
+    if (used + bytes > (size_t)setting("TEGUM_TEST_MEMORY", 1l << 34)) return OUT_OF_MEMORY;
+    void* memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (!memory) return OUT_OF_MEMORY;
+    memset(memory, 0xff, bytes);
+    allocated[(u64)memory] = bytes;
+    used += bytes;
+    *address = (u64)memory;
+    return SUCCESS;
+}
+EXPORT int cuMemFree_v2(u64 address) {
+    std::lock_guard<std::mutex> held(lock);
+    auto found = allocated.find(address);
+    if (found == allocated.end()) return INVALID_VALUE;
+    used -= found->second;
+    allocated.erase(found);
+    free((void*)address);
+    return SUCCESS;
+}
+EXPORT int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void*) {
+    memcpy((void*)to, from, bytes);
+    return SUCCESS;
+}
+EXPORT int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
+    memcpy(to, (const void*)from, bytes);
+    return SUCCESS;
+}
+EXPORT int cuMemsetD8Async(u64 to, unsigned char value, size_t bytes, void*) {
+    memset((void*)to, value, bytes);
+    return SUCCESS;
+}
+
+EXPORT int cuModuleLoadData(void** module, const void* image) {
+    *module = (void*)image;
+    return SUCCESS;
+}
+EXPORT int cuModuleGetFunction(void** function, void*, const char* name) {
+    *function = dlsym(RTLD_DEFAULT, (std::string("emulate_") + name).c_str());
+    if (!*function) {
+        Dl_info own;
+        if (dladdr((void*)cuInit, &own)) {
+            void* library = dlopen(own.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+            *function = library ? dlsym(library, (std::string("emulate_") + name).c_str()) : nullptr;
+        }
+    }
+    return *function ? SUCCESS : NOT_FOUND;
+}
+EXPORT int cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
+
+#ifndef OLD
+typedef void (*Entry)(unsigned, unsigned, size_t, unsigned, unsigned, const void*);
+EXPORT int cuLaunchKernel(void* function, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned shared,
+                          void*, void** parameters, void**) {
+    ((Entry)function)(blocks, threads, shared, (unsigned)setting("TEGUM_TEST_ORDER", 0), 1, parameters[0]);
+    return SUCCESS;
+}
+#endif
+
+EXPORT int cuGetErrorName(int error, const char** name) {
+    *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : "CUDA_ERROR_INVALID_VALUE";
+    return SUCCESS;
+}
+EXPORT int cuGetErrorString(int error, const char** text) {
+    *text = error == OUT_OF_MEMORY ? "out of memory" : error == NOT_FOUND ? "named symbol not found" : "invalid argument";
+    return SUCCESS;
+}
