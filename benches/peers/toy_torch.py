@@ -1,6 +1,6 @@
 """ReLU toy models in PyTorch, all instances in one batched tensor: the usual notebook recipe.
 
-usage: toy_torch.py --n 20 --m 5 --instances 64 --batch 1024 --steps 200 --density 1.0 --importance 0.9 [--compile]
+usage: toy_torch.py --n 20 --m 5 --instances 64 --batch 1024 --steps 200 --density 1.0 --importance 0.9 [--compile] [--device cuda]
 
 Trains W [instances, n, m] and b with AdamW on fresh U[0, 1] samples and prints one JSON line: microseconds per model-step
 of the training loop, after a warm-up (and compilation, where asked for), and the mean loss of the last step.
@@ -18,8 +18,10 @@ for name, default in [("n", 20), ("m", 5), ("instances", 64), ("batch", 1024), (
 parser.add_argument("--density", type=float, default=1.0, help="probability that a feature fires")
 parser.add_argument("--importance", type=float, default=0.9, help="importance of feature i is this to the power i")
 parser.add_argument("--compile", action="store_true")
+parser.add_argument("--device", default="cpu")
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
+torch.set_default_device(args.device)
 torch.manual_seed(0)
 
 w = torch.nn.Parameter(torch.randn(args.instances, args.n, args.m) * (2 / (args.n + args.m)) ** 0.5)
@@ -48,10 +50,18 @@ def step():
     return losses
 
 
+def wait():
+    """Until the device has done what it was told."""
+    if args.device != "cpu":
+        torch.cuda.synchronize()
+
+
 for _ in range(5):
     step()
+wait()
 start = time.perf_counter()
 for _ in range(args.steps):
     losses = step()
+wait()
 seconds = time.perf_counter() - start
 print(json.dumps({"us": seconds / args.steps / args.instances * 1e6, "loss": losses.mean().item()}))
