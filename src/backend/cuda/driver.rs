@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
@@ -39,6 +40,9 @@ pub const SYMBOLS: [&str; 20] = [
     "cuLaunchKernel",
 ];
 
+/// The environment's bound on the memory that each GPU may give, for a card that is shared.
+const MEMORY_VARIABLE: &str = "TEGUM_GPU_MEMORY";
+
 /// Shared memory that a block has without asking.
 const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;
 
@@ -48,6 +52,9 @@ pub struct Gpu {
     /// Compute capability, such as (9, 0).
     capability: (i32, i32),
     most_shared: u32,
+    /// Bytes that may be taken, and those that are.
+    limit: usize,
+    taken: AtomicUsize,
     context: sys::CUcontext,
     stream: sys::CUstream,
     loaded: Mutex<Loaded>,
@@ -82,6 +89,11 @@ impl Gpu {
         if let Some(missing) = find::missing() {
             return Err(missing);
         }
+        let limit = match std::env::var(MEMORY_VARIABLE) {
+            Ok(text) => bytes(&text)
+                .ok_or_else(|| format!("{MEMORY_VARIABLE} is `{text}`: expected bytes, such as 512M or 8G"))?,
+            Err(_) => usize::MAX,
+        };
         let said = |doing: &str| {
             let doing = doing.to_owned();
             move |e: DriverError| format!("GPU {number}: {doing}: {}", message(e))
@@ -107,8 +119,8 @@ impl Gpu {
         // SAFETY: the context was just made.
         unsafe { result::ctx::set_current(context) }.map_err(said("cuCtxSetCurrent"))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(said("cuStreamCreate"))?;
-        let loaded = Mutex::default();
-        Ok(Gpu { label: format!("{name} ({number})"), capability, most_shared, context, stream, loaded })
+        let (label, taken, loaded) = (format!("{name} ({number})"), AtomicUsize::new(0), Mutex::default());
+        Ok(Gpu { label, capability, most_shared, limit, taken, context, stream, loaded })
     }
 
     fn said(&self, doing: &str, error: DriverError) -> DeviceError {
@@ -167,14 +179,24 @@ impl Device for Gpu {
 
     fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
         self.enter()?;
-        // SAFETY: what is undefined is written before it is read, or zeroed.
-        unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|e| match e.0 {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory { label: self.label.clone(), bytes },
-            _ => self.said("cuMemAlloc", e),
+        let no_room = || DeviceError::OutOfMemory { label: self.label.clone(), bytes };
+        let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
+        let allocated = if before.saturating_add(bytes) > self.limit {
+            Err(no_room())
+        } else {
+            // SAFETY: what is undefined is written before it is read, or zeroed.
+            unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|e| match e.0 {
+                sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => no_room(),
+                _ => self.said("cuMemAlloc", e),
+            })
+        };
+        allocated.inspect_err(|_| {
+            self.taken.fetch_sub(bytes, Ordering::Relaxed);
         })
     }
 
-    fn free(&self, address: u64, _bytes: usize) {
+    fn free(&self, address: u64, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
         if self.enter().is_ok() {
             // SAFETY: it came from `allocate`, and `Buffer` frees it once. The driver waits for work that reads it. An error here
             // is that of a launch before, which the next read reports.
@@ -233,10 +255,30 @@ impl Device for Gpu {
     }
 }
 
+/// Bytes as people write them: a number, perhaps with K, M or G behind it.
+fn bytes(text: &str) -> Option<usize> {
+    let (number, unit) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(number) => (number, 1usize << (10 * (1 + "KMG".find(text.chars().next_back()?)?))),
+        None => (text, 1),
+    };
+    number.parse::<usize>().ok()?.checked_mul(unit)
+}
+
 /// The driver's number for an error, and its words where it has some.
 pub fn message(error: DriverError) -> String {
     match (error.error_name(), error.error_string()) {
         (Ok(name), Ok(text)) => format!("{}: {}", name.to_string_lossy(), text.to_string_lossy()),
         _ => format!("error {}", error.0 as u32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_as_people_write_them() {
+        assert_eq!(["12", "3K", "64M", "2G"].map(bytes), [Some(12), Some(3 << 10), Some(64 << 20), Some(2 << 30)]);
+        assert_eq!(["", "M", "1.5G", "2T", "-1", "99999999999999999999G"].map(bytes), [None; 6]);
     }
 }
