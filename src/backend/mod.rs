@@ -37,6 +37,24 @@ pub trait Watch: Sync {
     }
 }
 
+/// What a backend is given at once: as many models and as much work, or as many bytes of models.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Appetite {
+    /// Toy models, or hidden states that SAEs share.
+    pub models: usize,
+    /// Estimated floating-point operations.
+    pub work: f64,
+    /// Bytes that models hold until they are scored.
+    pub bytes: f64,
+}
+
+impl Appetite {
+    /// Two models for each thread, and about half a minute of one core.
+    fn of_threads() -> Appetite {
+        Appetite { models: 2 * rayon::current_num_threads(), work: 6e11, bytes: 256e6 }
+    }
+}
+
 /// Trains. Results are in the order of the jobs, and do not depend on threads, on what else is in the batch, or on
 /// where it is cut: a job's bits depend on the job alone.
 pub trait Backend: Send + Sync {
@@ -47,4 +65,8 @@ pub trait Backend: Send + Sync {
     /// None where `watch` said stop before the job was finished.
     fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>>;
     fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>>;
+    /// How much it wants to be given at once, so that nothing of it is idle. Rows do not depend on it.
+    fn appetite(&self) -> Appetite {
+        Appetite::of_threads()
+    }
 }

@@ -23,9 +23,9 @@ pub mod tables;
 pub mod training_set;
 pub mod widths;
 
-use crate::backend::{Backend, Watch};
+use crate::backend::{Appetite, Backend, Watch};
 use crate::figure::FigureSpec;
-use crate::plan::chunk::{Chunk, WORK};
+use crate::plan::chunk::Chunk;
 use crate::plan::{AxisKind, AxisValue, Plan};
 use crate::progress::Progress;
 use crate::spec::activations::FOLDER;
@@ -183,7 +183,7 @@ pub fn run(
     let keeper = options.checkpoint_every.map(|every| Keeper { store: &store, every });
     let activations = given.clone();
     let bench = Bench { plan, columns, backend, watch: &watch, trace, keep: &keep, given: activations, keeper };
-    for wave in waves(plan, &todo) {
+    for wave in waves(plan, &todo, backend.appetite()) {
         let cells: Vec<usize> = wave.iter().flat_map(|(_, missing)| missing.iter().copied()).collect();
         let records = match options.stop.load(Ordering::Relaxed) {
             true => None,
@@ -252,9 +252,8 @@ type Todo = (usize, Vec<usize>);
 
 /// Chunks to compute together: large models make chunks of one stem, which alone would keep one thread busy, and tiny
 /// models that could share their batches may stand in different chunks. So a wave goes on until it has work for every
-/// thread and [`WORK`] in all, or until what it holds in memory is too much.
-fn waves<'a>(plan: &Plan, todo: &'a [Todo]) -> Vec<&'a [Todo]> {
-    let enough = 2 * rayon::current_num_threads();
+/// thread and enough in all, or until what it holds in memory is too much.
+fn waves<'a>(plan: &Plan, todo: &'a [Todo], appetite: Appetite) -> Vec<&'a [Todo]> {
     let (mut waves, mut first) = (Vec::new(), 0);
     let (mut stems, mut work, mut held) = (0, 0.0, 0.0);
     for (at, (_, cells)) in todo.iter().enumerate() {
@@ -264,16 +263,13 @@ fn waves<'a>(plan: &Plan, todo: &'a [Todo]) -> Vec<&'a [Todo]> {
             held += plan.held(together[0]) * together.len() as f64;
             stems += 1;
         }
-        if stems >= enough && work >= WORK || held >= MOST_HELD || at + 1 == todo.len() {
+        if stems >= appetite.models && work >= appetite.work || held >= appetite.bytes || at + 1 == todo.len() {
             waves.push(&todo[first..=at]);
             (first, stems, work, held) = (at + 1, 0, 0.0, 0.0);
         }
     }
     waves
 }
-
-/// Bytes that the models of a wave may take before it is closed.
-const MOST_HELD: f64 = 256e6;
 
 /// Which weights the run keeps; never [`WeightsSection::Auto`].
 fn keep(plan: &Plan) -> WeightsSection {

@@ -1,11 +1,14 @@
 //! The backend: jobs over GPUs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::device::Device;
 use super::driver::Gpu;
-use super::find;
-use crate::backend::{Backend, SaeGroup, Watch, cpu};
+use super::{find, sae, toy};
+use crate::backend::checkpoint::Checkpoints;
+use crate::backend::{Appetite, Backend, SaeGroup, Watch};
+use crate::data::world::same_data;
 use crate::sae::SaeOutcome;
 use crate::toy::{ToyJob, ToyOutcome};
 
@@ -31,9 +34,31 @@ impl CudaBackend {
         Ok(CudaBackend { devices: numbers.iter().map(open).collect::<Result<_, _>>()? })
     }
 
-    /// On these machines.
+    /// On these machines, at least one.
     pub fn on(devices: Vec<Arc<dyn Device>>) -> CudaBackend {
         CudaBackend { devices }
+    }
+
+    /// Each piece on whatever device is free, results in the order of the pieces.
+    fn spread<T: Send, R: Send>(&self, pieces: Vec<T>, work: impl Fn(&Arc<dyn Device>, T) -> R + Sync) -> Vec<R> {
+        let queue = Mutex::new(pieces.into_iter().enumerate());
+        let done = Mutex::new(vec![]);
+        std::thread::scope(|scope| {
+            for device in &self.devices {
+                let (queue, done, work) = (&queue, &done, &work);
+                scope.spawn(move || {
+                    loop {
+                        let piece = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((index, piece)) = piece else { return };
+                        let result = work(device, piece);
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+                    }
+                });
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, result)| result).collect()
     }
 }
 
@@ -41,14 +66,83 @@ impl Backend for CudaBackend {
     fn name(&self) -> &'static str {
         "cuda"
     }
+
     fn profile(&self) -> &'static str {
         PROFILE
     }
-    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
-        let _ = &self.devices;
-        cpu::toy::train(jobs, watch)
+
+    /// Tens of thousands of the smallest models fill one GPU, and some ten seconds of its time are worth a wave.
+    fn appetite(&self) -> Appetite {
+        let devices = self.devices.len();
+        Appetite { models: 65_536 * devices, work: 1e14 * devices as f64, bytes: 1e9 }
     }
+
+    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
+        if let [device] = &self.devices[..] {
+            return toy::train(device, jobs, watch);
+        }
+        // Models of one world and seed share their batches, so they stay together where there are enough others.
+        let groups = same_data(jobs.iter().map(|job| (job.seed, &job.world)));
+        let most = jobs.len().div_ceil(self.devices.len()).max(1);
+        let pieces: Vec<&[usize]> = groups.iter().flat_map(|group| group.chunks(most)).collect();
+        let outcomes = self.spread(pieces.clone(), |device, piece| {
+            let jobs: Vec<ToyJob> = piece.iter().map(|&job| jobs[job].clone()).collect();
+            toy::train(device, &jobs, watch)
+        });
+        let mut ordered = vec![None; jobs.len()];
+        for (&job, outcome) in pieces.into_iter().flatten().zip(outcomes.into_iter().flatten()) {
+            ordered[job] = outcome;
+        }
+        ordered
+    }
+
     fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
-        cpu::sae::train(groups, watch)
+        if let [device] = &self.devices[..] {
+            return sae::train(device, groups, watch);
+        }
+        let pieces: Vec<usize> = (0..groups.len()).collect();
+        let outcomes = self.spread(pieces, |device, group| {
+            sae::train(device, &groups[group..=group], &OneGroup { watch, group })
+        });
+        outcomes.into_iter().flatten().collect()
+    }
+}
+
+/// What a training is told and asked that sees one of many groups, as its group 0.
+struct OneGroup<'a> {
+    watch: &'a dyn Watch,
+    group: usize,
+}
+
+impl Watch for OneGroup<'_> {
+    fn advance(&self, model_steps: u64) {
+        self.watch.advance(model_steps);
+    }
+    fn restored(&self, model_steps: u64) {
+        self.watch.restored(model_steps);
+    }
+    fn stop(&self) -> bool {
+        self.watch.stop()
+    }
+    fn checkpoints(&self) -> Option<&dyn Checkpoints> {
+        self.watch.checkpoints().map(|_| self as &dyn Checkpoints)
+    }
+}
+
+impl OneGroup<'_> {
+    fn keeper(&self) -> &dyn Checkpoints {
+        self.watch.checkpoints().expect("offered only where there is one")
+    }
+}
+
+impl Checkpoints for OneGroup<'_> {
+    fn every(&self) -> Duration {
+        self.keeper().every()
+    }
+    fn load(&self, _: usize, job: usize) -> Option<Vec<u8>> {
+        self.keeper().load(self.group, job)
+    }
+    fn save(&self, _: usize, job: usize, state: &[u8]) {
+        self.keeper().save(self.group, job, state);
     }
 }
