@@ -3,9 +3,11 @@
 //! ```text
 //! kernels/   CUDA C++, one concept a file; common.cuh is what they share, emulation.h runs them on a CPU
 //! device     what a machine that runs kernels is asked for: memory and launches
+//! draw       batches of x
 //! emulated   such a machine for tests, made by the C++ compiler
 //! ```
 
 pub mod device;
+pub mod draw;
 #[cfg(test)]
 pub mod emulated;
