@@ -146,6 +146,15 @@ impl<T: Pod> Buffer<T> {
         Pointer { address: self.address, of: PhantomData }
     }
 
+    /// Where number `at` lies.
+    ///
+    /// # Panics
+    /// If there are not that many.
+    pub fn pointer_at(&self, at: usize) -> Pointer<T> {
+        assert!(at <= self.len, "number {at} of {}", self.len);
+        Pointer { address: self.address + (at * size_of::<T>()) as u64, of: PhantomData }
+    }
+
     /// How many numbers.
     pub fn len(&self) -> usize {
         self.len

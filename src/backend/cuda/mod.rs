@@ -9,11 +9,13 @@
 //! device     what a machine that runs kernels is asked for: memory and launches
 //! driver     a GPU behind its driver's library, opened at run time
 //! emulated   a machine for tests, made by the C++ compiler
+//! draw       batches of x
 //! ```
 
 pub mod backend;
 pub mod device;
 pub mod driver;
+pub mod draw;
 #[cfg(test)]
 pub mod emulated;
 pub mod find;

@@ -353,6 +353,8 @@ inline float __uint_as_float(unsigned bits) {
 }
 inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
+inline double __dsqrt_rn(double x) { return std::sqrt(x); }
+inline double __ddiv_rn(double a, double b) { return a / b; }
 template <class T> T __ldg(const T* from) { return *from; }
 using std::max;
 using std::min;
