@@ -9,3 +9,4 @@
 pub mod device;
 #[cfg(test)]
 pub mod emulated;
+pub mod toy;
