@@ -158,11 +158,17 @@ impl Guard {
     /// `loss_factor`; none after the last step. `parameters` are flat.
     pub fn look(&mut self, step: usize, loss: Option<f64>, shape: Shape, parameters: &[f32]) -> Option<TrainingEnd> {
         let mut rest = parameters;
-        for (tensor, length) in shape.parts() {
+        let wrong = shape.parts().into_iter().find_map(|(tensor, length)| {
             let values = rest.split_off(..length).expect("flat parameters are as long as their parts");
-            if !values.iter().all(|v| v.is_finite()) {
-                return Some(TrainingEnd::Diverged { step, last_loss: self.last, tensor });
-            }
+            (!values.iter().all(|v| v.is_finite())).then_some(tensor)
+        });
+        self.judge(step, loss, wrong)
+    }
+
+    /// The same where somebody else has looked through the parameters: `wrong` is the first tensor that is not finite.
+    pub fn judge(&mut self, step: usize, loss: Option<f64>, wrong: Option<&'static str>) -> Option<TrainingEnd> {
+        if let Some(tensor) = wrong {
+            return Some(TrainingEnd::Diverged { step, last_loss: self.last, tensor });
         }
         let loss = loss.unwrap_or(self.last);
         let first = *self.first.get_or_insert(loss);

@@ -183,6 +183,11 @@ pub struct Pointer<T> {
 impl<T> Pointer<T> {
     /// Points nowhere.
     pub const NULL: Pointer<T> = Pointer { address: 0, of: PhantomData };
+
+    /// That of the `index`-th number from here.
+    pub fn at(self, index: usize) -> Pointer<T> {
+        Pointer { address: self.address + (index * size_of::<T>()) as u64, of: PhantomData }
+    }
 }
 
 impl<T> Clone for Pointer<T> {

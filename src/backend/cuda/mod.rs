@@ -10,6 +10,7 @@
 //! driver     a GPU behind its driver's library, opened at run time
 //! emulated   a machine for tests, made by the C++ compiler
 //! draw       batches of x
+//! toy        training of toy models
 //! ```
 
 pub mod backend;
@@ -21,4 +22,6 @@ pub mod emulated;
 pub mod find;
 pub mod modules;
 pub mod nvrtc;
+pub mod toy;
+
 pub use backend::CudaBackend;

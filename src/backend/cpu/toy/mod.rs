@@ -137,14 +137,14 @@ fn train_item(isa: Isa, jobs: &[ToyJob], item: &Item, watch: &dyn Watch) -> Vec<
 }
 
 /// The optimiser's numbers at `step`; past the end of these settings' steps, where no model reads them, those of the last.
-pub(super) fn step_numbers(train: &ToyTrain, step: usize) -> Step {
+pub(in crate::backend) fn step_numbers(train: &ToyTrain, step: usize) -> Step {
     let step = step.min(train.steps.saturating_sub(1));
     let factor = if train.steps == 0 { 1.0 } else { train.schedule.factor(step, train.steps) };
     Step::new(train.optimizer, train.lr * factor, train.weight_decay, step)
 }
 
 /// Tells a [`Watch`] of finished model-steps, at most four times a second.
-pub(super) struct Progress<'a> {
+pub(in crate::backend) struct Progress<'a> {
     watch: &'a dyn Watch,
     told: Instant,
     steps: u64,
@@ -152,11 +152,11 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(watch: &'a dyn Watch) -> Progress<'a> {
+    pub(in crate::backend) fn new(watch: &'a dyn Watch) -> Progress<'a> {
         Progress { watch, told: Instant::now(), steps: 0, calls: 0 }
     }
 
-    pub(super) fn add(&mut self, steps: usize) {
+    pub(in crate::backend) fn add(&mut self, steps: usize) {
         self.steps += steps as u64;
         self.calls += 1;
         // The clock costs a few percent of a small model's step.
@@ -165,7 +165,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    pub(super) fn report(&mut self) {
+    pub(in crate::backend) fn report(&mut self) {
         if self.steps > 0 {
             self.watch.advance(self.steps);
         }

@@ -4,3 +4,8 @@
 #include "draw_live.cu"
 #include "draw_probe.cu"
 #include "draw_skips.cu"
+#include "toy_lane.cu"
+#include "toy_warp.cu"
+#include "toy_block.cu"
+#include "toy_loss.cu"
+#include "toy_pack.cu"

@@ -1,0 +1,211 @@
+//! Which kernel trains a model: a rule of the shape alone, because kernels differ in the order of their sums.
+//!
+//! | kernel | a model is | shapes |
+//! |---|---|---|
+//! | `toy_lane` | one lane | n m + n up to 15 |
+//! | `toy_warp` | one warp | ⌈n / 2⌉ and m within a size of the ladder |
+//! | `toy_block` | one block | what fits in shared memory |
+//!
+//! Sizes are padded with zeros, which changes no bit, so the ladders are a matter of speed. A device without room for a shape
+//! trains it nowhere else: the caller is told.
+
+use crate::backend::cuda::device::Launch;
+use crate::backend::ops::toy_step::Shape;
+use crate::toy::ToyKind;
+
+/// Most numbers of a model in one lane.
+const LANE_PARAMETERS: usize = 15;
+
+/// n and the m that `toy_lane` is compiled for, by growing cost of equal n: `kernels/toy_lane.cu`.
+const LANE_LADDER: [(usize, usize, &str); 17] = [
+    (1, 1, "toy_lane_1_1"),
+    (1, 2, "toy_lane_1_2"),
+    (1, 5, "toy_lane_1_5"),
+    (1, 14, "toy_lane_1_14"),
+    (2, 1, "toy_lane_2_1"),
+    (2, 2, "toy_lane_2_2"),
+    (2, 3, "toy_lane_2_3"),
+    (2, 6, "toy_lane_2_6"),
+    (3, 1, "toy_lane_3_1"),
+    (3, 2, "toy_lane_3_2"),
+    (3, 4, "toy_lane_3_4"),
+    (4, 1, "toy_lane_4_1"),
+    (4, 2, "toy_lane_4_2"),
+    (5, 1, "toy_lane_5_1"),
+    (5, 2, "toy_lane_5_2"),
+    (6, 1, "toy_lane_6_1"),
+    (7, 1, "toy_lane_7_1"),
+];
+
+/// ⌈n / 2⌉ and m that `toy_warp` is compiled for, by growing cost: `kernels/toy_warp.cu`.
+const WARP_LADDER: [(usize, usize, &str); 12] = [
+    (3, 5, "toy_warp_3_5"),
+    (5, 3, "toy_warp_5_3"),
+    (10, 2, "toy_warp_10_2"),
+    (5, 5, "toy_warp_5_5"),
+    (10, 3, "toy_warp_10_3"),
+    (3, 10, "toy_warp_3_10"),
+    (10, 5, "toy_warp_10_5"),
+    (5, 10, "toy_warp_5_10"),
+    (20, 2, "toy_warp_20_2"),
+    (3, 20, "toy_warp_3_20"),
+    (40, 1, "toy_warp_40_1"),
+    (10, 8, "toy_warp_10_8"),
+];
+
+/// Samples of a tile.
+pub const TILE: usize = 16;
+
+/// Shared memory that every device of these years has; what needs more halves its pieces first.
+const COMMON_SHARED: usize = 160 << 10;
+
+/// Bytes of x that small kernels keep in shared memory.
+const STAGE: usize = 40 << 10;
+
+/// Threads of `toy_loss`.
+const LOSS_THREADS: u32 = 128;
+
+/// A kernel and how it is launched for one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Its name.
+    pub kernel: &'static str,
+    n: usize,
+    m: usize,
+    way: Way,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Hidden dimensions are padded to `m`.
+    Lane { m: usize },
+    /// `q` pairs of features.
+    Warp { q: usize },
+    /// Pieces of so many samples.
+    Block { samples: usize },
+}
+
+impl Layout {
+    /// The kernel for a shape on a device whose blocks may have `most_shared` bytes of shared memory; none where there is none.
+    pub fn of(shape: Shape, most_shared: u32) -> Option<Layout> {
+        let Shape { kind, n_features: n, d_hidden: m } = shape;
+        let most = most_shared as usize;
+        if !matches!(kind, ToyKind::Linear | ToyKind::ReluOutput) || loss_shared(m) > most {
+            return None;
+        }
+        let (kernel, way) = if n * m + n <= LANE_PARAMETERS {
+            let found = LANE_LADDER.iter().find(|size| size.0 == n && size.1 >= m);
+            let &(_, m, kernel) = found.expect("the ladder ends at the most parameters");
+            (kernel, Way::Lane { m })
+        } else if let Some(&(q, _, kernel)) =
+            WARP_LADDER.iter().find(|size| size.0 >= n.div_ceil(2) && size.1 >= m)
+        {
+            (kernel, Way::Warp { q })
+        } else {
+            let samples = if block_shared(n, m, 32) <= COMMON_SHARED { 32 } else { 16 };
+            if block_shared(n, m, samples) > most {
+                return None;
+            }
+            ("toy_block", Way::Block { samples })
+        };
+        Some(Layout { kernel, n, m, way })
+    }
+
+    /// Most models of a block.
+    pub fn models(&self) -> usize {
+        match self.way {
+            Way::Lane { .. } => 128,
+            Way::Warp { .. } => 4,
+            Way::Block { .. } => 1,
+        }
+    }
+
+    /// How much of x is in shared memory at a time, for batches of `tiles`: no matter of bits but for `toy_block`, whose pieces
+    /// follow from the shape.
+    pub fn stage(&self, tiles: usize) -> usize {
+        match self.way {
+            Way::Lane { .. } | Way::Warp { .. } => (STAGE / (4 * TILE * self.n)).min(tiles).max(1),
+            Way::Block { samples } => samples,
+        }
+    }
+
+    /// A launch of `blocks` blocks of at most `models` models.
+    pub fn launch(&self, blocks: usize, models: usize, stage: usize) -> Launch {
+        let x = stage * self.n * TILE;
+        let (threads, floats) = match self.way {
+            Way::Lane { m } => {
+                let threads = models.next_multiple_of(32);
+                (threads, x + 7 * (self.n * m + self.n) * threads)
+            }
+            Way::Warp { q } => (32 * models, x + 32 * q + models * (4 * (self.n * self.m + self.n) + 2 * q)),
+            Way::Block { .. } => (256, block_shared(self.n, self.m, stage) / 4),
+        };
+        Launch { kernel: self.kernel, blocks: blocks as u32, threads: threads as u32, shared: 4 * floats as u32 }
+    }
+
+    /// The launch of `toy_loss` for `models` models.
+    pub fn loss_launch(&self, models: usize) -> Launch {
+        let shared = loss_shared(self.m) as u32;
+        Launch { kernel: "toy_loss", blocks: models as u32, threads: LOSS_THREADS, shared }
+    }
+}
+
+fn loss_shared(m: usize) -> usize {
+    4 * m * LOSS_THREADS as usize
+}
+
+/// `block_memory` in `kernels/toy_block.cu`.
+fn block_shared(n: usize, m: usize, samples: usize) -> usize {
+    let (n, m) = (n.next_multiple_of(4), m.next_multiple_of(4));
+    let (row_of_w, row) = (4 * (m / 4 | 1), samples + 4);
+    4 * (2 * n * row_of_w + 3 * n + 2 * (n + m) * row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(n_features: usize, d_hidden: usize) -> Option<&'static str> {
+        let shape = Shape { kind: ToyKind::ReluOutput, n_features, d_hidden };
+        Layout::of(shape, 227 << 10).map(|layout| layout.kernel)
+    }
+
+    #[test]
+    fn every_shape_has_the_kernel_of_its_size() {
+        for n in 1..=16 {
+            for m in (1..).take_while(|m| n * m + n <= LANE_PARAMETERS) {
+                assert!(kernel(n, m).is_some_and(|kernel| kernel.starts_with("toy_lane")), "{n} {m}");
+            }
+        }
+        assert_eq!(kernel(2, 1), Some("toy_lane_2_1"));
+        assert_eq!(kernel(1, 3), Some("toy_lane_1_5"));
+        assert_eq!(kernel(1, 20), Some("toy_warp_3_20"));
+        assert_eq!(kernel(8, 1), Some("toy_warp_5_3"));
+        assert_eq!(kernel(20, 5), Some("toy_warp_10_5"));
+        assert_eq!(kernel(80, 1), Some("toy_warp_40_1"));
+        assert_eq!(kernel(80, 20), Some("toy_block"));
+        assert_eq!(kernel(400, 30), Some("toy_block"));
+        assert_eq!(kernel(2000, 100), None);
+        assert_eq!(kernel(1, 500), None, "the loss keeps h in shared memory");
+    }
+
+    /// Ladders are walked from the least cost: a size that another holds comes first.
+    #[test]
+    fn no_size_of_the_ladder_is_hidden_by_a_larger_one() {
+        for (at, size) in WARP_LADDER.iter().enumerate() {
+            assert!(WARP_LADDER[..at].iter().all(|other| other.0 < size.0 || other.1 < size.1), "{size:?}");
+        }
+    }
+
+    #[test]
+    fn launches_fit_on_a_device_of_these_years() {
+        for (n, m) in [(1, 1), (1, 14), (2, 6), (7, 1), (5, 2), (6, 20), (20, 8), (80, 1), (80, 20), (100, 40)] {
+            let shape = Shape { kind: ToyKind::ReluOutput, n_features: n, d_hidden: m };
+            let layout = Layout::of(shape, 227 << 10).expect("a kernel");
+            let launch = layout.launch(1, layout.models(), layout.stage(1000));
+            assert!(launch.shared as usize <= COMMON_SHARED && launch.threads <= 256, "{n} {m}: {launch:?}");
+        }
+        let large = Shape { kind: ToyKind::Linear, n_features: 400, d_hidden: 30 };
+        assert!(Layout::of(large, 163 << 10).is_none() && Layout::of(large, 227 << 10).is_some());
+    }
+}
