@@ -3,7 +3,7 @@
 
 usage: scripts/make_ptx.py [--check] [--report] [--nvrtc LIBRARY]
 
-Without options every src/backend/cuda/kernels/*.cu is compiled to kernels/ptx/*.ptx for compute capability 7.5. That wants NVRTC
+Without options every src/backend/cuda/kernels/*.cu is compiled to kernels/ptx/*.ptx.gz for compute capability 7.5. That wants NVRTC
 11.8.89, whose PTX drivers from 520 on accept: `pip install nvidia-cuda-nvrtc-cu11==11.8.89`, found under this Python's site-packages,
 or named by --nvrtc. --check compares instead of writing and fails where a file is not what its source gives.
 
@@ -14,6 +14,7 @@ memory and spills of every kernel; it fails on a spill or a stack.
 import argparse
 import ctypes
 import glob
+import gzip
 import os
 import pathlib
 import re
@@ -91,14 +92,15 @@ def make(nvrtc, check):
     different = 0
     (KERNELS / "ptx").mkdir(exist_ok=True)
     for path in sources():
-        to, text = KERNELS / "ptx" / f"{path.stem}.ptx", ptx(nvrtc, path)
-        same = to.exists() and to.read_text() == text
+        to, text = KERNELS / "ptx" / f"{path.stem}.ptx.gz", ptx(nvrtc, path).encode()
+        same = to.exists() and gzip.decompress(to.read_bytes()) == text
         if not same and check:
             print(f"{to.name} is not what {path.name} gives: run scripts/make_ptx.py")
             different += 1
         elif not same:
-            to.write_text(text)
-            print(f"wrote {to.name}, {len(text)} bytes")
+            packed = gzip.compress(text, 9, mtime=0)
+            to.write_bytes(packed)
+            print(f"wrote {to.name}, {len(text)} bytes in {len(packed)}")
     return different
 
 

@@ -55,6 +55,14 @@ impl Appetite {
     }
 }
 
+/// What a backend runs on has failed: a GPU, never a training.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BackendError(pub String);
+
+/// An outcome for each job, none where training was stopped.
+pub type Trained<T> = Result<Vec<Option<T>>, BackendError>;
+
 /// Trains. Results are in the order of the jobs, and do not depend on threads, on what else is in the batch, or on
 /// where it is cut: a job's bits depend on the job alone.
 pub trait Backend: Send + Sync {
@@ -63,8 +71,15 @@ pub trait Backend: Send + Sync {
     /// The arithmetic profile, part of every cell's id: rows of two profiles agree within tolerance only.
     fn profile(&self) -> &'static str;
     /// None where `watch` said stop before the job was finished.
-    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>>;
-    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>>;
+    ///
+    /// # Errors
+    /// What the backend runs on has failed.
+    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Trained<ToyOutcome>;
+    /// The same of SAEs, by group.
+    ///
+    /// # Errors
+    /// What the backend runs on has failed.
+    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError>;
     /// How much it wants to be given at once, so that nothing of it is idle. Rows do not depend on it.
     fn appetite(&self) -> Appetite {
         Appetite::of_threads()

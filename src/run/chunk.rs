@@ -67,13 +67,13 @@ impl Bench<'_> {
             return given::compute(self, activations, indices);
         }
         let stems = self.stems(indices)?;
-        let Some(toys) = self.train_toys(&stems) else { return Ok(None) };
+        let Some(toys) = self.train_toys(&stems)? else { return Ok(None) };
         let mut trained = Vec::with_capacity(stems.len());
         for (stem, toy) in stems.iter().zip(toys) {
             let source = self.source(stem, toy.as_ref())?;
             trained.push(Trained { source, toy, saes: Vec::new() });
         }
-        if !self.train_saes(&stems, &mut trained) {
+        if !self.train_saes(&stems, &mut trained)? {
             return Ok(None);
         }
         let losses = self.losses(&stems, &trained);
@@ -95,14 +95,14 @@ impl Bench<'_> {
             return given::coder(self, activations, index);
         }
         let stems = self.stems(&[index])?;
-        let Some(toy) = self.train_toys(&stems).and_then(|mut toys| toys.pop()) else { return Ok(None) };
+        let Some(toy) = self.train_toys(&stems)?.and_then(|mut toys| toys.pop()) else { return Ok(None) };
         let Some(source) = self.source(&stems[0], toy.as_ref())? else { return Ok(None) };
         let cell = &stems[0].sections[0];
         if stand_in::steps(&cell.method).is_none() {
             return Ok(stand_in(&cell.method, &source, cell.seed));
         }
         let mut trained = [Trained { source: Some(source), toy, saes: Vec::new() }];
-        if !self.train_saes(&stems, &mut trained) {
+        if !self.train_saes(&stems, &mut trained)? {
             return Ok(None);
         }
         let outcome = trained[0].saes.pop().flatten();
@@ -129,7 +129,7 @@ impl Bench<'_> {
     }
 
     /// `[stem]`; the inner option is empty where there is no toy model, the outer one where training was stopped.
-    fn train_toys(&self, stems: &[Stem]) -> Option<Vec<Option<ToyOutcome>>> {
+    fn train_toys(&self, stems: &[Stem]) -> Result<Option<Vec<Option<ToyOutcome>>>, String> {
         let job = |stem: &Stem| -> Option<ToyJob> {
             let cell = &stem.sections[0];
             let job = resolve::toy_job(cell.toy.as_ref()?, &stem.world, cell.seed, self.trace.every);
@@ -137,10 +137,10 @@ impl Bench<'_> {
         };
         let jobs: Vec<ToyJob> = stems.iter().filter_map(job).collect();
         if jobs.is_empty() {
-            return Some(stems.iter().map(|_| None).collect());
+            return Ok(Some(stems.iter().map(|_| None).collect()));
         }
-        let outcomes = self.backend.train_toys(&jobs, self.watch);
-        outcomes.into_iter().map(|outcome| outcome.map(Some)).collect()
+        let outcomes = self.backend.train_toys(&jobs, self.watch).map_err(|e| e.to_string())?;
+        Ok(outcomes.into_iter().map(|outcome| outcome.map(Some)).collect())
     }
 
     /// Where a stem's hidden states come from; none where its toy model diverged.
@@ -158,7 +158,7 @@ impl Bench<'_> {
     }
 
     /// Fills `saes`; false where training was stopped.
-    fn train_saes(&self, stems: &[Stem], trained: &mut [Trained]) -> bool {
+    fn train_saes(&self, stems: &[Stem], trained: &mut [Trained]) -> Result<bool, String> {
         let (mut groups, mut owners) = (Vec::new(), Vec::new());
         for (at, (stem, trained)) in stems.iter().zip(trained.iter_mut()).enumerate() {
             trained.saes.resize_with(stem.cells.len(), || None);
@@ -177,7 +177,7 @@ impl Bench<'_> {
             }
         }
         let outcomes = match self.keeper {
-            _ if groups.is_empty() => vec![],
+            _ if groups.is_empty() => Ok(vec![]),
             None => self.backend.train_saes(&groups, self.watch),
             Some(keeper) => {
                 let id = |&(stem, cell): &(usize, usize)| self.plan.ids[stems[stem].cells[cell]];
@@ -185,11 +185,12 @@ impl Bench<'_> {
                 self.backend.train_saes(&groups, &Kept { watch: self.watch, keeper, cells })
             }
         };
+        let outcomes = outcomes.map_err(|e| e.to_string())?;
         for ((stem, cell), outcome) in owners.into_iter().flatten().zip(outcomes.into_iter().flatten()) {
-            let Some(outcome) = outcome else { return false };
+            let Some(outcome) = outcome else { return Ok(false) };
             trained[stem].saes[cell] = Some(outcome);
         }
-        true
+        Ok(true)
     }
 
     /// `[stem]`: losses of toy models that did not diverge, where a column or the choice of weights to keep asks for them.

@@ -78,6 +78,7 @@ pub fn compute(
         None => bench.backend.train_saes(&groups, &watch),
         Some(keeper) => bench.backend.train_saes(&groups, &Kept { watch: &watch, keeper, cells }),
     };
+    let outcomes = outcomes.map_err(|e| e.to_string())?;
     let Some(trained) = outcomes.into_iter().flatten().collect::<Option<Vec<SaeOutcome>>>() else {
         return activations.failure().map_or(Ok(None), Err);
     };
@@ -129,7 +130,8 @@ pub fn coder(bench: &Bench, activations: &Arc<Activations>, index: usize) -> Res
         (_, Some(job)) => {
             let groups = [SaeGroup { source, saes: vec![job] }];
             let watch = Readable { watch: bench.watch, activations };
-            let outcome = bench.backend.train_saes(&groups, &watch).pop().and_then(|mut group| group.pop()).flatten();
+            let outcomes = bench.backend.train_saes(&groups, &watch).map_err(|e| e.to_string())?;
+            let outcome = outcomes.into_iter().next().and_then(|mut group| group.pop()).flatten();
             outcome.filter(|outcome| outcome.end == TrainingEnd::Finished).map(|outcome| outcome.coder)
         }
         (CellMethod::Baseline(kind), None) => learned(kind, &source, WIDTH, cell.seed),

@@ -1,6 +1,6 @@
 //! Training on the CPU: vector kernels, one thread a model.
 
-use super::{Backend, SaeGroup, Watch};
+use super::{Backend, BackendError, SaeGroup, Trained, Watch};
 use crate::sae::SaeOutcome;
 use crate::toy::{ToyJob, ToyOutcome};
 
@@ -22,10 +22,10 @@ impl Backend for CpuBackend {
     fn profile(&self) -> &'static str {
         PROFILE
     }
-    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
-        toy::train(jobs, watch)
+    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Trained<ToyOutcome> {
+        Ok(toy::train(jobs, watch))
     }
-    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
-        sae::train(groups, watch)
+    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
+        Ok(sae::train(groups, watch))
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::device::Device;
 use super::driver::Gpu;
-use super::{find, sae, toy};
+use super::find;
+use super::toy::{DeviceBatches, Limits, ToyTrainer};
 use crate::backend::checkpoint::Checkpoints;
-use crate::backend::{Appetite, Backend, SaeGroup, Watch};
+use crate::backend::{Appetite, Backend, BackendError, SaeGroup, Trained, Watch, cpu};
 use crate::data::world::same_data;
 use crate::sae::SaeOutcome;
 use crate::toy::{ToyJob, ToyOutcome};
@@ -77,9 +78,9 @@ impl Backend for CudaBackend {
         Appetite { models: 65_536 * devices, work: 1e14 * devices as f64, bytes: 1e9 }
     }
 
-    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
+    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Trained<ToyOutcome> {
         if let [device] = &self.devices[..] {
-            return toy::train(device, jobs, watch);
+            return toys_on(device, jobs, watch);
         }
         // Models of one world and seed share their batches, so they stay together where there are enough others.
         let groups = same_data(jobs.iter().map(|job| (job.seed, &job.world)));
@@ -87,25 +88,38 @@ impl Backend for CudaBackend {
         let pieces: Vec<&[usize]> = groups.iter().flat_map(|group| group.chunks(most)).collect();
         let outcomes = self.spread(pieces.clone(), |device, piece| {
             let jobs: Vec<ToyJob> = piece.iter().map(|&job| jobs[job].clone()).collect();
-            toy::train(device, &jobs, watch)
+            toys_on(device, &jobs, watch)
         });
+        let outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut ordered = vec![None; jobs.len()];
         for (&job, outcome) in pieces.into_iter().flatten().zip(outcomes.into_iter().flatten()) {
             ordered[job] = outcome;
         }
-        ordered
+        Ok(ordered)
     }
 
-    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
+    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
         if let [device] = &self.devices[..] {
-            return sae::train(device, groups, watch);
+            return saes_on(device, groups, watch);
         }
         let pieces: Vec<usize> = (0..groups.len()).collect();
-        let outcomes = self.spread(pieces, |device, group| {
-            sae::train(device, &groups[group..=group], &OneGroup { watch, group })
-        });
-        outcomes.into_iter().flatten().collect()
+        let outcomes =
+            self.spread(pieces, |device, group| saes_on(device, &groups[group..=group], &OneGroup { watch, group }));
+        Ok(outcomes.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
+}
+
+fn toys_on(device: &Arc<dyn Device>, jobs: &[ToyJob], watch: &dyn Watch) -> Trained<ToyOutcome> {
+    let trainer = ToyTrainer { device, source: &DeviceBatches, limits: Limits::default() };
+    trainer.train(jobs, watch).map_err(|e| BackendError(e.to_string()))
+}
+
+fn saes_on(
+    _device: &Arc<dyn Device>,
+    groups: &[SaeGroup],
+    watch: &dyn Watch,
+) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
+    Ok(cpu::sae::train(groups, watch))
 }
 
 /// What a training is told and asked that sees one of many groups, as its group 0.

@@ -14,7 +14,7 @@ use cudarc::driver::sys;
 
 use super::device::{Device, DeviceError, Launch};
 use super::find;
-use super::modules::{Image, modules};
+use super::modules::{Image, module_of};
 
 /// Functions of the driver that are called here.
 pub const SYMBOLS: [&str; 20] = [
@@ -145,7 +145,7 @@ impl Gpu {
             doing: doing.clone(),
             message: "there is no such kernel".into(),
         };
-        let of = modules().iter().find(|module| module.kernels().any(|name| name == kernel)).ok_or_else(absent)?;
+        let of = module_of(kernel).ok_or_else(absent)?;
         let module = match loaded.modules.get(of.name) {
             Some(module) => *module,
             None => {

@@ -15,8 +15,8 @@
 
 pub mod backend;
 pub mod device;
-pub mod driver;
 pub mod draw;
+pub mod driver;
 #[cfg(test)]
 pub mod emulated;
 pub mod find;

@@ -5,12 +5,20 @@
 //! on, under `$XDG_CACHE_HOME/tegum/kernels` (or `~/.cache`).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use super::nvrtc;
 
 /// What kernels share, by the name they include it under.
-pub const HEADERS: [(&str, &str); 1] = [("common.cuh", include_str!("kernels/common.cuh"))];
+pub const HEADERS: [(&str, &str); 4] = [
+    ("common.cuh", include_str!("kernels/common.cuh")),
+    ("draw.cuh", include_str!("kernels/draw.cuh")),
+    ("toy.cuh", include_str!("kernels/toy.cuh")),
+    ("variate.cuh", include_str!("kernels/variate.cuh")),
+];
 
 /// One source file of kernels.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +27,8 @@ pub struct Module {
     pub name: &'static str,
     /// CUDA C++.
     pub source: &'static str,
-    /// Made of it.
-    pub ptx: &'static str,
+    /// Made of it, as gzip packs it.
+    packed: &'static [u8],
 }
 
 macro_rules! module {
@@ -28,14 +36,40 @@ macro_rules! module {
         Module {
             name: $name,
             source: include_str!(concat!("kernels/", $name, ".cu")),
-            ptx: include_str!(concat!("kernels/ptx/", $name, ".ptx")),
+            packed: include_bytes!(concat!("kernels/ptx/", $name, ".ptx.gz")),
         }
     };
 }
 
 /// Every module.
 pub fn modules() -> &'static [Module] {
-    const { &[module!("probe")] }
+    const {
+        &[
+            module!("probe"),
+            module!("draw_columns"),
+            module!("draw_live"),
+            module!("draw_probe"),
+            module!("draw_skips"),
+            module!("toy_block"),
+            module!("toy_lane"),
+            module!("toy_loss"),
+            module!("toy_pack"),
+            module!("toy_warp"),
+        ]
+    }
+}
+
+/// The module that has a kernel of this name.
+pub fn module_of(kernel: &str) -> Option<&'static Module> {
+    static KERNELS: OnceLock<BTreeMap<String, &'static Module>> = OnceLock::new();
+    let names = |module: &'static Module| kernels(&module.ptx()).into_iter().map(move |name| (name, module));
+    KERNELS.get_or_init(|| modules().iter().flat_map(names).collect()).get(kernel).copied()
+}
+
+/// Names of the kernels in PTX.
+fn kernels(ptx: &str) -> Vec<String> {
+    let name = |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned);
+    ptx.split(".entry ").skip(1).filter_map(name).collect()
 }
 
 /// What the driver loads.
@@ -57,19 +91,19 @@ impl Image {
 }
 
 impl Module {
-    /// The kernels it has.
-    pub fn kernels(&self) -> impl Iterator<Item = &'static str> {
-        self.ptx
-            .split(".entry ")
-            .skip(1)
-            .filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next())
+    /// For compute capability 7.5.
+    fn ptx(&self) -> String {
+        let mut text = String::new();
+        let read = flate2::read::GzDecoder::new(self.packed).read_to_string(&mut text);
+        read.expect("scripts/make_ptx.py packed it, and a test unpacks every one");
+        text
     }
 
     /// For a chip of this compute capability: its own code if this machine can make it, else PTX.
     pub fn image(&self, capability: (i32, i32)) -> Image {
         match self.cubin(capability) {
             Some(cubin) => Image::Cubin(cubin),
-            None => Image::Ptx([self.ptx.as_bytes(), &[0]].concat()),
+            None => Image::Ptx([self.ptx().as_bytes(), &[0]].concat()),
         }
     }
 
@@ -126,35 +160,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_of_a_module_are_those_of_its_source() {
-        for module in modules() {
-            let mut written: Vec<&str> = module
-                .source
-                .split("\nKERNEL(")
-                .skip(1)
-                .filter_map(|rest| rest.split(',').next().map(str::trim))
-                .collect();
-            let mut compiled: Vec<&str> = module.kernels().collect();
-            written.sort_unstable();
-            compiled.sort_unstable();
-            assert_eq!(compiled, written, "{}: scripts/make_ptx.py makes the PTX anew", module.name);
-        }
+    fn every_module_has_kernels_and_no_two_have_one_of_the_same_name() {
+        let names: Vec<Vec<String>> = modules().iter().map(|module| kernels(&module.ptx())).collect();
+        assert!(names.iter().all(|names| !names.is_empty()));
+        let mut all: Vec<&String> = names.iter().flatten().collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        assert!(module_of("probe").is_some_and(|module| module.name == "probe") && module_of("none").is_none());
     }
 
     #[test]
-    fn no_two_modules_have_a_kernel_of_one_name() {
-        let mut names: Vec<&str> = modules().iter().flat_map(Module::kernels).collect();
-        let all = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), all);
+    fn whatever_a_source_includes_is_at_hand() {
+        let texts = modules().iter().map(|module| module.source).chain(HEADERS.map(|(_, text)| text));
+        let known = |name: &str| name == "emulation.h" || HEADERS.iter().any(|(header, _)| *header == name);
+        for line in texts.flat_map(str::lines) {
+            let Some(name) = line.strip_prefix("#include \"").and_then(|rest| rest.split('"').next()) else { continue };
+            assert!(known(name), "{name} is not among HEADERS");
+        }
     }
 
     /// A bare `mul.f32` or `add.f32` may be fused by the driver's compiler; one with `.rn` may not.
     #[test]
     fn every_float_instruction_of_the_ptx_rounds_to_nearest() {
         for module in modules() {
-            for line in module.ptx.lines() {
+            for line in module.ptx().lines() {
                 let instruction = line.trim_start().split_whitespace().next().unwrap_or_default();
                 let loose = ["add.f32", "sub.f32", "mul.f32", "fma.f32", "div.f32", "sqrt.f32"].contains(&instruction)
                     || [".ftz", ".approx", ".full"].iter().any(|word| instruction.contains(word));

@@ -1,6 +1,6 @@
 //! Training by plain f64 loops, for tests: slow, short, and what the other backends are held to.
 
-use super::{Backend, SaeGroup, Watch};
+use super::{Backend, BackendError, SaeGroup, Trained, Watch};
 use crate::sae::SaeOutcome;
 use crate::toy::{ToyJob, ToyOutcome};
 
@@ -20,10 +20,10 @@ impl Backend for ReferenceBackend {
     fn profile(&self) -> &'static str {
         "reference-f64-v1"
     }
-    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Vec<Option<ToyOutcome>> {
-        toy::train(jobs, watch)
+    fn train_toys(&self, jobs: &[ToyJob], watch: &dyn Watch) -> Trained<ToyOutcome> {
+        Ok(toy::train(jobs, watch))
     }
-    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
-        sae::train(groups, watch)
+    fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
+        Ok(sae::train(groups, watch))
     }
 }

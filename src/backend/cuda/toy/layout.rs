@@ -97,9 +97,7 @@ impl Layout {
             let found = LANE_LADDER.iter().find(|size| size.0 == n && size.1 >= m);
             let &(_, m, kernel) = found.expect("the ladder ends at the most parameters");
             (kernel, Way::Lane { m })
-        } else if let Some(&(q, _, kernel)) =
-            WARP_LADDER.iter().find(|size| size.0 >= n.div_ceil(2) && size.1 >= m)
-        {
+        } else if let Some(&(q, _, kernel)) = WARP_LADDER.iter().find(|size| size.0 >= n.div_ceil(2) && size.1 >= m) {
             (kernel, Way::Warp { q })
         } else {
             let samples = if block_shared(n, m, 32) <= COMMON_SHARED { 32 } else { 16 };
@@ -157,7 +155,7 @@ fn loss_shared(m: usize) -> usize {
 /// `block_memory` in `kernels/toy_block.cu`.
 fn block_shared(n: usize, m: usize, samples: usize) -> usize {
     let (n, m) = (n.next_multiple_of(4), m.next_multiple_of(4));
-    let (row_of_w, row) = (4 * (m / 4 | 1), samples + 4);
+    let (row_of_w, row) = (4 * ((m / 4) | 1), samples + 4);
     4 * (2 * n * row_of_w + 3 * n + 2 * (n + m) * row)
 }
 

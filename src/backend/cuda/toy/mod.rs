@@ -17,6 +17,7 @@
 
 pub mod args;
 pub mod batches;
+pub mod drawn;
 pub mod layout;
 mod squad;
 mod streams;
@@ -34,6 +35,7 @@ use crate::data::world::same_data;
 use crate::toy::train::choose_restarts;
 use crate::toy::{ToyJob, ToyOutcome};
 pub use batches::{BatchSource, BatchStream, Drawn, HostBatches};
+pub use drawn::DeviceBatches;
 use layout::Layout;
 use squad::{Members, Rhythm, Squad, model_bytes};
 use streams::{Streams, Wanted};

@@ -133,7 +133,7 @@ impl<'a> Squad<'a> {
     pub fn next_look(&self, step: usize) -> usize {
         let Rhythm { steps, trace_every, .. } = self.rhythm;
         let guard = (step / 64 + 1) * 64;
-        let log = if trace_every > 0 { (step / trace_every + 1) * trace_every } else { usize::MAX };
+        let log = step.checked_div(trace_every).map_or(usize::MAX, |logged| (logged + 1) * trace_every);
         let last = if step + 1 < steps { steps - 1 } else { steps };
         guard.min(log).min(last)
     }
@@ -145,7 +145,8 @@ impl<'a> Squad<'a> {
     /// The device fails.
     pub fn advance(&mut self, streams: &Streams, range: Range<usize>) -> Result<u64, DeviceError> {
         let Rhythm { steps, .. } = self.rhythm;
-        let numbers = |train: &&ToyTrain| range.clone().map(|step| step_numbers(train, step).into()).collect::<Vec<_>>();
+        let numbers =
+            |train: &&ToyTrain| range.clone().map(|step| step_numbers(train, step).into()).collect::<Vec<_>>();
         let table: Vec<StepArgs> = self.settings.iter().flat_map(numbers).collect();
         self.memory.steps.write(0, &table)?;
         let mut args = self.args(streams, range.len());
@@ -171,7 +172,8 @@ impl<'a> Squad<'a> {
     }
 
     fn args(&self, streams: &Streams, steps_stride: usize) -> ToyArgs {
-        let Memory { blocks, parameters, first, second, slopes, setting_of, steps, batch_of, losses, wrong } = &self.memory;
+        let Memory { blocks, parameters, first, second, slopes, setting_of, steps, batch_of, losses, wrong } =
+            &self.memory;
         let shape = self.rhythm.shape;
         ToyArgs {
             blocks: blocks.pointer(),
