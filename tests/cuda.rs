@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::program::{Answer, SMALL, answer, command, write};
+use crate::program::{Answer, SMALL, answer, command, tegum, write};
 
 /// A folder with a driver's library compiled with these definitions; none, with a word on stderr, where no compiler is there.
 fn driver(definitions: &[&str]) -> Option<PathBuf> {
@@ -75,4 +75,85 @@ fn a_device_that_is_not_there_is_refused() {
     let run = ["run", "small.yaml", "--backend", "cuda", "--devices", "0,3"];
     let Some(answer) = without_kernels(&[], &[], &run) else { return };
     assert!(answer.code == 7 && answer.stderr.contains("there is no GPU 3: the driver has 1"), "{}", answer.stderr);
+}
+
+/// A folder with a driver that runs kernels.
+fn with_kernels() -> Option<&'static PathBuf> {
+    static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    DRIVER.get_or_init(|| driver(&[])).as_ref()
+}
+
+/// Toy models for every layout of the kernels: a lane, a warp and a block each.
+const TOYS: &str = "\
+name: toys
+seeds: 2
+data: {n_features: 5, firing_probability: 0.3}
+toy: {d_hidden: 2, restarts: 2, train: {steps: 100, batch_size: 40, lr: 1e-2}}
+score: [loss, loss_weighted, norm_0]
+evaluate: {samples: 2000}
+save: {trace: {every: 40}}
+zip:
+  - data.n_features: [5, 5, 12, 90]
+    toy.d_hidden: [1, 2, 4, 3]
+sweep:
+  data.firing_probability: [0.05, 0.3]
+";
+
+/// What a run of [`TOYS`] came to: its rows but for the names of cells, which have the arithmetic in them.
+fn toys(settings: &[(&str, &str)], arguments: &[&str]) -> Option<String> {
+    let library = with_kernels()?;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "toys.yaml", TOYS);
+    let mut run = command(folder.path(), &[&["run", "toys.yaml"], arguments].concat());
+    run.env("LD_LIBRARY_PATH", library).env("XDG_CACHE_HOME", folder.path()).envs(settings.iter().copied());
+    let run = answer(run.output().expect("the binary starts"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let select = "seed, data.n_features, data.firing_probability, toy.d_hidden, loss, loss_weighted, norm_0";
+    let rows = tegum(folder.path(), &["table", "results/toys", "--format", "csv", "--select", select]);
+    assert_eq!(rows.code, 0, "{}", rows.stderr);
+    Some(rows.stdout)
+}
+
+/// The numbers of a table after its first line.
+fn numbers(table: &str) -> Vec<Vec<f64>> {
+    let line = |line: &str| line.split(',').map(|number| number.parse().expect("a number")).collect();
+    table.lines().skip(1).map(line).collect()
+}
+
+/// After 100 steps at a rate of 0.01 a rounding of 6e-8 a step has grown to at most some 1e-4 of the largest number here, and the
+/// smallest models are summed in the CPU's order.
+#[test]
+fn toy_models_of_a_device_are_those_of_the_cpu_but_for_the_rounding_of_sums() {
+    let Some(device) = toys(&[], &["--backend", "cuda"]) else { return };
+    let cpu = toys(&[], &["--backend", "cpu"]).expect("the driver was there before");
+    let (device, cpu) = (numbers(&device), numbers(&cpu));
+    assert_eq!((device.len(), cpu.len()), (16, 16));
+    for (own, cpu) in device.iter().zip(&cpu) {
+        for (own, cpu) in own.iter().zip(cpu) {
+            assert!((own - cpu).abs() <= 1e-4 * cpu.abs().max(1.0), "{own} {cpu}");
+        }
+    }
+}
+
+#[test]
+fn rows_do_not_depend_on_the_order_of_threads_on_memory_or_on_how_many_devices_there_are() {
+    let Some(expected) = toys(&[], &["--backend", "cuda"]) else { return };
+    let shuffled = toys(&[("TEGUM_TEST_ORDER", "77")], &["--backend", "cuda"]);
+    assert_eq!(shuffled.as_ref(), Some(&expected), "fibers shuffled");
+    let little = toys(&[("TEGUM_GPU_MEMORY", "1M")], &["--backend", "cuda"]);
+    assert_eq!(little.as_ref(), Some(&expected), "a megabyte of memory");
+    let two = toys(&[("TEGUM_TEST_DEVICES", "2")], &["--backend", "cuda", "--devices", "0,1"]);
+    assert_eq!(two.as_ref(), Some(&expected), "two devices");
+    let auto = toys(&[], &[]);
+    assert_eq!(auto.as_ref(), Some(&expected), "taken because it is there");
+}
+
+#[test]
+fn a_device_without_room_for_one_model_ends_the_run_with_its_words() {
+    let Some(library) = with_kernels() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "toys.yaml", TOYS);
+    let mut run = command(folder.path(), &["run", "toys.yaml", "--backend", "cuda"]);
+    let run = answer(run.env("LD_LIBRARY_PATH", library).env("TEGUM_GPU_MEMORY", "1K").output().expect("it starts"));
+    assert!(run.code != 0 && run.stderr.contains("Emulated GPU (0): no room for"), "{} {}", run.code, run.stderr);
 }
