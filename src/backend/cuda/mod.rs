@@ -4,6 +4,7 @@
 //! kernels/   CUDA C++, one concept a file; common.cuh is what they share, emulation.h runs them on a CPU
 //! device     what a machine that runs kernels is asked for: memory and launches
 //! draw       batches of x
+//! hidden     hidden states of batches
 //! emulated   such a machine for tests, made by the C++ compiler
 //! ```
 
@@ -11,3 +12,4 @@ pub mod device;
 pub mod draw;
 #[cfg(test)]
 pub mod emulated;
+pub mod hidden;
