@@ -70,7 +70,7 @@ impl HiddenMaker {
     }
 
     /// Standard deviation of the noise on h.
-    fn noise(&self) -> f64 {
+    pub(crate) fn noise(&self) -> f64 {
         match self {
             HiddenMaker::Toy(_) => 0.0,
             HiddenMaker::Dictionary(dictionary) => dictionary.noise,

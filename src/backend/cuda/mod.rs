@@ -11,6 +11,8 @@
 //! emulated   a machine for tests, made by the C++ compiler
 //! draw       batches of x
 //! toy        training of toy models
+//! hidden     hidden states of batches
+//! emulated   such a machine for tests, made by the C++ compiler
 //! ```
 
 pub mod backend;
@@ -25,3 +27,4 @@ pub mod nvrtc;
 pub mod toy;
 
 pub use backend::CudaBackend;
+pub mod hidden;

@@ -9,3 +9,6 @@
 #include "toy_block.cu"
 #include "toy_loss.cu"
 #include "toy_pack.cu"
+#include "hidden.cu"
+#include "linked_descend.cu"
+#include "linked_screen.cu"

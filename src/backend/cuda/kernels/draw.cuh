@@ -13,6 +13,7 @@ enum Tag : u32 {
     TAG_VALUE = 2u << 28,
     TAG_PICK = 3u << 28,
     TAG_SHARE = 4u << 28,
+    TAG_NOISE = 5u << 28,
     TAG_FACTOR = 6u << 28,
     TAG_HEADS = 7u << 28,
     TAG_FIRE = 8u << 28

@@ -1,4 +1,4 @@
-// Which samples are live, that is have a feature that is not 0; and x at unit norm.
+// What is not 0 in x: which samples have any, and lists of it; and x at unit norm.
 #include "draw.cuh"
 
 struct DrawLiveArgs {
@@ -22,6 +22,36 @@ KERNEL(draw_live, DrawLiveArgs, 128, 4) {
     }
     const u32 bits = __ballot_sync(ALL_LANES, fires);
     if (lane == 0) a.live[(u64)step * a.words + word] = bits;
+}
+
+struct DrawListsArgs {
+    const float* x;
+    u32* counts;    // [steps][samples]
+    u32* features;  // [steps][samples][n]: ascending
+    float* values;
+    u32 n, samples, tiles;
+    u32 warps;  // steps * tiles
+};
+
+// A warp: sixteen samples; half a warp looks at even features, half at odd ones. Both halves count what is on in their sample.
+KERNEL(draw_lists, DrawListsArgs, 128, 4) {
+    const u32 lane = threadIdx.x % 32u, warp = blockIdx.x * (blockDim.x / 32u) + threadIdx.x / 32u;
+    if (warp >= a.warps) return;  // whole warps leave
+    const u32 step = warp / a.tiles, tile = warp % a.tiles, sample = 16u * tile + lane % 16u, half = lane / 16u;
+    const u64 row = (u64)step * a.samples + sample;
+    const float* x = a.x + place_of(step, a.tiles, tile, a.n, 0) + lane;
+    u32 count = 0;
+    for (u32 i = 0; i < a.n; i += 2u) {
+        const float value = i + half < a.n ? x[(u64)i * 16u] : 0.0f;
+        const u32 on = value != 0.0f, others = __shfl_xor_sync(ALL_LANES, on, 16);
+        if (on && sample < a.samples) {
+            const u64 place = row * a.n + count + (half ? others : 0u);
+            a.features[place] = i + half;
+            a.values[place] = value;
+        }
+        count += on + others;
+    }
+    if (half == 0 && sample < a.samples) a.counts[row] = count;
 }
 
 struct DrawNormaliseArgs {
