@@ -97,9 +97,7 @@ impl Layout {
             let found = LANE_LADDER.iter().find(|size| size.0 == n && size.1 >= m);
             let &(_, m, kernel) = found.expect("the ladder ends at the most parameters");
             (kernel, Way::Lane { m })
-        } else if let Some(&(q, _, kernel)) =
-            WARP_LADDER.iter().find(|size| size.0 >= n.div_ceil(2) && size.1 >= m)
-        {
+        } else if let Some(&(q, _, kernel)) = WARP_LADDER.iter().find(|size| size.0 >= n.div_ceil(2) && size.1 >= m) {
             (kernel, Way::Warp { q })
         } else {
             let samples = if block_shared(n, m, 32) <= COMMON_SHARED { 32 } else { 16 };

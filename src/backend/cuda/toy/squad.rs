@@ -145,7 +145,8 @@ impl<'a> Squad<'a> {
     /// The device fails.
     pub fn advance(&mut self, streams: &Streams, range: Range<usize>) -> Result<u64, DeviceError> {
         let Rhythm { steps, .. } = self.rhythm;
-        let numbers = |train: &&ToyTrain| range.clone().map(|step| step_numbers(train, step).into()).collect::<Vec<_>>();
+        let numbers =
+            |train: &&ToyTrain| range.clone().map(|step| step_numbers(train, step).into()).collect::<Vec<_>>();
         let table: Vec<StepArgs> = self.settings.iter().flat_map(numbers).collect();
         self.memory.steps.write(0, &table)?;
         let mut args = self.args(streams, range.len());
@@ -171,7 +172,8 @@ impl<'a> Squad<'a> {
     }
 
     fn args(&self, streams: &Streams, steps_stride: usize) -> ToyArgs {
-        let Memory { blocks, parameters, first, second, slopes, setting_of, steps, batch_of, losses, wrong } = &self.memory;
+        let Memory { blocks, parameters, first, second, slopes, setting_of, steps, batch_of, losses, wrong } =
+            &self.memory;
         let shape = self.rhythm.shape;
         ToyArgs {
             blocks: blocks.pointer(),
