@@ -12,6 +12,8 @@
 //! memory of the device or on where ranges end. [`Form`] says, as for the CPU, whether silent samples are left out. What no
 //! kernel takes is trained by the CPU.
 //!
+//! Models with neurons, and the quadratic one, have a kernel that walks every sample, as on the CPU.
+//!
 //! `toy_lane` has the sums of the CPU and so its bits, where the CPU reads dense or packed samples; the others differ in the
 //! order of h and dh over features, and `toy_block` of samples too.
 
