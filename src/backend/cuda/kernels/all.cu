@@ -7,3 +7,4 @@
 #include "sae_rows.cu"
 #include "sae_close.cu"
 #include "sae_update.cu"
+#include "sae_probe.cu"

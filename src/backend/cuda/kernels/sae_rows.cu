@@ -8,7 +8,7 @@
 #include "sae_view.cuh"
 
 #define SAE_SAMPLES 1024u
-// Sums of a latent: dz of all lists; of those that pass the encoder's bias; z that is paid for; what else entries have, and of silent
+// Sums of a latent: dz of all lists; of those that pass a gate's bias; z that is paid for; what else entries have, and of silent
 // latents apart; squares of z.
 enum { SAE_SUM_DZ, SAE_SUM_BIAS, SAE_SUM_PAID, SAE_SUM_MORE0, SAE_SUM_MORE1, SAE_SUM_SILENT, SAE_SUM_SQUARE, SAE_SUMS };
 
@@ -61,11 +61,11 @@ __device__ __forceinline__ bool sae_has_part(const SaeView& v, u32 which, u32 q)
     const bool gated = v.rule == SAE_GATED;
     switch (q) {
     case SAE_SUM_DZ: return true;
-    // The magnitude's entries of a gated autoencoder do not pass its gate's bias.
-    case SAE_SUM_BIAS: return !(gated && which == SAE_MAIN);
-    case SAE_SUM_PAID: return which == (gated ? (u32)SAE_GATE : (u32)SAE_MAIN);
+    // The magnitude's entries of a gated autoencoder do not pass its gate's bias; elsewhere all do.
+    case SAE_SUM_BIAS: return gated && which != SAE_MAIN;
+    case SAE_SUM_PAID: return (v.penalty == SAE_L1 || v.penalty == SAE_L1_NORM) && which == (gated ? (u32)SAE_GATE : (u32)SAE_MAIN);
     case SAE_SUM_SILENT: return which == SAE_SILENT;
-    case SAE_SUM_SQUARE: return which == SAE_MAIN;
+    case SAE_SUM_SQUARE: return which == SAE_MAIN && v.sort == SAE_CONTRIBUTION;
     default: return v.lists[which].more[0] != nullptr;
     }
 }
@@ -146,7 +146,7 @@ __device__ __forceinline__ float sae_finish_numbers(const SaeView& v, const SaeA
     if (v.rule == SAE_JUMP && norm > 0.0f) pull = __fdiv_rn(found.sums[SAE_SUM_MORE1], norm);
     if (threadIdx.x == 0) {
         v.through[j] = found.sums[SAE_SUM_DZ];
-        v.bias.gradient[j] = found.sums[SAE_SUM_BIAS];
+        v.bias.gradient[j] = found.sums[v.rule == SAE_GATED ? SAE_SUM_BIAS : SAE_SUM_DZ];
         if (v.more[0].w) v.more[0].gradient[j] = found.sums[SAE_SUM_MORE0];
         if (v.more[1].w) v.more[1].gradient[j] = found.sums[SAE_SUM_MORE1];
         sae_note(v, j, found, price);
