@@ -13,6 +13,7 @@
 //! toy        training of toy models
 //! hidden     hidden states of batches
 //! emulated   such a machine for tests, made by the C++ compiler
+//! sae        training of sparse autoencoders
 //! ```
 
 pub mod backend;
@@ -28,3 +29,4 @@ pub mod toy;
 
 pub use backend::CudaBackend;
 pub mod hidden;
+pub mod sae;

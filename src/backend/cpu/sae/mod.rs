@@ -273,7 +273,7 @@ impl Kept<'_> {
 }
 
 /// A training that is asked to stop is kept if it has taken this long.
-const WORTH_KEEPING: Duration = Duration::from_secs(2);
+pub const WORTH_KEEPING: Duration = Duration::from_secs(2);
 
 fn train_pass(source: &SaeSource, jobs: &[&SaeJob], watch: &dyn Watch, kept: Option<Kept>) -> Vec<Option<SaeOutcome>> {
     if watch.stop() {
