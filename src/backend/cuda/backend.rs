@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::device::Device;
 use super::driver::Gpu;
-use super::find;
 use super::toy::{DeviceBatches, Limits, ToyTrainer};
+use super::{find, sae};
 use crate::backend::checkpoint::Checkpoints;
-use crate::backend::{Appetite, Backend, BackendError, SaeGroup, Trained, Watch, cpu};
+use crate::backend::{Appetite, Backend, BackendError, SaeGroup, Trained, Watch};
 use crate::data::world::same_data;
 use crate::sae::SaeOutcome;
 use crate::toy::{ToyJob, ToyOutcome};
@@ -115,11 +115,11 @@ fn toys_on(device: &Arc<dyn Device>, jobs: &[ToyJob], watch: &dyn Watch) -> Trai
 }
 
 fn saes_on(
-    _device: &Arc<dyn Device>,
+    device: &Arc<dyn Device>,
     groups: &[SaeGroup],
     watch: &dyn Watch,
 ) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
-    Ok(cpu::sae::train(groups, watch))
+    Ok(sae::train(device, groups, watch))
 }
 
 /// What a training is told and asked that sees one of many groups, as its group 0.

@@ -4,16 +4,15 @@
 //! kernels/   CUDA C++, one concept a file; common.cuh is what they share, emulation.h runs them on a CPU
 //! modules    the same as the driver loads them: PTX that the binary carries, or made by NVRTC for the exact chip
 //! nvrtc      NVIDIA's run-time compiler, where there is one
-//! backend    jobs over GPUs
 //! find       what of CUDA is on this machine, and what is missing
 //! device     what a machine that runs kernels is asked for: memory and launches
 //! driver     a GPU behind its driver's library, opened at run time
 //! emulated   a machine for tests, made by the C++ compiler
 //! draw       batches of x
-//! toy        training of toy models
 //! hidden     hidden states of batches
-//! emulated   such a machine for tests, made by the C++ compiler
+//! toy        training of toy models
 //! sae        training of sparse autoencoders
+//! backend    jobs over GPUs
 //! ```
 
 pub mod backend;
@@ -23,10 +22,10 @@ pub mod driver;
 #[cfg(test)]
 pub mod emulated;
 pub mod find;
+pub mod hidden;
 pub mod modules;
 pub mod nvrtc;
+pub mod sae;
 pub mod toy;
 
 pub use backend::CudaBackend;
-pub mod hidden;
-pub mod sae;

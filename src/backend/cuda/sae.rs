@@ -100,7 +100,11 @@ pub fn why_not(device: &dyn Device, job: &SaeJob, d: usize) -> Option<String> {
 }
 
 /// Trains what is left to the CPU.
-fn train_left(groups: &[SaeGroup], left: &[(usize, usize)], watch: &dyn Watch) -> Vec<((usize, usize), Option<SaeOutcome>)> {
+fn train_left(
+    groups: &[SaeGroup],
+    left: &[(usize, usize)],
+    watch: &dyn Watch,
+) -> Vec<((usize, usize), Option<SaeOutcome>)> {
     let mut places = BTreeMap::<usize, Vec<usize>>::new();
     left.iter().for_each(|&(group, job)| places.entry(group).or_default().push(job));
     let places: Vec<Vec<(usize, usize)>> =
@@ -186,14 +190,15 @@ impl Pass<'_> {
             return Ok(jobs.iter().map(|&job| (job, None)).collect());
         }
         let stream = self.source.open(Stream::Train);
-        let (d, batch_size) = (self.source.d_hidden(), self.saes[jobs[0]].train.batch_size);
-        let asked = Normalise::ALL.into_iter().filter(|&one| jobs.iter().any(|&job| self.saes[job].train.normalise == one));
+        let batch_size = self.saes[jobs[0]].train.batch_size;
+        let asked =
+            Normalise::ALL.into_iter().filter(|&one| jobs.iter().any(|&job| self.saes[job].train.normalise == one));
         let inputs: Vec<Inputs> = asked.map(|normalise| normalise.inputs(&stream, batch_size)).collect();
-        let mut batches = Uploaded::new(self.device, stream.clone(), d, batch_size, &inputs)?;
-        let mut squads = self.squads(jobs, &stream, &inputs, &batches)?;
+        let mut batches = feed::batches(self.device, self.source, &stream, batch_size, &inputs)?;
+        let mut squads = self.squads(jobs, &stream, &inputs, &*batches)?;
         self.load(&mut squads)?;
         self.watch.restored(squads.iter().flat_map(|squad| &squad.runs).map(|run| run.step as u64).sum());
-        self.steps(&mut squads, &mut batches)?;
+        self.steps(&mut squads, &mut *batches)?;
         let mut trained = vec![];
         for squad in squads {
             for (run, places) in squad.runs.into_iter().zip(&squad.places) {

@@ -69,7 +69,8 @@ impl Bench {
     fn entries(&self, which: u32) -> Vec<Vec<(u32, f32)>> {
         let list = self.list(which);
         let (count, latent, z) = (self.read(list.count), self.read(list.latent), self.read(list.z));
-        let of = |s: usize| (0..count[s] as usize).map(|at| (latent[s * list.cap + at], z[s * list.cap + at])).collect();
+        let of =
+            |s: usize| (0..count[s] as usize).map(|at| (latent[s * list.cap + at], z[s * list.cap + at])).collect();
         (0..self.places.sizes.n).map(of).collect()
     }
 
@@ -176,7 +177,8 @@ fn batch_top_keeps_the_greatest_of_the_batch_with_ties_in_order_of_samples() {
     for (n, m) in [(1usize, 1usize), (5, 31), (33, 33), (40, 129), (300, 7)] {
         for levels in [1, 3, 1000] {
             let inference = BatchInference::Batch;
-            let Some(mut bench) = bench(7, Architecture::BatchTopK { k: 1.0, aux_k: 0, inference }, Sizes { n, m, d: 1 })
+            let Some(mut bench) =
+                bench(7, Architecture::BatchTopK { k: 1.0, aux_k: 0, inference }, Sizes { n, m, d: 1 })
             else {
                 return;
             };
@@ -193,8 +195,11 @@ fn batch_top_keeps_the_greatest_of_the_batch_with_ties_in_order_of_samples() {
                 bench.launch("sae_emit", n, (m.div_ceil(128) * 32) as u32, list::MAIN);
                 let kept = greatest(&keys, count);
                 let found = bench.entries(list::MAIN);
-                let found: Vec<usize> =
-                    found.iter().enumerate().flat_map(|(s, row)| row.iter().map(move |e| s * m + e.0 as usize)).collect();
+                let found: Vec<usize> = found
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(s, row)| row.iter().map(move |e| s * m + e.0 as usize))
+                    .collect();
                 assert_eq!(found, kept, "{n} x {m}, {levels} levels, {count}");
                 assert_bits_match(&mut bench, list::MAIN);
             }
@@ -343,7 +348,8 @@ unsafe impl bytemuck::Pod for ProbeArgs {}
 #[test]
 fn addresses_go_beyond_32_bits() {
     let Some(device) = emulated(0) else { return };
-    for [plane, rows, row, width, column] in [[0, 1, 0, 1, 0], [15, 65536, 65535, 65536, 65535], [3, 4, u32::MAX, u32::MAX, 7]]
+    for [plane, rows, row, width, column] in
+        [[0, 1, 0, 1, 0], [15, 65536, 65535, 65536, 65535], [3, 4, u32::MAX, u32::MAX, 7]]
     {
         let out = Buffer::<u64>::zeros(&device, 2).expect("memory");
         let args = ProbeArgs { out: out.pointer(), numbers: [plane, rows, row, width, column, 0] };

@@ -255,7 +255,14 @@ impl Places {
     }
 
     /// As kernels are told.
-    pub fn view(&self, arena: &Arena, program: &Program, job: &SaeJob, h: Pointer<f32>, reports: Pointer<Report>) -> View {
+    pub fn view(
+        &self,
+        arena: &Arena,
+        program: &Program,
+        job: &SaeJob,
+        h: Pointer<f32>,
+        reports: Pointer<Report>,
+    ) -> View {
         let Sizes { n, m, d } = self.sizes;
         let nowhere = Tensor { w: Pointer::NULL, gradient: Pointer::NULL, first: Pointer::NULL, second: Pointer::NULL };
         let mut tensors = [nowhere; 6];
@@ -411,4 +418,3 @@ fn rule_of(rule: Rule) -> (u32, f64, f64) {
 pub fn rule_number(program: &Program) -> u32 {
     rule_of(program.rule).0
 }
-

@@ -107,7 +107,13 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the reports of the steps from `from` on; returns how many steps of the job are done with that.
-    pub fn hear(&mut self, from: usize, reports: &[Report], arena: &Arena, places: &Places) -> Result<u64, DeviceError> {
+    pub fn hear(
+        &mut self,
+        from: usize,
+        reports: &[Report],
+        arena: &Arena,
+        places: &Places,
+    ) -> Result<u64, DeviceError> {
         let steps = self.job.train.steps;
         for (step, report) in (from..).zip(reports) {
             if report.broken > 0 {

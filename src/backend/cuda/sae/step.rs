@@ -38,12 +38,7 @@ pub struct Kind {
 impl Kind {
     /// Of a program with these sizes.
     pub fn of(program: &Program, sizes: Sizes) -> Kind {
-        Kind {
-            sizes,
-            rule: rule_number(program),
-            lists: lists(program),
-            dead_lists: dead_lists(program, sizes.m),
-        }
+        Kind { sizes, rule: rule_number(program), lists: lists(program), dead_lists: dead_lists(program, sizes.m) }
     }
 }
 
@@ -110,7 +105,14 @@ impl Launcher {
     ///
     /// # Errors
     /// The device refuses.
-    pub fn launch(&self, kernel: &'static str, per: usize, threads: u32, shared: u32, which: u32) -> Result<(), DeviceError> {
+    pub fn launch(
+        &self,
+        kernel: &'static str,
+        per: usize,
+        threads: u32,
+        shared: u32,
+        which: u32,
+    ) -> Result<(), DeviceError> {
         let aims: Pointer<StepAim> = self.aims.pointer();
         let args = Args { views: self.views.pointer(), aims, per: per as u32, which, unused: [0; 2] };
         let blocks = u32::try_from(per * self.count).expect("why_not keeps a squad's grid within 32 bits");
@@ -148,7 +150,8 @@ impl Launcher {
     pub fn forward(&mut self, aims: &[StepAim]) -> Result<(), DeviceError> {
         self.set_aims(aims)?;
         let Kind { sizes: Sizes { n, m, d }, rule, lists: [_, gate, dead, silent], dead_lists } = self.kind.clone();
-        let (top_threads, emit_threads) = (m.next_multiple_of(32).min(256) as u32, (m.div_ceil(128) * 32).min(256) as u32);
+        let (top_threads, emit_threads) =
+            (m.next_multiple_of(32).min(256) as u32, (m.div_ceil(128) * 32).min(256) as u32);
         if rule == rule::BATCH_TOP || dead {
             self.launch("sae_begin", 1, 256, 0, 0)?;
         }
@@ -191,7 +194,14 @@ impl Launcher {
 }
 
 /// What kernels are told of step `step`, whose levels are `levels` and whose penalty is led by `multiplier`; its report goes to `slot`.
-pub fn aim(program: &Program, train: &SaeTrain, step: usize, levels: &StepLevels, multiplier: f64, slot: usize) -> StepAim {
+pub fn aim(
+    program: &Program,
+    train: &SaeTrain,
+    step: usize,
+    levels: &StepLevels,
+    multiplier: f64,
+    slot: usize,
+) -> StepAim {
     let n = train.batch_size;
     let k = program.k_at(step, train.steps).unwrap_or(0.0);
     let k = if let Rule::BatchTop { .. } = program.rule { batch_topk::count(k, n) } else { k as usize };

@@ -10,7 +10,7 @@ use crate::data::{Magnitude, MagnitudeSharing, World};
 use crate::hidden::{HiddenMaker, HiddenSource};
 use crate::sae::{
     Architecture, BatchInference, BiasInit, DecoderRule, FrozenDecoder, Init, JumpRelu, KAnneal, Levels, Options,
-    Prefixes, Pursuit, SaeTrain, SaeTrace, Size, Sort, Sparsity, Target,
+    Prefixes, Pursuit, SaeTrace, SaeTrain, Size, Sort, Sparsity, Target,
 };
 use crate::toy::TrainingEnd;
 use crate::training::{Optimizer, Schedule};
@@ -96,10 +96,24 @@ fn batch(k: f64, aux_k: usize) -> Architecture {
 
 fn jump(sparsity: Sparsity, input_gradient: bool, silent: f64) -> Architecture {
     let (bandwidth, threshold) = (Size::Relative(0.1), Size::Relative(0.1));
-    Architecture::JumpRelu(JumpRelu { l0: 0.03, sparsity, bandwidth, threshold, init_norm: 0.5, input_gradient, silent })
+    Architecture::JumpRelu(JumpRelu {
+        l0: 0.03,
+        sparsity,
+        bandwidth,
+        threshold,
+        init_norm: 0.5,
+        input_gradient,
+        silent,
+    })
 }
 
-fn nested(nested: Architecture, prefixes: Prefixes, sort: Sort, aux_by_level: bool, detach_inner: bool) -> Architecture {
+fn nested(
+    nested: Architecture,
+    prefixes: Prefixes,
+    sort: Sort,
+    aux_by_level: bool,
+    detach_inner: bool,
+) -> Architecture {
     let levels = Levels { prefixes, inner: 0.5, average: false, detach_inner, sort };
     Architecture::Matryoshka { nested: Box::new(nested), levels, aux_by_level }
 }
@@ -239,7 +253,8 @@ fn a_training_that_goes_on_from_any_of_its_states_ends_with_the_same_bits() {
     assert!(kept.values().all(|states| states.len() > 1), "there are states between");
     for pick in [0, 1, usize::MAX] {
         // The first state of one job may be older than that of another, which then waits.
-        let of = |(key, states): (&(usize, usize), &Vec<Vec<u8>>)| (*key, vec![states[pick.min(states.len() - 1)].clone()]);
+        let of =
+            |(key, states): (&(usize, usize), &Vec<Vec<u8>>)| (*key, vec![states[pick.min(states.len() - 1)].clone()]);
         let watch = Count { kept: Some(Mutex::new(kept.iter().map(of).collect())), ..Count::default() };
         let again: Vec<_> = train(&device, &groups, &watch)[0].iter().map(bits).collect();
         assert_eq!(again, whole, "state {pick}");

@@ -1,16 +1,16 @@
-//! Streams that the device draws by itself, for every world that it has kernels for; the CPU draws the others.
+//! Streams that the device draws by itself; finite sets are walked by the CPU.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::batches::{BatchSource, BatchStream, Drawn, HostBatches};
 use crate::backend::cuda::device::{Buffer, Device, DeviceError, Pointer};
-use crate::backend::cuda::draw::{DeviceSampler, DrawError, Steps};
+use crate::backend::cuda::draw::{DeviceSampler, Steps};
 use crate::data::Sampler;
 use crate::random::Stream;
 use crate::toy::ToyJob;
 
-/// Device first, [`HostBatches`] for finite sets and for worlds without a kernel. The bits are the same.
+/// Drawn on the device, finite sets by [`HostBatches`]. The bits are the same.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceBatches;
 
@@ -26,11 +26,7 @@ impl BatchSource for DeviceBatches {
             return HostBatches.open(device, job, most_steps, live);
         }
         let sampler = Sampler::new(job.world.clone(), job.seed, Stream::Train);
-        let sampler = match DeviceSampler::new(device, &sampler) {
-            Ok(sampler) => sampler,
-            Err(DrawError::Unsupported(_)) => return HostBatches.open(device, job, most_steps, live),
-            Err(DrawError::Device(error)) => return Err(error),
-        };
+        let sampler = DeviceSampler::new(device, &sampler)?;
         let samples = job.train.batch_size;
         let x = Buffer::undefined(device, sampler.x_len(most_steps, samples))?;
         let live = match live {

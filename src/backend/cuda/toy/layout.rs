@@ -172,11 +172,6 @@ fn loss_shared(shape: Shape) -> usize {
 
 /// `block_memory` in `kernels/toy_block.cu`.
 fn block_shared(n: usize, m: usize, samples: usize) -> usize {
-<<<<<<< HEAD
-    let (n, m) = (n.next_multiple_of(4), m.next_multiple_of(4));
-    let (row_of_w, row) = (4 * ((m / 4) | 1), samples + 4);
-    4 * (2 * n * row_of_w + 3 * n + 2 * (n + m) * row)
-=======
     let (n, row_of_w, row) = (n.next_multiple_of(4), matrix_stride(m), samples + 4);
     4 * (2 * n * row_of_w + 3 * n + 2 * (n + m.next_multiple_of(4)) * row)
 }
@@ -192,7 +187,6 @@ fn layers_shared(shape: Shape, samples: usize) -> usize {
         _ => (0, 0),
     };
     4 * (2 * (inputs + untied) * matrix_stride(d_hidden) + 2 * m + 3 * n + 4 + (2 * n + embedded + 3 * m) * row)
->>>>>>> cuda-toy
 }
 
 #[cfg(test)]

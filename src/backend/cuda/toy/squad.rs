@@ -149,18 +149,12 @@ impl<'a> Squad<'a> {
     /// The device fails.
     pub fn advance(&mut self, streams: &Streams, range: Range<usize>) -> Result<u64, DeviceError> {
         let Rhythm { steps, .. } = self.rhythm;
-<<<<<<< HEAD
-        let numbers =
-            |train: &&ToyTrain| range.clone().map(|step| step_numbers(train, step).into()).collect::<Vec<_>>();
-        let table: Vec<StepArgs> = self.settings.iter().flat_map(numbers).collect();
-=======
         let numbers = |of: &ToyJob, step: usize| {
             let hidden_bias = of.bias_decay(step).map_or(1.0, |(_, factor)| factor as f32);
             StepArgs::new(step_numbers(&of.train, step), hidden_bias)
         };
         let table: Vec<StepArgs> =
             self.settings.iter().flat_map(|of| range.clone().map(move |step| numbers(of, step))).collect();
->>>>>>> cuda-toy
         self.memory.steps.write(0, &table)?;
         let mut args = self.args(streams, range.len());
         let ended = self.look(&args, range.start)?;
@@ -185,11 +179,7 @@ impl<'a> Squad<'a> {
     }
 
     fn args(&self, streams: &Streams, steps_stride: usize) -> ToyArgs {
-<<<<<<< HEAD
-        let Memory { blocks, parameters, first, second, slopes, setting_of, steps, batch_of, losses, wrong } =
-=======
         let Memory { blocks, parameters, first, second, slopes, setting_of, steps, batch_of, losses, wrong, embedding } =
->>>>>>> cuda-toy
             &self.memory;
         let shape = self.rhythm.shape;
         ToyArgs {

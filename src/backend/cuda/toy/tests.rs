@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
@@ -443,4 +440,3 @@ fn finite_sets_are_walked_in_their_order() {
         }
     }
 }
->>>>>>> cuda-toy
