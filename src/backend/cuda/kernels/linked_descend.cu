@@ -46,7 +46,7 @@ __device__ __forceinline__ u32 linked_roots(const LinkedArgs& a, const LinkedSam
             append(s, feature, value, count);
         }
     }
-    __syncwarp();
+    __syncwarp();  // a ballot is where lanes meet, this is where they see what the others wrote
     return count;
 }
 
@@ -58,13 +58,12 @@ __device__ __forceinline__ u32 linked_pick(const LinkedArgs& a, const LinkedSamp
 // Takes out what has lost, marked by the value 0, from `from` on. Returns the end.
 __device__ __forceinline__ u32 linked_compact(const LinkedSample& s, u32 from, u32 end) {
     const u32 lane = threadIdx.x % 32u;
-    __syncwarp();
     u32 to = from;
     for (u32 first = from; first < end; first += 32u) {
         const bool there = first + lane < end;
         const u32 feature = there ? s.features[first + lane] : 0u;
         const float value = there ? s.values[first + lane] : 0.0f;
-        __syncwarp();  // all have read before one writes
+        __syncwarp();  // all have read before one writes: see above of the ballot between
         append(s, feature, value, to);
         __syncwarp();
     }
@@ -91,7 +90,6 @@ __device__ __forceinline__ u32 linked_choose_at_top(const LinkedArgs& a, const L
 
 // Leaves one of each exclusive family among from .. end, where members of a family stand together, in its order.
 __device__ __forceinline__ u32 linked_choose(const LinkedArgs& a, const LinkedSample& s, u32 from, u32 end) {
-    __syncwarp();
     for (u32 at = from + threadIdx.x % 32u; at < end; at += 32u) {
         const u32 family = a.family_of[s.features[at]];
         const LinkedFamily rules = a.families[family];
@@ -198,7 +196,7 @@ __device__ __forceinline__ void linked_in_order(const LinkedArgs& a, const Linke
         if (first + lane < words) sums[first + lane] = before + sum - mine;
         before += __shfl_sync(ALL_LANES, sum, 31);
     }
-    __syncwarp();
+    __syncwarp();  // as after a ballot
     for (u32 at = lane; at < count; at += 32u) {
         const u32 feature = s.features[at], bit = feature % 32u;
         const u32 place = sums[feature / 32u] + __popc(on[feature / 32u] & ((1u << bit) - 1u));
