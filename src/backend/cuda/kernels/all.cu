@@ -3,5 +3,6 @@
 #include "toy_lane.cu"
 #include "toy_warp.cu"
 #include "toy_block.cu"
+#include "toy_layers.cu"
 #include "toy_loss.cu"
 #include "toy_pack.cu"

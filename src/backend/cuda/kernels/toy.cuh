@@ -1,8 +1,8 @@
 // What the kernels for toy models share: their arguments, one step of the optimiser, copies of x.
 //
-// Sums over samples have the shape of the CPU (`ops/toy_step`): sample s of those that are walked belongs to chain s mod 16, a chain
-// adds in ascending order, chains fold 8, 4, 2, 1 apart, and silent samples that are not walked enter by their closed form. Neither
-// the models of a block nor the steps of a launch enter a sum.
+// Sums over samples have the shape of the CPU (`ops/toy_step`): sample s of those that are walked belongs to chain s mod 16, a
+// chain adds in ascending order, chains fold 8, 4, 2, 1 apart, and silent samples that are not walked enter by their closed form.
+// Neither the models of a block nor the steps of a launch enter a sum.
 #pragma once
 #include "common.cuh"
 
@@ -31,6 +31,8 @@ struct ToyStep {
     float first;   // 1 - beta1, or the momentum
     float second;  // 1 - beta2
     float rate, scale, epsilon, decay, shrink;
+    float hidden_bias;  // factor of an mlp's hidden bias after the step
+    u32 unused;
 };
 
 struct ToyArgs {
@@ -48,10 +50,16 @@ struct ToyArgs {
     u32 n, m;
     u32 from, n_steps;      // steps of the batches that are walked
     u32 steps_stride, relu;
-    u32 stage;              // tiles of x (toy_block: samples) that are in shared memory at a time
-    u32 unused;
+    u32 stage;              // what of x is in shared memory at a time: tiles, of toy_block and toy_layers samples
+    u32 kind, activation;   // of toy_layers: KIND_.., ACTIVATION_..
+    u32 n_inputs;           // rows of W: n, or the dimensions of the embedding
+    const float* embedding; // [n][n_inputs rounded up to an odd number of float4], zeros in the padding; null where there is none
 };
-static_assert(sizeof(ToyBatch) == 32 && sizeof(ToyBlock) == 16 && sizeof(ToyStep) == 32 && sizeof(ToyArgs) == 120, "as in Rust");
+
+constexpr u32 KIND_TIED = 0, KIND_RELU_HIDDEN = 1, KIND_ABSOLUTE_VALUE = 2, KIND_MLP = 3, KIND_QUADRATIC = 4;
+constexpr u32 ACTIVATION_IDENTITY = 0, ACTIVATION_RELU = 1, ACTIVATION_GELU = 2;
+
+static_assert(sizeof(ToyBatch) == 32 && sizeof(ToyBlock) == 16 && sizeof(ToyStep) == 40 && sizeof(ToyArgs) == 136, "as in Rust");
 
 // `optimizer::TINY` and its root: moments at most this large are stored as zero.
 __device__ __forceinline__ float above(float limit, float x) {

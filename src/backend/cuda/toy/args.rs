@@ -49,39 +49,42 @@ pub struct StepArgs {
     pub epsilon: f32,
     pub decay: f32,
     pub shrink: f32,
+    /// Factor of an mlp's hidden bias after the step.
+    pub hidden_bias: f32,
+    pub unused: u32,
 }
 
-impl From<Step> for StepArgs {
-    fn from(step: Step) -> StepArgs {
+impl StepArgs {
+    /// A step, and after it the factor of the hidden bias.
+    pub fn new(step: Step, hidden_bias: f32) -> StepArgs {
+        let none = StepArgs { hidden_bias, ..StepArgs::zeroed() };
         match step {
             Step::Adaptive { take: [first, second], rate, scale, epsilon, decay, shrink } => {
-                StepArgs { rule: 0, first, second, rate, scale, epsilon, decay, shrink }
+                StepArgs { rule: 0, first, second, rate, scale, epsilon, decay, shrink, ..none }
             }
-            Step::Sgd { momentum, rate, decay } => {
-                StepArgs { rule: 1, first: momentum, second: 0.0, rate, scale: 0.0, epsilon: 0.0, decay, shrink: 0.0 }
-            }
+            Step::Sgd { momentum, rate, decay } => StepArgs { rule: 1, first: momentum, rate, decay, ..none },
         }
     }
 }
 
-/// What the training kernels and `toy_loss` take. Models have n m + n parameters: W as `[n, m]`, then b.
+/// What the training kernels and those of the loss take. Models have the parameters of their shape, P of them.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ToyArgs {
     pub blocks: Pointer<BlockArgs>,
     pub batches: Pointer<BatchArgs>,
-    /// `[models, n m + n]`
+    /// `[models, P]`
     pub parameters: Pointer<f32>,
     /// Moments, likewise.
     pub first: Pointer<f32>,
     pub second: Pointer<f32>,
-    /// `[models, n]`
+    /// `[models, slopes]`
     pub slopes: Pointer<f32>,
     /// `[models]`: row of `steps`.
     pub settings: Pointer<u32>,
     /// `[settings, steps_stride]`
     pub steps: Pointer<StepArgs>,
-    /// `[models]`: index of their batches; for `toy_loss` alone, as what follows.
+    /// `[models]`: index of their batches; for the loss alone, as the next two.
     pub batch_of: Pointer<u32>,
     /// `[models]`
     pub losses: Pointer<f64>,
@@ -95,9 +98,15 @@ pub struct ToyArgs {
     pub steps_stride: u32,
     /// 1 where outputs go through a ReLU.
     pub relu: u32,
-    /// What of x is in shared memory at a time: tiles, or for `toy_block` samples.
+    /// What of x is in shared memory at a time: tiles, or for `toy_block` and `toy_layers` samples.
     pub stage: u32,
-    pub unused: u32,
+    /// `KIND_..` and `ACTIVATION_..` of `kernels/toy.cuh`.
+    pub kind: u32,
+    pub activation: u32,
+    /// Rows of W: n, or the dimensions of the embedding.
+    pub n_inputs: u32,
+    /// `[n, n_inputs]`, its rows rounded up to an odd number of float4; null where there is none.
+    pub embedding: Pointer<f32>,
 }
 
 /// A stream of batches to be packed.
@@ -139,4 +148,4 @@ macro_rules! plain {
     )*};
 }
 
-plain!(BatchArgs: 32, BlockArgs: 16, StepArgs: 32, ToyArgs: 120, PackOne: 56, PackArgs: 16);
+plain!(BatchArgs: 32, BlockArgs: 16, StepArgs: 40, ToyArgs: 136, PackOne: 56, PackArgs: 16);

@@ -5,13 +5,14 @@
 //! | `toy_lane` | one lane | n m + n up to 15 |
 //! | `toy_warp` | one warp | ⌈n / 2⌉ and m within a size of the ladder |
 //! | `toy_block` | one block | what fits in shared memory |
+//! | `toy_layers` | one block | kinds with neurons, and the quadratic one, that fit in shared memory |
 //!
-//! Sizes are padded with zeros, which changes no bit, so the ladders are a matter of speed. A device without room for a shape
-//! trains it nowhere else: the caller is told.
+//! Sizes are padded with zeros, which changes no bit, so the ladders are a matter of speed. A device without room for a
+//! shape trains it nowhere else: the caller is told.
 
 use crate::backend::cuda::device::Launch;
 use crate::backend::ops::toy_step::Shape;
-use crate::toy::ToyKind;
+use crate::toy::{Mlp, ToyKind};
 
 /// Most numbers of a model in one lane.
 const LANE_PARAMETERS: usize = 15;
@@ -70,8 +71,7 @@ const LOSS_THREADS: u32 = 128;
 pub struct Layout {
     /// Its name.
     pub kernel: &'static str,
-    n: usize,
-    m: usize,
+    shape: Shape,
     way: Way,
 }
 
@@ -83,30 +83,28 @@ enum Way {
     Warp { q: usize },
     /// Pieces of so many samples.
     Block { samples: usize },
+    /// Likewise.
+    Layers { samples: usize },
 }
 
 impl Layout {
-    /// The kernel for a shape on a device whose blocks may have `most_shared` bytes of shared memory; none where there is none.
+    /// The kernel for a shape on a device whose blocks may have `most_shared` bytes of shared memory; none where there
+    /// is none.
     pub fn of(shape: Shape, most_shared: u32) -> Option<Layout> {
         let Shape { kind, n_features: n, d_hidden: m } = shape;
         let most = most_shared as usize;
-        if !matches!(kind, ToyKind::Linear | ToyKind::ReluOutput) || loss_shared(m) > most {
-            return None;
-        }
-        let (kernel, way) = if n * m + n <= LANE_PARAMETERS {
+        let (kernel, way) = if !matches!(kind, ToyKind::Linear | ToyKind::ReluOutput) {
+            ("toy_layers", Way::Layers { samples: piece(|samples| layers_shared(shape, samples), most)? })
+        } else if n * m + n <= LANE_PARAMETERS {
             let found = LANE_LADDER.iter().find(|size| size.0 == n && size.1 >= m);
             let &(_, m, kernel) = found.expect("the ladder ends at the most parameters");
             (kernel, Way::Lane { m })
         } else if let Some(&(q, _, kernel)) = WARP_LADDER.iter().find(|size| size.0 >= n.div_ceil(2) && size.1 >= m) {
             (kernel, Way::Warp { q })
         } else {
-            let samples = if block_shared(n, m, 32) <= COMMON_SHARED { 32 } else { 16 };
-            if block_shared(n, m, samples) > most {
-                return None;
-            }
-            ("toy_block", Way::Block { samples })
+            ("toy_block", Way::Block { samples: piece(|samples| block_shared(n, m, samples), most)? })
         };
-        Some(Layout { kernel, n, m, way })
+        (loss_shared(shape) <= most).then_some(Layout { kernel, shape, way })
     }
 
     /// Most models of a block.
@@ -114,54 +112,88 @@ impl Layout {
         match self.way {
             Way::Lane { .. } => 128,
             Way::Warp { .. } => 4,
-            Way::Block { .. } => 1,
+            Way::Block { .. } | Way::Layers { .. } => 1,
         }
     }
 
-    /// How much of x is in shared memory at a time, for batches of `tiles`: no matter of bits but for `toy_block`, whose pieces
-    /// follow from the shape.
+    /// How much of x is in shared memory at a time, for batches of `tiles`: no matter of bits but in blocks, whose
+    /// pieces follow from the shape.
     pub fn stage(&self, tiles: usize) -> usize {
         match self.way {
-            Way::Lane { .. } | Way::Warp { .. } => (STAGE / (4 * TILE * self.n)).min(tiles).max(1),
-            Way::Block { samples } => samples,
+            Way::Lane { .. } | Way::Warp { .. } => (STAGE / (4 * TILE * self.shape.n_features)).min(tiles).max(1),
+            Way::Block { samples } | Way::Layers { samples } => samples,
         }
     }
 
     /// A launch of `blocks` blocks of at most `models` models.
     pub fn launch(&self, blocks: usize, models: usize, stage: usize) -> Launch {
-        let x = stage * self.n * TILE;
+        let Shape { n_features: n, d_hidden: m, .. } = self.shape;
+        let x = stage * n * TILE;
         let (threads, floats) = match self.way {
-            Way::Lane { m } => {
+            Way::Lane { m: padded } => {
                 let threads = models.next_multiple_of(32);
-                (threads, x + 7 * (self.n * m + self.n) * threads)
+                (threads, x + 7 * (n * padded + n) * threads)
             }
-            Way::Warp { q } => (32 * models, x + 32 * q + models * (4 * (self.n * self.m + self.n) + 2 * q)),
-            Way::Block { .. } => (256, block_shared(self.n, self.m, stage) / 4),
+            Way::Warp { q } => (32 * models, x + 32 * q + models * (4 * (n * m + n) + 2 * q)),
+            Way::Block { .. } => (256, block_shared(n, m, stage) / 4),
+            Way::Layers { .. } => (256, layers_shared(self.shape, stage) / 4),
         };
         Launch { kernel: self.kernel, blocks: blocks as u32, threads: threads as u32, shared: 4 * floats as u32 }
     }
 
-    /// The launch of `toy_loss` for `models` models.
+    /// The launch of the loss for `models` models.
     pub fn loss_launch(&self, models: usize) -> Launch {
-        let shared = loss_shared(self.m) as u32;
-        Launch { kernel: "toy_loss", blocks: models as u32, threads: LOSS_THREADS, shared }
+        let shared = loss_shared(self.shape) as u32;
+        let kernel = if matches!(self.way, Way::Layers { .. }) { "toy_layers_loss" } else { "toy_loss" };
+        Launch { kernel, blocks: models as u32, threads: LOSS_THREADS, shared }
     }
 }
 
-fn loss_shared(m: usize) -> usize {
-    4 * m * LOSS_THREADS as usize
+/// Rows of W: features, or the dimensions they are embedded in.
+pub fn n_inputs(shape: Shape) -> usize {
+    if let ToyKind::Mlp(Mlp { d_embedding, .. }) = shape.kind { d_embedding } else { shape.n_features }
+}
+
+/// Floats of a row of a matrix in `kernels/toy_block.cuh`.
+pub fn matrix_stride(columns: usize) -> usize {
+    4 * (columns.div_ceil(4) | 1)
+}
+
+/// Samples of a piece: 32 where they fit everywhere, else 16, if these fit in `most`.
+fn piece(shared: impl Fn(usize) -> usize, most: usize) -> Option<usize> {
+    let samples = if shared(32) <= COMMON_SHARED { 32 } else { 16 };
+    (shared(samples) <= most).then_some(samples)
+}
+
+/// h of every thread, and u in front of neurons.
+fn loss_shared(shape: Shape) -> usize {
+    let u = if matches!(shape.kind, ToyKind::Linear | ToyKind::ReluOutput) { 0 } else { n_inputs(shape) };
+    4 * (shape.d_hidden + u) * LOSS_THREADS as usize
 }
 
 /// `block_memory` in `kernels/toy_block.cu`.
 fn block_shared(n: usize, m: usize, samples: usize) -> usize {
-    let (n, m) = (n.next_multiple_of(4), m.next_multiple_of(4));
-    let (row_of_w, row) = (4 * (m / 4 | 1), samples + 4);
-    4 * (2 * n * row_of_w + 3 * n + 2 * (n + m) * row)
+    let (n, row_of_w, row) = (n.next_multiple_of(4), matrix_stride(m), samples + 4);
+    4 * (2 * n * row_of_w + 3 * n + 2 * (n + m.next_multiple_of(4)) * row)
+}
+
+/// `layer_memory` in `kernels/toy_layers.cu`.
+fn layers_shared(shape: Shape, samples: usize) -> usize {
+    let Shape { kind, n_features, d_hidden } = shape;
+    let four = |size: usize| size.next_multiple_of(4);
+    let (n, m, inputs, row) = (four(n_features), four(d_hidden), four(n_inputs(shape)), samples + 4);
+    let (untied, embedded) = match kind {
+        ToyKind::AbsoluteValue => (n, 0),
+        ToyKind::Mlp(_) => (n, inputs),
+        _ => (0, 0),
+    };
+    4 * (2 * (inputs + untied) * matrix_stride(d_hidden) + 2 * m + 3 * n + 4 + (2 * n + embedded + 3 * m) * row)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toy::Activation;
 
     fn kernel(n_features: usize, d_hidden: usize) -> Option<&'static str> {
         let shape = Shape { kind: ToyKind::ReluOutput, n_features, d_hidden };
@@ -185,6 +217,11 @@ mod tests {
         assert_eq!(kernel(400, 30), Some("toy_block"));
         assert_eq!(kernel(2000, 100), None);
         assert_eq!(kernel(1, 500), None, "the loss keeps h in shared memory");
+        let mlp = Mlp { d_embedding: 10, activation: Activation::Relu, bias: 0.0, bias_decay: 0.0, seed: 1 };
+        for kind in [ToyKind::ReluHidden, ToyKind::AbsoluteValue, ToyKind::Mlp(mlp), ToyKind::Quadratic] {
+            let shape = Shape { kind, n_features: 20, d_hidden: 40 };
+            assert_eq!(Layout::of(shape, 227 << 10).map(|layout| layout.kernel), Some("toy_layers"));
+        }
     }
 
     /// Ladders are walked from the least cost: a size that another holds comes first.

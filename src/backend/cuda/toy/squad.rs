@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::Run;
 use super::args::{BlockArgs, StepArgs, ToyArgs};
-use super::layout::Layout;
+use super::layout::{Layout, matrix_stride, n_inputs};
 use super::streams::Streams;
 use crate::backend::cpu::toy::step_numbers;
-use crate::backend::cuda::device::{Buffer, Device, DeviceError};
+use crate::backend::cuda::device::{Buffer, Device, DeviceError, Pointer};
 use crate::backend::ops::toy_step::Shape;
+use crate::toy::embedding::embedding;
 use crate::toy::train::Guard;
-use crate::toy::{ToyJob, ToyOutcome, ToyTrace, ToyTrain, TrainingEnd};
+use crate::toy::{Activation, Mlp, ToyJob, ToyKind, ToyOutcome, ToyTrace, TrainingEnd};
 
 /// What the models of a squad agree in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,8 @@ pub struct Squad<'a> {
     rhythm: Rhythm,
     layout: Layout,
     models: Vec<Model<'a>>,
-    settings: Vec<&'a ToyTrain>,
+    /// A job of each of the different trainings.
+    settings: Vec<&'a ToyJob>,
     /// Most models of a block.
     widest: usize,
     stage: usize,
@@ -68,6 +70,7 @@ struct Memory {
     batch_of: Buffer<u32>,
     losses: Buffer<f64>,
     wrong: Buffer<u32>,
+    embedding: Option<Buffer<f32>>,
 }
 
 /// The members of a squad, in order of their batches.
@@ -91,15 +94,15 @@ impl<'a> Squad<'a> {
     ) -> Result<Squad<'a>, DeviceError> {
         let Members { rhythm, layout, runs } = members;
         let (mut parameters, mut slopes, mut setting_of) = (vec![], vec![], vec![]);
-        let mut settings: Vec<&ToyTrain> = vec![];
+        let mut settings: Vec<&ToyJob> = vec![];
         let (mut models, mut batch_of) = (Vec::with_capacity(runs.len()), vec![]);
         for &(run, job, batch) in &runs {
             parameters.extend(job.initial_model(run.restart).parameters());
             slopes.extend(job.slopes());
-            let known = settings.iter().position(|train| **train == job.train);
+            let known = settings.iter().position(|of| of.train == job.train);
             setting_of.push(known.unwrap_or(settings.len()) as u32);
             if known.is_none() {
-                settings.push(&job.train);
+                settings.push(job);
             }
             batch_of.push(batch as u32);
             let unscale = 1.0 / job.loss_factor();
@@ -118,6 +121,7 @@ impl<'a> Squad<'a> {
             losses: Buffer::undefined(device, models.len())?,
             wrong: Buffer::undefined(device, models.len())?,
             blocks: Buffer::of(device, &blocks)?,
+            embedding: padded_embedding(rhythm.shape).map(|e| Buffer::of(device, &e)).transpose()?,
         };
         let (widest, running) = (blocks.iter().map(|block| block.count).max().unwrap_or(0) as usize, models.len());
         let stage = layout.stage(tiles);
@@ -138,16 +142,19 @@ impl<'a> Squad<'a> {
         guard.min(log).min(last)
     }
 
-    /// Steps of the drawn `range`, whose first is looked at and logged where it is time. Returns how many model-steps this brings the
-    /// models nearer to their ends: all that are left of those that diverge.
+    /// Steps of the drawn `range`, whose first is looked at and logged where it is time. Returns how many model-steps
+    /// this brings the models nearer to their ends: all that are left of those that diverge.
     ///
     /// # Errors
     /// The device fails.
     pub fn advance(&mut self, streams: &Streams, range: Range<usize>) -> Result<u64, DeviceError> {
         let Rhythm { steps, .. } = self.rhythm;
-        let numbers =
-            |train: &&ToyTrain| range.clone().map(|step| step_numbers(train, step).into()).collect::<Vec<_>>();
-        let table: Vec<StepArgs> = self.settings.iter().flat_map(numbers).collect();
+        let numbers = |of: &ToyJob, step: usize| {
+            let hidden_bias = of.bias_decay(step).map_or(1.0, |(_, factor)| factor as f32);
+            StepArgs::new(step_numbers(&of.train, step), hidden_bias)
+        };
+        let table: Vec<StepArgs> =
+            self.settings.iter().flat_map(|of| range.clone().map(move |step| numbers(of, step))).collect();
         self.memory.steps.write(0, &table)?;
         let mut args = self.args(streams, range.len());
         let ended = self.look(&args, range.start)?;
@@ -172,7 +179,7 @@ impl<'a> Squad<'a> {
     }
 
     fn args(&self, streams: &Streams, steps_stride: usize) -> ToyArgs {
-        let Memory { blocks, parameters, first, second, slopes, setting_of, steps, batch_of, losses, wrong } =
+        let Memory { blocks, parameters, first, second, slopes, setting_of, steps, batch_of, losses, wrong, embedding } =
             &self.memory;
         let shape = self.rhythm.shape;
         ToyArgs {
@@ -194,7 +201,10 @@ impl<'a> Squad<'a> {
             steps_stride: steps_stride as u32,
             relu: u32::from(shape.kind.relu_output()),
             stage: self.stage as u32,
-            unused: 0,
+            kind: kind_code(shape.kind),
+            activation: activation_code(shape.kind.activation()),
+            n_inputs: n_inputs(shape) as u32,
+            embedding: embedding.as_ref().map_or(Pointer::NULL, Buffer::pointer),
         }
     }
 
@@ -260,6 +270,38 @@ impl<'a> Squad<'a> {
             (model.run, Some(ToyOutcome { model: start.with_parameters(&parameters), restart, end, trace }))
         };
         Ok(std::mem::take(&mut self.models).into_iter().zip(own).map(outcome).collect())
+    }
+}
+
+/// The embedding of an `mlp` as kernels read it.
+fn padded_embedding(shape: Shape) -> Option<Vec<f32>> {
+    let ToyKind::Mlp(Mlp { d_embedding, seed, .. }) = shape.kind else { return None };
+    let stride = matrix_stride(d_embedding);
+    let mut padded = vec![0.0; shape.n_features * stride];
+    let rows = embedding(shape.n_features, d_embedding, seed);
+    for (to, from) in padded.chunks_exact_mut(stride).zip(rows.chunks_exact(d_embedding)) {
+        to[..d_embedding].copy_from_slice(from);
+    }
+    Some(padded)
+}
+
+/// `KIND_..` of `kernels/toy.cuh`.
+fn kind_code(kind: ToyKind) -> u32 {
+    match kind {
+        ToyKind::Linear | ToyKind::ReluOutput => 0,
+        ToyKind::ReluHidden => 1,
+        ToyKind::AbsoluteValue => 2,
+        ToyKind::Mlp(_) => 3,
+        ToyKind::Quadratic => 4,
+    }
+}
+
+/// `ACTIVATION_..` of `kernels/toy.cuh`.
+fn activation_code(activation: Activation) -> u32 {
+    match activation {
+        Activation::Identity => 0,
+        Activation::Relu => 1,
+        Activation::Gelu => 2,
     }
 }
 

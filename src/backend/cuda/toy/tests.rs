@@ -6,7 +6,7 @@ use crate::backend::cuda::emulated::emulated;
 use crate::backend::ops::toy_step::reference::{ReferenceStep, error_bound};
 use crate::data::{Batch, Finite, Magnitude, MagnitudeSharing, Sampler, World};
 use crate::random::Stream;
-use crate::toy::{LossScale, ToyInit, ToyKind, ToyTrain, TrainingEnd};
+use crate::toy::{Activation, LossScale, Mlp, ToyInit, ToyKind, ToyTrain, TrainingEnd};
 use crate::training::{Optimizer, Schedule};
 
 /// Counts model-steps; says stop once asked `patience` times.
@@ -184,8 +184,9 @@ fn models_in_lanes_have_the_bits_of_the_cpu() {
     }
 }
 
-/// One step of SGD at rate 1 moves a parameter by its gradient, rounded once at the size of the parameter. The kernels' chains are no
-/// longer than those of the bound: h and dh have fewer roundings than one chain, and sums over samples at most two a sample.
+/// One step of SGD at rate 1 moves a parameter by its gradient, rounded once at the size of the parameter. The kernels'
+/// chains are no longer than those of the bound: h and dh have fewer roundings than one chain, and sums over samples at
+/// most two a sample.
 #[test]
 fn gradients_and_losses_are_within_rounding_of_plain_loops() {
     let mut jobs = vec![];
@@ -221,10 +222,10 @@ fn gradients_and_losses_are_within_rounding_of_plain_loops() {
     }
 }
 
-/// With epsilon 0.01 a step of Adam is smooth in the gradient: off by at most rate / epsilon = 1 times what the gradient is off by.
-/// That is some 1e-6 of 0.1 (the largest entries) at rounding of a few dozen operations; parameters of size 2 are rounded twice a step
-/// on either side. Over 4 steps: 4 (1e-7 + 4 · 2 · 6e-8) = 2.4e-6 if all errors had one sign; three times that for what an error does
-/// to later gradients.
+/// With epsilon 0.01 a step of Adam is smooth in the gradient: off by at most rate / epsilon = 1 times what the
+/// gradient is off by. That is some 1e-6 of 0.1 (the largest entries) at rounding of a few dozen operations; parameters
+/// of size 2 are rounded twice a step on either side. Over 4 steps: 4 (1e-7 + 4 · 2 · 6e-8) = 2.4e-6 if all errors had
+/// one sign; three times that for what an error does to later gradients.
 #[test]
 fn several_steps_agree_with_the_cpu() {
     let mut jobs = vec![];
@@ -256,9 +257,51 @@ fn several_steps_agree_with_the_cpu() {
     }
 }
 
+/// Kinds with a hidden layer of their own, of awkward sizes.
+fn with_neurons(steps: usize) -> Vec<ToyJob> {
+    let mlp = |activation| ToyKind::Mlp(Mlp { d_embedding: 6, activation, bias: -0.2, bias_decay: 0.5, seed: 5 });
+    let mut jobs = vec![];
+    for kind in [
+        ToyKind::ReluHidden,
+        ToyKind::AbsoluteValue,
+        mlp(Activation::Relu),
+        mlp(Activation::Gelu),
+        mlp(Activation::Identity),
+        ToyKind::Quadratic,
+    ] {
+        for (n, m, batch) in [(1, 1, 5), (6, 5, 50), (17, 9, 33)] {
+            let mut job = job(n, m, 0.4, steps, batch);
+            job.kind = kind;
+            job.world = Arc::new(World { magnitude: Magnitude::Symmetric(1.0), ..(*job.world).clone() });
+            job.train.optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-2 };
+            job.trace_every = 2;
+            jobs.push(job);
+        }
+    }
+    jobs
+}
+
+/// As [`several_steps_agree_with_the_cpu`], and the loss of the first step has the CPU's bits.
+#[test]
+fn kinds_with_neurons_agree_with_the_cpu() {
+    let jobs = with_neurons(6);
+    let Some(found) = trained(0, &jobs, Limits::default()) else { return };
+    for ((job, found), expected) in jobs.iter().zip(&found).zip(on_cpu(&jobs)) {
+        assert_eq!(found.end, expected.end);
+        for (f, e) in found.model.parameters().into_iter().zip(expected.model.parameters()) {
+            assert!((f - e).abs() < 1.2e-5, "{:?}, {}: {f} for {e}", job.kind, name(job));
+        }
+        assert!(found.model != job.initial_model(0) || job.d_hidden == 1, "{:?}", job.kind);
+        assert_eq!(found.trace[0].loss, expected.trace[0].loss, "{:?}, {}", job.kind, name(job));
+        for (f, e) in found.trace.iter().zip(&expected.trace) {
+            assert!(f.step == e.step && (f.loss - e.loss).abs() <= 1e-4 * e.loss, "{:?}: {f:?} {e:?}", job.kind);
+        }
+    }
+}
+
 #[test]
 fn results_are_the_same_in_every_order_of_fibers() {
-    let jobs = mixture();
+    let jobs = [mixture(), with_neurons(2)].concat();
     let Some(expected) = trained(0, &jobs, Limits::default()) else { return };
     for order in [1, 7, 12345] {
         let found = trained(order, &jobs, Limits::default()).expect("it was there before");
@@ -350,9 +393,9 @@ fn divergence_is_reported_as_on_the_cpu_and_leaves_the_others_alone() {
 }
 
 #[test]
-fn more_steps_than_a_range_with_the_bits_of_the_cpu() {
+fn more_steps_than_a_range_and_restarts_with_the_bits_of_the_cpu() {
     let jobs: Vec<ToyJob> =
-        [63, 64, 65, 130].map(|steps| ToyJob { trace_every: 50, ..job(2, 1, 0.05, steps, 10) }).into();
+        [63, 64, 65, 130].map(|steps| ToyJob { trace_every: 50, restarts: 3, ..job(2, 1, 0.05, steps, 10) }).into();
     let Some(found) = trained(0, &jobs, Limits::default()) else { return };
     for (found, expected) in found.iter().zip(on_cpu(&jobs)) {
         assert!(same(found, &expected), "{found:?} {expected:?}");
@@ -372,13 +415,13 @@ fn stop_leaves_unfinished_models_and_keeps_those_whose_steps_are_done() {
 }
 
 #[test]
-fn no_steps_leave_the_initial_model_and_other_kinds_go_to_the_cpu() {
+fn no_steps_leave_the_initial_model_and_what_has_no_kernel_goes_to_the_cpu() {
     let none = ToyJob { trace_every: 1, ..job(4, 2, 1.0, 0, 8) };
-    let neurons = ToyJob { kind: ToyKind::ReluHidden, ..job(4, 2, 1.0, 3, 8) };
-    let Some(found) = trained(0, &[none.clone(), neurons.clone()], Limits::default()) else { return };
+    let large = job(1000, 40, 1.0, 1, 2);
+    let Some(found) = trained(0, &[none.clone(), large.clone()], Limits::default()) else { return };
     assert_eq!(found[0].model, none.initial_model(0));
     assert_eq!((&found[0].end, found[0].trace.len()), (&TrainingEnd::Finished, 0));
-    assert!(same(&found[1], &on_cpu(&[neurons])[0]));
+    assert!(same(&found[1], &on_cpu(&[large])[0]));
 }
 
 /// The CPU has kernels of its own for finite sets; tolerance as in `several_steps_agree_with_the_cpu`.
