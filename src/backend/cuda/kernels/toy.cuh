@@ -1,8 +1,8 @@
 // What the kernels for toy models share: their arguments, one step of the optimiser, copies of x.
 //
-// Sums over samples have the shape of the CPU (`ops/toy_step`): sample s of those that are walked belongs to chain s mod 16, a chain
-// adds in ascending order, chains fold 8, 4, 2, 1 apart, and silent samples that are not walked enter by their closed form. Neither
-// the models of a block nor the steps of a launch enter a sum.
+// Sums over samples have the shape of the CPU (`ops/toy_step`): sample s of those that are walked belongs to chain s mod 16, a
+// chain adds in ascending order, chains fold 8, 4, 2, 1 apart, and silent samples that are not walked enter by their closed form.
+// Neither the models of a block nor the steps of a launch enter a sum.
 #pragma once
 #include "common.cuh"
 
@@ -57,7 +57,6 @@ struct ToyArgs {
 };
 
 constexpr u32 KIND_TIED = 0, KIND_RELU_HIDDEN = 1, KIND_ABSOLUTE_VALUE = 2, KIND_MLP = 3, KIND_QUADRATIC = 4;
-constexpr u32 ACTIVATION_IDENTITY = 0, ACTIVATION_RELU = 1, ACTIVATION_GELU = 2;
 
 static_assert(sizeof(ToyBatch) == 32 && sizeof(ToyBlock) == 16 && sizeof(ToyStep) == 40 && sizeof(ToyArgs) == 136, "as in Rust");
 

@@ -1,6 +1,7 @@
 // Trains larger tied toy models, one block a model, everything but the moments in shared memory; n and m at run time.
 //
-//     for each piece of samples:  H = W^T X,  Z = W H + b,  G = c (Z - X) where open,  DH = W^T G,  dW += G H^T + X DH^T,  db += G
+//     for each piece of samples:  H = W^T X,  Z = W H + b,  G = c (Z - X) where open,  DH = W^T G
+//                                 dW += G H^T + X DH^T,  db += G
 //     add silent samples, step
 #include "toy_block.cuh"
 
@@ -60,7 +61,6 @@ KERNEL(toy_block, ToyArgs, 256, 2) {
     block_zero(o.x, o.w.rows4 * p.ss);
     const ToyStep* const steps = a.steps + (u64)a.settings[block.first] * a.steps_stride + a.from;
     const ToyBatch batch = a.batches[block.batch];
-    __syncthreads();
 #pragma unroll 1
     for (u32 step = 0; step < a.n_steps; ++step) {
         const Walk walk = walk_of(batch, a.from + step);

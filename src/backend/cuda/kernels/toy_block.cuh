@@ -1,14 +1,15 @@
-// Small products over a piece of samples in shared memory, by all threads of a block: what `toy_block` and `toy_layers` are made of.
+// Small products over a piece of samples in shared memory, by all threads of a block: what `toy_block` and `toy_layers` are made
+// of.
 //
 //     project     out = W^T v               over rows, eight lanes a tile, lane q takes rows q, q + 8, ..; folded 4, 2, 1 apart
 //     residual    Z = V H + b, G = c (Z - X) where open       over k in order
-//     outer       dW += A B^T + C D^T       over samples, four lanes a tile: lane q takes samples 4 q .. 4 q + 3, then 16 later; folded
-//                                           2, 1 apart and added to the sum over pieces
+//     outer       dW += A B^T + C D^T       over samples, four lanes a tile: lane q takes samples 4 q .. 4 q + 3, then 16 later;
+//                                           folded 2, 1 apart and added to the sum over pieces
 //     sums        db += G                   over samples in order
 //
 // S, the samples of a piece, belongs to the shape (`layout.rs`), so the sums do. Rows of samples are S + 4 floats and those of
-// matrices an odd number of float4: the eight lanes of a quarter of a warp then read eight different groups of four banks. All sizes
-// are padded with zeros to multiples of 4, which changes no bit.
+// matrices an odd number of float4: the eight lanes of a quarter of a warp then read eight different groups of four banks. All
+// sizes are padded with zeros to multiples of 4, which changes no bit.
 #pragma once
 #include "toy.cuh"
 
@@ -29,7 +30,9 @@ __device__ __forceinline__ Matrix matrix(float* at, u32 rows, u32 columns) {
 }
 
 __device__ __forceinline__ float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
-__device__ __forceinline__ void store4(float* to, const float (&x)[4]) { *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]}; }
+__device__ __forceinline__ void store4(float* to, const float (&x)[4]) {
+    *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
+}
 __device__ __forceinline__ void unpack4(float (&to)[4], const float* from) {
     const float4 v = load4(from);
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
@@ -77,8 +80,8 @@ struct Outputs {
 };
 
 // G from H and X: `samples` of the piece are there.
-__device__ __forceinline__ void block_residual(const Piece& o, const Matrix& v, const Outputs& of, const float* hidden, const float* target,
-                                               u32 samples, float* to) {
+__device__ __forceinline__ void block_residual(const Piece& o, const Matrix& v, const Outputs& of, const float* hidden,
+                                               const float* target, u32 samples, float* to) {
     const u32 across = o.s / 4, down = v.rows4 / 4;
     for (u32 unit = threadIdx.x; unit < down * across; unit += blockDim.x) {
         // Rows j, j + down, ..: neighbours read neighbouring rows.
@@ -200,7 +203,8 @@ __device__ __forceinline__ void block_store(const Matrix& w, float* to) {
     for (u32 e = threadIdx.x; e < w.rows * w.columns; e += blockDim.x) to[e] = w.at[e / w.columns * w.stride + e % w.columns];
 }
 // The optimiser's step of such a part; `first` and `second` are the moments of this part.
-__device__ __forceinline__ void block_update(const ToyStep& numbers, const Matrix& w, const Matrix& dw, float* first, float* second) {
+__device__ __forceinline__ void block_update(const ToyStep& numbers, const Matrix& w, const Matrix& dw, float* first,
+                                             float* second) {
     for (u32 e = threadIdx.x; e < w.rows * w.columns; e += blockDim.x) {
         const u32 at = e / w.columns * w.stride + e % w.columns;
         w.at[at] = toy_update(numbers, w.at[at], dw.at[at], first[e], second[e]);

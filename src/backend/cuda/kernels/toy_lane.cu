@@ -4,10 +4,10 @@
 //     for each chain of samples:  h = W x,  z = W^T h + b,  g = c (z - x) where open,  dh = W g,  dW += g h + x dh,  db += g
 //     fold the chains, add silent samples, step
 //
-// A model's weights and sums are in its lane's registers, so nothing is exchanged, and every sum is the CPU's: the same bits. Chains go in
-// the order 0 8 4 12 2 .. (bits reversed): folding 8, 4, 2, 1 apart is then a binary counter with four pending sums instead of
-// sixteen. What is touched a few times a step lies in shared memory: those, and what the optimiser moves.
-// Hidden dimensions are padded with zeros up to M, which changes no bit.
+// A model's weights and sums are in its lane's registers, so nothing is exchanged, and every sum is the CPU's: the same bits.
+// Chains go in the order 0 8 4 12 2 .. (bits reversed): folding 8, 4, 2, 1 apart is then a binary counter with four pending sums
+// instead of sixteen. What is touched a few times a step lies in shared memory: those, and what the optimiser moves. Hidden
+// dimensions are padded with zeros up to M, which changes no bit.
 #include "toy.cuh"
 
 // Weights, then biases: of a model or of its gradient.
@@ -52,8 +52,8 @@ __device__ __forceinline__ void lane_sample(const LaneModel<N, M>& model, const 
 
 // The folded gradient of one batch. `pending` is [4][P][threads], this lane's column.
 template <int N, int M>
-__device__ __forceinline__ LaneSums<N, M> lane_gradient(const LaneModel<N, M>& model, const Walk& walk, u32 stage, bool linear, float* xs,
-                                                        float* pending) {
+__device__ __forceinline__ LaneSums<N, M> lane_gradient(const LaneModel<N, M>& model, const Walk& walk, u32 stage, bool linear,
+                                                        float* xs, float* pending) {
     constexpr int P = N * M + N;
     LaneSums<N, M> sums;
 #pragma unroll 1
@@ -91,10 +91,11 @@ struct LaneMemory {
     float *parameters, *first, *second;
 };
 
-// The optimiser's step, a loop that is not unrolled: there is one division and one root in the kernel. `gradient` is a column too.
+// The optimiser's step, a loop that is not unrolled: there is one division and one root in the kernel. `gradient` is a column
+// too.
 template <int N, int M>
-__device__ __forceinline__ void lane_update(const ToyArgs& a, const LaneMemory& memory, const float* gradient, const float* slopes,
-                                            const ToyStep& numbers, u32 silent) {
+__device__ __forceinline__ void lane_update(const ToyArgs& a, const LaneMemory& memory, const float* gradient,
+                                            const float* slopes, const ToyStep& numbers, u32 silent) {
     constexpr u32 P = N * M + N;
 #pragma unroll 1
     for (u32 e = 0; e < P; ++e) {

@@ -74,7 +74,8 @@ __device__ __forceinline__ void quadratic_residual(const LayerMemory& o, const P
 }
 
 // G from h, and back to dpre and the gradients.
-__device__ __forceinline__ void layers_back(const ToyArgs& a, const LayerParts& parts, const LayerMemory& o, const Piece& p, u32 samples) {
+__device__ __forceinline__ void layers_back(const ToyArgs& a, const LayerParts& parts, const LayerMemory& o, const Piece& p,
+                                            u32 samples) {
     const Outputs of = {o.b, o.slopes, !a.relu, a.kind == KIND_ABSOLUTE_VALUE};
     block_residual(p, o.v, of, o.h, o.x, samples, o.g);
     __syncthreads();
@@ -123,8 +124,8 @@ __device__ __forceinline__ void layers_gradient(const ToyArgs& a, const LayerPar
 }
 
 // The optimiser's step of biases.
-__device__ __forceinline__ void layers_update(const ToyStep& numbers, float* b, const float* db, u32 count, float* first, float* second,
-                                              float factor) {
+__device__ __forceinline__ void layers_update(const ToyStep& numbers, float* b, const float* db, u32 count, float* first,
+                                              float* second, float factor) {
     for (u32 j = threadIdx.x; j < count; j += blockDim.x) b[j] = toy_update(numbers, b[j], db[j], first[j], second[j]) * factor;
 }
 
@@ -142,12 +143,12 @@ KERNEL(toy_layers, ToyArgs, 256, 1) {
     if (parts.has_v) block_load(o.v, parameters + parts.v);
     for (u32 k = t; k < o.w.columns4; k += blockDim.x) o.c[k] = parts.has_c && k < a.m ? parameters[parts.c + k] : 0.0f;
     for (u32 i = t; i < (a.n + 3) / 4 * 4; i += blockDim.x) o.b[i] = i < parts.biases ? parameters[parts.b + i] : 0.0f;
-    for (u32 i = t; i < (a.n + 3) / 4 * 4 + 4; i += blockDim.x) o.slopes[i] = i < n_slopes ? a.slopes[(u64)block.first * n_slopes + i] : 0.0f;
+    const float* const slopes = a.slopes + (u64)block.first * n_slopes;
+    for (u32 i = t; i < (a.n + 3) / 4 * 4 + 4; i += blockDim.x) o.slopes[i] = i < n_slopes ? slopes[i] : 0.0f;
     // Rows past the last feature stay zero.
     block_zero(o.x, (a.n + 3) / 4 * 4 * p.ss);
     const ToyStep* const steps = a.steps + (u64)a.settings[block.first] * a.steps_stride + a.from;
     const ToyBatch batch = a.batches[block.batch];
-    __syncthreads();
 #pragma unroll 1
     for (u32 step = 0; step < a.n_steps; ++step) {
         layers_gradient(a, parts, o, p, walk_of(batch, a.from + step));

@@ -3,15 +3,16 @@
 //     for each sample:  h = W x,  z = W^T h + b,  r = out(z) - x,  loss += c r^2 / 2      (other kinds: `toy_layers`)
 //
 // One block a model, a thread a sample, n and m at run time. Features are one chain in f32, the samples of a tile fold 8, 4, 2, 1
-// apart, tiles add in order in f64, silent samples come last: the CPU's order, so the same bits. It runs once in many steps, hence
-// no tiles of registers.
+// apart, tiles add in order in f64, silent samples come last: the CPU's order, so the same bits. It runs once in many steps,
+// hence no tiles of registers.
 #include "toy_layers.cuh"
 
 // c r^2 summed over features for the thread's sample, of a tied model. `h` is [m][threads], this thread's column.
 struct TiedLoss {
     __device__ __forceinline__ static u32 parameters(const ToyArgs& a) { return a.n * a.m + a.n; }
     __device__ __forceinline__ static u32 slopes(const ToyArgs& a) { return a.n; }
-    __device__ __forceinline__ static float of_sample(const ToyArgs& a, const float* parameters, const float* slopes, const float* x, float* h) {
+    __device__ __forceinline__ static float of_sample(const ToyArgs& a, const float* parameters, const float* slopes,
+                                                      const float* x, float* h) {
         const u32 n = a.n, m = a.m;
         for (u32 k = 0; k < m; ++k) {
             float sum = 0.0f;
@@ -33,7 +34,8 @@ struct TiedLoss {
 struct LayersLoss {
     __device__ __forceinline__ static u32 parameters(const ToyArgs& a) { return layer_parts(a).end; }
     __device__ __forceinline__ static u32 slopes(const ToyArgs& a) { return a.n + (a.kind == KIND_QUADRATIC); }
-    __device__ __forceinline__ static float of_sample(const ToyArgs& a, const float* w, const float* slopes, const float* x, float* h) {
+    __device__ __forceinline__ static float of_sample(const ToyArgs& a, const float* w, const float* slopes, const float* x,
+                                                      float* h) {
         const LayerParts parts = layer_parts(a);
         const u32 m = a.m, stride = embedding_stride(a), threads = blockDim.x;
         float* const u = h + m * threads;
@@ -50,15 +52,16 @@ struct LayersLoss {
         }
         return a.kind == KIND_QUADRATIC ? of_square(a, w[parts.b], slopes, x, h) : of_outputs(a, parts, w, slopes, x, h);
     }
-    __device__ __forceinline__ static float of_square(const ToyArgs& a, float b, const float* slopes, const float* x, const float* h) {
+    __device__ __forceinline__ static float of_square(const ToyArgs& a, float b, const float* slopes, const float* x,
+                                                      const float* h) {
         float y = b, target = 0.0f;
         for (u32 k = 0; k < a.m; ++k) y = fmaf(h[k * blockDim.x], h[k * blockDim.x], y);
         for (u32 i = 0; i < a.n; ++i) target = fmaf(slopes[i] * x[i * TILE], x[i * TILE], target);
         const float r = y - target;
         return slopes[a.n] * r * r;
     }
-    __device__ __forceinline__ static float of_outputs(const ToyArgs& a, const LayerParts& parts, const float* w, const float* slopes,
-                                                       const float* x, const float* h) {
+    __device__ __forceinline__ static float of_outputs(const ToyArgs& a, const LayerParts& parts, const float* w,
+                                                       const float* slopes, const float* x, const float* h) {
         const float* const v = parts.tied ? w : w + parts.v;
         float loss = 0.0f;
         for (u32 j = 0; j < a.n; ++j) {
@@ -82,7 +85,8 @@ template <class Of> __device__ __forceinline__ double walked_loss(const ToyArgs&
     for (u32 first = 0; first < walk.tiles; first += at_once) {
         const u32 tile = first + t / TILE, sample = tile * TILE + t % TILE;
         float of_sample = 0.0f;
-        if (sample < walk.count) of_sample = Of::of_sample(a, parameters, slopes, walk.x + (u64)tile * a.n * TILE + t % TILE, h + t);
+        const float* const x = walk.x + (u64)tile * a.n * TILE + t % TILE;
+        if (sample < walk.count) of_sample = Of::of_sample(a, parameters, slopes, x, h + t);
         const float of_tile = fold16(of_sample);
         if (t % TILE == 0) tile_losses[t / TILE] = of_tile;
         __syncthreads();

@@ -1,7 +1,7 @@
 // Packs the samples in which something fires, in order, into tiles of their own: once for all models that see them.
 //
-// One block a step of one stream. A sample's place is the number of live samples before it: bits counted in whole words of the mask,
-// then in its own.
+// One block a step of one stream. A sample's place is the number of live samples before it: bits counted in whole words of the
+// mask, then in its own.
 #include "toy.cuh"
 
 // A stream of batches.
@@ -57,6 +57,7 @@ KERNEL(toy_pack, ToyPackArgs, 128, 8) {
     }
     // Lanes past the last sample are zero.
     const u32 spare = (TILE - count % TILE) % TILE;
-    for (u32 o = t; o < spare * n; o += blockDim.x) packed[((u64)(count / TILE) * n + o / spare) * TILE + count % TILE + o % spare] = 0.0f;
+    for (u32 o = t; o < spare * n; o += blockDim.x)
+        packed[((u64)(count / TILE) * n + o / spare) * TILE + count % TILE + o % spare] = 0.0f;
     if (t == 0) pack.counts[step] = count;
 }

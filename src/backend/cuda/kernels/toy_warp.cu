@@ -1,8 +1,8 @@
 // Trains small tied toy models, one warp a model; n and m at run time, padded with zeros to a ladder of compiled sizes.
 //
-// Lane = (chain of samples c = lane mod 16, parity of features f = lane / 16): it has W, b and their gradients for the features
-// 2 q + f in registers, and takes the samples of its chain. A sample exchanges M partial sums of h and M of dh with the lane 16 away;
-// nothing else leaves the registers, and no weight is loaded in the loop over samples.
+// Lane = (chain of samples c = lane mod 16, parity of features f = lane / 16): it has W, b and their gradients for the features 2
+// q + f in registers, and takes the samples of its chain. A sample exchanges M partial sums of h and M of dh with the lane 16
+// away; nothing else leaves the registers, and no weight is loaded in the loop over samples.
 //
 // x lies in shared memory as in device memory, [tile][n][16]: feature 2 q + f of chain c is 32 q + lane from the tile's start, so
 // every lane reads its own bank. Where n < 2 q + f that is another number of x: the weights and the slope there are zero, so it
@@ -17,8 +17,8 @@ template <int Q, int M> struct WarpModel {
 
 // A tile: one sample a lane. `open_here` is false where the lane has no sample.
 template <int Q, int M>
-__device__ __forceinline__ void warp_tile(const WarpModel<Q, M>& model, const float* x_at, const float* slopes, bool linear, bool open_here,
-                                          WarpModel<Q, M>& sums) {
+__device__ __forceinline__ void warp_tile(const WarpModel<Q, M>& model, const float* x_at, const float* slopes, bool linear,
+                                          bool open_here, WarpModel<Q, M>& sums) {
     float x[Q], h[M], dh[M];
 #pragma unroll
     for (u32 q = 0; q < Q; ++q) x[q] = x_at[32 * q];

@@ -14,8 +14,8 @@ use crate::toy::train::TrainData;
 
 /// Opens streams of batches.
 pub trait BatchSource: Sync {
-    /// The stream that `job` and all of its world, seed and batch size train on, with all the memory that ranges of up to
-    /// `most_steps` need. `live`: whether the mask is wanted.
+    /// The stream that `job` and all of its world, seed and batch size train on, with all the memory that ranges of up
+    /// to `most_steps` need. `live`: whether the mask is wanted.
     ///
     /// # Errors
     /// No room.

@@ -7,8 +7,8 @@
 //! | `toy_block` | one block | what fits in shared memory |
 //! | `toy_layers` | one block | kinds with neurons, and the quadratic one, that fit in shared memory |
 //!
-//! Sizes are padded with zeros, which changes no bit, so the ladders are a matter of speed. A device without room for a shape
-//! trains it nowhere else: the caller is told.
+//! Sizes are padded with zeros, which changes no bit, so the ladders are a matter of speed. A device without room for a
+//! shape trains it nowhere else: the caller is told.
 
 use crate::backend::cuda::device::Launch;
 use crate::backend::ops::toy_step::Shape;
@@ -88,7 +88,8 @@ enum Way {
 }
 
 impl Layout {
-    /// The kernel for a shape on a device whose blocks may have `most_shared` bytes of shared memory; none where there is none.
+    /// The kernel for a shape on a device whose blocks may have `most_shared` bytes of shared memory; none where there
+    /// is none.
     pub fn of(shape: Shape, most_shared: u32) -> Option<Layout> {
         let Shape { kind, n_features: n, d_hidden: m } = shape;
         let most = most_shared as usize;
@@ -115,8 +116,8 @@ impl Layout {
         }
     }
 
-    /// How much of x is in shared memory at a time, for batches of `tiles`: no matter of bits but in blocks, whose pieces
-    /// follow from the shape.
+    /// How much of x is in shared memory at a time, for batches of `tiles`: no matter of bits but in blocks, whose
+    /// pieces follow from the shape.
     pub fn stage(&self, tiles: usize) -> usize {
         match self.way {
             Way::Lane { .. } | Way::Warp { .. } => (STAGE / (4 * TILE * self.shape.n_features)).min(tiles).max(1),

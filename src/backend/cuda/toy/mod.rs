@@ -4,18 +4,19 @@
 //! runs of one (world, seed, batch size) form groups; groups form cohorts that fit on the device
 //! for each cohort, until every model is done:
 //!     draw the batches of a range of steps          batches, streams
-//!     loss and soundness of the models at its start, where guards or traces want them; then all steps in one launch   squad
+//!     loss and soundness of the models at its start, where guards or traces want them    squad
+//!     all steps in one launch                                                            squad
 //! ```
 //!
-//! A range ends where some model has to be looked at: after at most 64 steps. Kernels are chosen by shape alone ([`layout`]) and their
-//! sums know neither the models of a launch nor its steps, so bits depend on the job alone: not on the cohort, on the
-//! memory of the device or on where ranges end. [`Form`] says, as for the CPU, whether silent samples are left out. What no
-//! kernel takes is trained by the CPU.
+//! A range ends where some model has to be looked at: after at most 64 steps. Kernels are chosen by shape alone
+//! ([`layout`]) and their sums know neither the models of a launch nor its steps, so bits depend on the job alone: not
+//! on the cohort, on the memory of the device or on where ranges end. [`Form`] says, as for the CPU, whether silent
+//! samples are left out. What no kernel takes is trained by the CPU.
 //!
 //! Models with neurons, and the quadratic one, have a kernel that walks every sample, as on the CPU.
 //!
-//! `toy_lane` has the sums of the CPU and so its bits, where the CPU reads dense or packed samples; the others differ in the
-//! order of h and dh over features, and `toy_block` of samples too.
+//! `toy_lane` has the sums of the CPU and so its bits, where the CPU reads dense or packed samples; the others differ
+//! in the order of h and dh over features, and `toy_block` of samples too.
 
 pub mod args;
 pub mod batches;
@@ -85,8 +86,9 @@ impl ToyTrainer<'_> {
         Layout::of(job.shape(), self.device.most_shared()).is_some()
     }
 
-    /// Trains every job with all its restarts; those without a kernel on the CPU, on the current rayon pool. None where `watch`
-    /// said stop before the job was finished. Where the device has no room, half as many models are trained at once.
+    /// Trains every job with all its restarts; those without a kernel on the CPU, on the current rayon pool. None where
+    /// `watch` said stop before the job was finished. Where the device has no room, half as many models are trained at
+    /// once.
     ///
     /// # Errors
     /// The device fails, or has no room for a single model.

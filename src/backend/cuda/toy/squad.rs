@@ -137,13 +137,13 @@ impl<'a> Squad<'a> {
     pub fn next_look(&self, step: usize) -> usize {
         let Rhythm { steps, trace_every, .. } = self.rhythm;
         let guard = (step / 64 + 1) * 64;
-        let log = step.checked_div(trace_every).map_or(usize::MAX, |logged| (logged + 1) * trace_every);
+        let log = if trace_every > 0 { (step / trace_every + 1) * trace_every } else { usize::MAX };
         let last = if step + 1 < steps { steps - 1 } else { steps };
         guard.min(log).min(last)
     }
 
-    /// Steps of the drawn `range`, whose first is looked at and logged where it is time. Returns how many model-steps this brings the
-    /// models nearer to their ends: all that are left of those that diverge.
+    /// Steps of the drawn `range`, whose first is looked at and logged where it is time. Returns how many model-steps
+    /// this brings the models nearer to their ends: all that are left of those that diverge.
     ///
     /// # Errors
     /// The device fails.

@@ -184,8 +184,9 @@ fn models_in_lanes_have_the_bits_of_the_cpu() {
     }
 }
 
-/// One step of SGD at rate 1 moves a parameter by its gradient, rounded once at the size of the parameter. The kernels' chains are no
-/// longer than those of the bound: h and dh have fewer roundings than one chain, and sums over samples at most two a sample.
+/// One step of SGD at rate 1 moves a parameter by its gradient, rounded once at the size of the parameter. The kernels'
+/// chains are no longer than those of the bound: h and dh have fewer roundings than one chain, and sums over samples at
+/// most two a sample.
 #[test]
 fn gradients_and_losses_are_within_rounding_of_plain_loops() {
     let mut jobs = vec![];
@@ -221,10 +222,10 @@ fn gradients_and_losses_are_within_rounding_of_plain_loops() {
     }
 }
 
-/// With epsilon 0.01 a step of Adam is smooth in the gradient: off by at most rate / epsilon = 1 times what the gradient is off by.
-/// That is some 1e-6 of 0.1 (the largest entries) at rounding of a few dozen operations; parameters of size 2 are rounded twice a step
-/// on either side. Over 4 steps: 4 (1e-7 + 4 · 2 · 6e-8) = 2.4e-6 if all errors had one sign; three times that for what an error does
-/// to later gradients.
+/// With epsilon 0.01 a step of Adam is smooth in the gradient: off by at most rate / epsilon = 1 times what the
+/// gradient is off by. That is some 1e-6 of 0.1 (the largest entries) at rounding of a few dozen operations; parameters
+/// of size 2 are rounded twice a step on either side. Over 4 steps: 4 (1e-7 + 4 · 2 · 6e-8) = 2.4e-6 if all errors had
+/// one sign; three times that for what an error does to later gradients.
 #[test]
 fn several_steps_agree_with_the_cpu() {
     let mut jobs = vec![];
@@ -290,7 +291,7 @@ fn kinds_with_neurons_agree_with_the_cpu() {
         for (f, e) in found.model.parameters().into_iter().zip(expected.model.parameters()) {
             assert!((f - e).abs() < 1.2e-5, "{:?}, {}: {f} for {e}", job.kind, name(job));
         }
-        assert_ne!(found.model, job.initial_model(0));
+        assert!(found.model != job.initial_model(0) || job.d_hidden == 1, "{:?}", job.kind);
         assert_eq!(found.trace[0].loss, expected.trace[0].loss, "{:?}, {}", job.kind, name(job));
         for (f, e) in found.trace.iter().zip(&expected.trace) {
             assert!(f.step == e.step && (f.loss - e.loss).abs() <= 1e-4 * e.loss, "{:?}: {f:?} {e:?}", job.kind);
@@ -392,9 +393,9 @@ fn divergence_is_reported_as_on_the_cpu_and_leaves_the_others_alone() {
 }
 
 #[test]
-fn more_steps_than_a_range_with_the_bits_of_the_cpu() {
+fn more_steps_than_a_range_and_restarts_with_the_bits_of_the_cpu() {
     let jobs: Vec<ToyJob> =
-        [63, 64, 65, 130].map(|steps| ToyJob { trace_every: 50, ..job(2, 1, 0.05, steps, 10) }).into();
+        [63, 64, 65, 130].map(|steps| ToyJob { trace_every: 50, restarts: 3, ..job(2, 1, 0.05, steps, 10) }).into();
     let Some(found) = trained(0, &jobs, Limits::default()) else { return };
     for (found, expected) in found.iter().zip(on_cpu(&jobs)) {
         assert!(same(found, &expected), "{found:?} {expected:?}");
