@@ -6,17 +6,19 @@
 //! feed      hidden states
 //! step      a step as a list of launches
 //! run       an autoencoder on its way: reports in, trace, divergence, outcome and checkpoints out
+//! resample  dead latents that start anew
 //! ```
 //!
-//! The autoencoders of a group with one batch size read the same batches: a pass. Those of a pass that run the same kernels on the same
-//! sizes are a squad, and each launch does one operation of all of them. Neither touches a number: an autoencoder reads its batches and
-//! nothing else, and no sum crosses blocks but in a fixed order.
+//! The autoencoders of a group with one batch size read the same batches: a pass. Those of a pass that run the same kernels on
+//! the same sizes are a squad, and each launch does one operation of all of them. Neither touches a number: an autoencoder
+//! reads its batches and nothing else, and no sum crosses blocks but in a fixed order.
 //!
-//! Steps are queued without waiting. Every so many the host reads the reports that they left; a step that finds its loss wrong halts its
-//! autoencoder on the device, so nothing that was queued behind it counts. A controller of a wanted L0, and an order of latents that
-//! follows their use, are the host's: programs with either are looked at after every step.
+//! Steps are queued without waiting. Every so many the host reads the reports that they left; a step that finds its loss wrong
+//! halts its autoencoder on the device, so nothing that was queued behind it counts. A controller of a wanted L0, and an order
+//! of latents that follows their use, are the host's: programs with either are looked at after every step.
 
 mod feed;
+mod resample;
 mod resident;
 mod run;
 mod step;
@@ -30,7 +32,7 @@ pub use self::feed::{Batches, Uploaded};
 use self::resident::{Arena, Layout, Places, Sizes};
 use self::run::Run;
 use self::step::{Kind, Launcher, aim, decode_shared};
-use self::view::{LEVELS, Report, View};
+use self::view::{LEVELS, Report, View, list};
 use super::device::{Buffer, Device, DeviceError, Pointer};
 use crate::backend::checkpoint::Checkpoints;
 use crate::backend::{SaeGroup, Watch, cpu};
@@ -45,9 +47,13 @@ const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// Steps that are queued before their reports are read, at most; few in tests, so that there is something between.
 const QUEUED: usize = if cfg!(test) { 8 } else { 64 };
 
-/// Trains the autoencoders of each group on its source; results are in the order of the jobs, none where `watch` said stop before a job
-/// was finished. Programs that no kernel takes are trained on the CPU (see [`why_not`]), and so are those for which the device has no
-/// room even alone.
+/// Samples of a batch and latents, at most: blocks of a launch, of which there may be one for each and each level, are counted
+/// in 31 bits.
+const MOST_ROWS: usize = 1 << 26;
+
+/// Trains the autoencoders of each group on its source; results are in the order of the jobs, none where `watch` said stop
+/// before a job was finished. Programs that no kernel takes are trained on the CPU (see [`why_not`]), and so are those for
+/// which the device has no room even alone.
 pub fn train(device: &Arc<dyn Device>, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
     let mut results: Vec<Vec<Option<SaeOutcome>>> =
         groups.iter().map(|group| group.saes.iter().map(|_| None).collect()).collect();
@@ -86,13 +92,11 @@ pub fn why_not(device: &dyn Device, job: &SaeJob, d: usize) -> Option<String> {
     let places = (n as u64) * (m as u64).max(d as u64);
     if let Rule::Pursuit(_) = program.rule {
         Some("no kernel for matching pursuit yet".into())
-    } else if program.resample.is_some() {
-        Some("no kernel for resampled latents yet".into())
     } else if levels > LEVELS {
         Some(format!("{levels} levels, where kernels take {LEVELS}"))
     } else if shared > device.most_shared() as usize {
         Some(format!("{levels} levels of width {d} take {shared} bytes of shared memory"))
-    } else if n == 0 || m == 0 || d == 0 || places > u32::MAX as u64 {
+    } else if n == 0 || m == 0 || d == 0 || places > u32::MAX as u64 || n.max(m) > MOST_ROWS {
         Some(format!("a batch of {n} samples for {m} latents of width {d}"))
     } else {
         None
@@ -100,7 +104,11 @@ pub fn why_not(device: &dyn Device, job: &SaeJob, d: usize) -> Option<String> {
 }
 
 /// Trains what is left to the CPU.
-fn train_left(groups: &[SaeGroup], left: &[(usize, usize)], watch: &dyn Watch) -> Vec<((usize, usize), Option<SaeOutcome>)> {
+fn train_left(
+    groups: &[SaeGroup],
+    left: &[(usize, usize)],
+    watch: &dyn Watch,
+) -> Vec<((usize, usize), Option<SaeOutcome>)> {
     let mut places = BTreeMap::<usize, Vec<usize>>::new();
     left.iter().for_each(|&(group, job)| places.entry(group).or_default().push(job));
     let places: Vec<Vec<(usize, usize)>> =
@@ -187,7 +195,8 @@ impl Pass<'_> {
         }
         let stream = self.source.open(Stream::Train);
         let (d, batch_size) = (self.source.d_hidden(), self.saes[jobs[0]].train.batch_size);
-        let asked = Normalise::ALL.into_iter().filter(|&one| jobs.iter().any(|&job| self.saes[job].train.normalise == one));
+        let asked =
+            Normalise::ALL.into_iter().filter(|&one| jobs.iter().any(|&job| self.saes[job].train.normalise == one));
         let inputs: Vec<Inputs> = asked.map(|normalise| normalise.inputs(&stream, batch_size)).collect();
         let mut batches = Uploaded::new(self.device, stream.clone(), d, batch_size, &inputs)?;
         let mut squads = self.squads(jobs, &stream, &inputs, &batches)?;
@@ -223,7 +232,15 @@ impl Pass<'_> {
             let sizes = Sizes { n: job.train.batch_size, m: job.n_latents, d };
             kinds.entry(Kind::of(&program, sizes)).or_default().push((index, program, weights));
         }
-        kinds.into_iter().map(|(kind, members)| Squad::new(self.device, kind, self.saes, members, batches)).collect()
+        let mut squads = vec![];
+        for (kind, mut members) in kinds {
+            while !members.is_empty() {
+                let rest = members.split_off(members.len().min(kind.most_together()));
+                squads.push(Squad::new(self.device, kind.clone(), self.saes, members, batches)?);
+                members = rest;
+            }
+        }
+        Ok(squads)
     }
 
     fn load(&self, squads: &mut [Squad]) -> Result<(), DeviceError> {
@@ -257,6 +274,7 @@ impl Pass<'_> {
         while let Some(from) = squads.iter().flat_map(|squad| &squad.runs).filter_map(Run::next).min() {
             let count = squads.iter().flat_map(|squad| &squad.runs).filter_map(|run| run.can_queue(from)).min();
             let to = from + count.unwrap_or(1).min(QUEUED);
+            squads.iter_mut().try_for_each(|squad| squad.resample(self.device.as_ref(), from, batches))?;
             squads.iter_mut().try_for_each(|squad| squad.choose(from))?;
             for step in from..to {
                 batches.draw(step)?;
@@ -335,6 +353,21 @@ impl<'a> Squad<'a> {
             let views: Vec<View> = going.iter().map(|&at| self.views[at]).collect();
             self.launcher.choose(&views)?;
             self.going = going;
+        }
+        Ok(())
+    }
+
+    /// Resamples latents of those whose next step asks for it.
+    fn resample(&mut self, device: &dyn Device, step: usize, batches: &mut dyn Batches) -> Result<(), DeviceError> {
+        for ((run, places), view) in self.runs.iter_mut().zip(&self.places).zip(&self.views) {
+            if run.next() != Some(step) {
+                continue;
+            }
+            let (launcher, arena) = (&mut self.launcher, &mut self.arena);
+            if resample::resample(device, launcher, arena, places, (run, view), batches)? {
+                // The launcher has another choice now.
+                self.going.clear();
+            }
         }
         Ok(())
     }

@@ -12,8 +12,8 @@
 //! update_*       optimiser, unit rows, norms and offsets for the next step
 //! ```
 //!
-//! Lists of the gate, of dead and of silent latents are emitted and decoded like the main one. Nothing comes back to the host within a
-//! step: each leaves a report, and one that finds a loss wrong lets nothing move any more.
+//! Lists of the gate, of dead and of silent latents are emitted and decoded like the main one. Nothing comes back to the host
+//! within a step: each leaves a report, and one that finds a loss wrong lets nothing move any more.
 
 use std::sync::Arc;
 
@@ -38,12 +38,15 @@ pub struct Kind {
 impl Kind {
     /// Of a program with these sizes.
     pub fn of(program: &Program, sizes: Sizes) -> Kind {
-        Kind {
-            sizes,
-            rule: rule_number(program),
-            lists: lists(program),
-            dead_lists: dead_lists(program, sizes.m),
-        }
+        Kind { sizes, rule: rule_number(program), lists: lists(program), dead_lists: dead_lists(program, sizes.m) }
+    }
+
+    /// How many of them a launch takes: its blocks are counted in 31 bits.
+    pub fn most_together(&self) -> usize {
+        let Sizes { n, m, d } = self.sizes;
+        let tiles = n.div_ceil(128) * m.div_ceil(128);
+        let parts = pitch(d).div_ceil(128) * (n.div_ceil(64) + m.div_ceil(64));
+        (i32::MAX as usize / m.max(n * self.dead_lists).max(tiles).max(parts)).max(1)
     }
 }
 
@@ -68,7 +71,8 @@ fn row_threads(d: usize) -> u32 {
     (pitch(d) / 4).next_multiple_of(32).clamp(32, 256) as u32
 }
 
-/// Threads of the block that adds up what samples, latents and columns leave: of the sizes alone, for they are part of its sums.
+/// Threads of the block that adds up what samples, latents and columns leave: of the sizes alone, for they are part of its
+/// sums.
 fn close_threads(Sizes { n, m, d }: Sizes) -> u32 {
     n.max(m).max(d).next_multiple_of(32).min(256) as u32
 }
@@ -110,10 +114,17 @@ impl Launcher {
     ///
     /// # Errors
     /// The device refuses.
-    pub fn launch(&self, kernel: &'static str, per: usize, threads: u32, shared: u32, which: u32) -> Result<(), DeviceError> {
+    pub fn launch(
+        &self,
+        kernel: &'static str,
+        per: usize,
+        threads: u32,
+        shared: u32,
+        which: u32,
+    ) -> Result<(), DeviceError> {
         let aims: Pointer<StepAim> = self.aims.pointer();
         let args = Args { views: self.views.pointer(), aims, per: per as u32, which, unused: [0; 2] };
-        let blocks = u32::try_from(per * self.count).expect("why_not keeps a squad's grid within 32 bits");
+        let blocks = u32::try_from(per * self.count).expect("most_together keeps a squad's grid within 31 bits");
         self.device.launch(Launch { kernel, blocks, threads, shared }, bytemuck::bytes_of(&args))
     }
 
@@ -148,7 +159,8 @@ impl Launcher {
     pub fn forward(&mut self, aims: &[StepAim]) -> Result<(), DeviceError> {
         self.set_aims(aims)?;
         let Kind { sizes: Sizes { n, m, d }, rule, lists: [_, gate, dead, silent], dead_lists } = self.kind.clone();
-        let (top_threads, emit_threads) = (m.next_multiple_of(32).min(256) as u32, (m.div_ceil(128) * 32).min(256) as u32);
+        let (top_threads, emit_threads) =
+            (m.next_multiple_of(32).min(256) as u32, (m.div_ceil(128) * 32).min(256) as u32);
         if rule == rule::BATCH_TOP || dead {
             self.launch("sae_begin", 1, 256, 0, 0)?;
         }
@@ -190,8 +202,16 @@ impl Launcher {
     }
 }
 
-/// What kernels are told of step `step`, whose levels are `levels` and whose penalty is led by `multiplier`; its report goes to `slot`.
-pub fn aim(program: &Program, train: &SaeTrain, step: usize, levels: &StepLevels, multiplier: f64, slot: usize) -> StepAim {
+/// What kernels are told of step `step`, whose levels are `levels` and whose penalty is led by `multiplier`; its report goes to
+/// `slot`.
+pub fn aim(
+    program: &Program,
+    train: &SaeTrain,
+    step: usize,
+    levels: &StepLevels,
+    multiplier: f64,
+    slot: usize,
+) -> StepAim {
     let n = train.batch_size;
     let k = program.k_at(step, train.steps).unwrap_or(0.0);
     let k = if let Rule::BatchTop { .. } = program.rule { batch_topk::count(k, n) } else { k as usize };
