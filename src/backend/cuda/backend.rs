@@ -119,7 +119,7 @@ fn saes_on(
     groups: &[SaeGroup],
     watch: &dyn Watch,
 ) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
-    Ok(sae::train(device, groups, watch))
+    sae::train(device, groups, watch).map_err(|e| BackendError(e.to_string()))
 }
 
 /// What a training is told and asked that sees one of many groups, as its group 0.

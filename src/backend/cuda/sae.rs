@@ -6,17 +6,19 @@
 //! feed      hidden states
 //! step      a step as a list of launches
 //! run       an autoencoder on its way: reports in, trace, divergence, outcome and checkpoints out
+//! resample  dead latents that start anew
 //! ```
 //!
-//! The autoencoders of a group with one batch size read the same batches: a pass. Those of a pass that run the same kernels on the same
-//! sizes are a squad, and each launch does one operation of all of them. Neither touches a number: an autoencoder reads its batches and
-//! nothing else, and no sum crosses blocks but in a fixed order.
+//! The autoencoders of a group with one batch size read the same batches: a pass. Those of a pass that run the same kernels on
+//! the same sizes are a squad, and each launch does one operation of all of them. Neither touches a number: an autoencoder
+//! reads its batches and nothing else, and no sum crosses blocks but in a fixed order.
 //!
-//! Steps are queued without waiting. Every so many the host reads the reports that they left; a step that finds its loss wrong halts its
-//! autoencoder on the device, so nothing that was queued behind it counts. A controller of a wanted L0, and an order of latents that
-//! follows their use, are the host's: programs with either are looked at after every step.
+//! Steps are queued without waiting. Every so many the host reads the reports that they left; a step that finds its loss wrong
+//! halts its autoencoder on the device, so nothing that was queued behind it counts. A controller of a wanted L0, and an order
+//! of latents that follows their use, are the host's: programs with either are looked at after every step.
 
 mod feed;
+mod resample;
 mod resident;
 mod run;
 mod step;
@@ -30,7 +32,7 @@ pub use self::feed::{Batches, Uploaded};
 use self::resident::{Arena, Layout, Places, Sizes};
 use self::run::Run;
 use self::step::{Kind, Launcher, aim, decode_shared};
-use self::view::{LEVELS, Report, View};
+use self::view::{LEVELS, Report, View, list};
 use super::device::{Buffer, Device, DeviceError, Pointer};
 use crate::backend::checkpoint::Checkpoints;
 use crate::backend::{SaeGroup, Watch, cpu};
@@ -45,10 +47,20 @@ const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// Steps that are queued before their reports are read, at most; few in tests, so that there is something between.
 const QUEUED: usize = if cfg!(test) { 8 } else { 64 };
 
-/// Trains the autoencoders of each group on its source; results are in the order of the jobs, none where `watch` said stop before a job
-/// was finished. Programs that no kernel takes are trained on the CPU (see [`why_not`]), and so are those for which the device has no
-/// room even alone.
-pub fn train(device: &Arc<dyn Device>, groups: &[SaeGroup], watch: &dyn Watch) -> Vec<Vec<Option<SaeOutcome>>> {
+/// Samples of a batch and latents, at most: blocks of a launch, of which there may be one for each and each level, are counted
+/// in 31 bits.
+const MOST_ROWS: usize = 1 << 26;
+
+/// Trains the autoencoders of each group on its source; results are in the order of the jobs, none where `watch` said stop
+/// before a job was finished. Programs that no kernel takes are trained on the CPU (see [`why_not`]).
+///
+/// # Errors
+/// The device fails, or has no room for a single autoencoder: the CPU's row would be another one.
+pub fn train(
+    device: &Arc<dyn Device>,
+    groups: &[SaeGroup],
+    watch: &dyn Watch,
+) -> Result<Vec<Vec<Option<SaeOutcome>>>, DeviceError> {
     let mut results: Vec<Vec<Option<SaeOutcome>>> =
         groups.iter().map(|group| group.saes.iter().map(|_| None).collect()).collect();
     let mut left = vec![];
@@ -65,7 +77,7 @@ pub fn train(device: &Arc<dyn Device>, groups: &[SaeGroup], watch: &dyn Watch) -
         }
         for jobs in passes.into_values() {
             let pass = Pass { device, source: &group.source, saes: &group.saes, group: index, watch };
-            for (job, outcome) in pass.train(&jobs, &mut left) {
+            for (job, outcome) in pass.train(&jobs)? {
                 results[index][job] = outcome;
             }
         }
@@ -73,7 +85,7 @@ pub fn train(device: &Arc<dyn Device>, groups: &[SaeGroup], watch: &dyn Watch) -
     for (place, outcome) in train_left(groups, &left, watch) {
         results[place.0][place.1] = outcome;
     }
-    results
+    Ok(results)
 }
 
 /// Why a job is not for the kernels; none if it is.
@@ -86,13 +98,11 @@ pub fn why_not(device: &dyn Device, job: &SaeJob, d: usize) -> Option<String> {
     let places = (n as u64) * (m as u64).max(d as u64);
     if let Rule::Pursuit(_) = program.rule {
         Some("no kernel for matching pursuit yet".into())
-    } else if program.resample.is_some() {
-        Some("no kernel for resampled latents yet".into())
     } else if levels > LEVELS {
         Some(format!("{levels} levels, where kernels take {LEVELS}"))
     } else if shared > device.most_shared() as usize {
         Some(format!("{levels} levels of width {d} take {shared} bytes of shared memory"))
-    } else if n == 0 || m == 0 || d == 0 || places > u32::MAX as u64 {
+    } else if n == 0 || m == 0 || d == 0 || places > u32::MAX as u64 || n.max(m) > MOST_ROWS {
         Some(format!("a batch of {n} samples for {m} latents of width {d}"))
     } else {
         None
@@ -167,21 +177,16 @@ struct Pass<'a> {
 type Trained = Vec<(usize, Option<SaeOutcome>)>;
 
 impl Pass<'_> {
-    /// Trains these jobs together, in halves where the device has no room for all; jobs that it cannot train go to `left`.
-    fn train(&self, jobs: &[usize], left: &mut Vec<(usize, usize)>) -> Trained {
+    /// Trains these jobs together, in halves where the device has no room for all.
+    fn train(&self, jobs: &[usize]) -> Result<Trained, DeviceError> {
         match self.train_together(jobs) {
-            Ok(trained) => trained,
             Err(DeviceError::OutOfMemory { .. }) if jobs.len() > 1 => {
                 let (first, second) = jobs.split_at(jobs.len() / 2);
-                let mut trained = self.train(first, left);
-                trained.extend(self.train(second, left));
-                trained
+                let mut trained = self.train(first)?;
+                trained.extend(self.train(second)?);
+                Ok(trained)
             }
-            Err(error) => {
-                tracing::warn!("trained on the CPU: {error}");
-                left.extend(jobs.iter().map(|&job| (self.group, job)));
-                vec![]
-            }
+            ended => ended,
         }
     }
 
@@ -228,7 +233,15 @@ impl Pass<'_> {
             let sizes = Sizes { n: job.train.batch_size, m: job.n_latents, d };
             kinds.entry(Kind::of(&program, sizes)).or_default().push((index, program, weights));
         }
-        kinds.into_iter().map(|(kind, members)| Squad::new(self.device, kind, self.saes, members, batches)).collect()
+        let mut squads = vec![];
+        for (kind, mut members) in kinds {
+            while !members.is_empty() {
+                let rest = members.split_off(members.len().min(kind.most_together()));
+                squads.push(Squad::new(self.device, kind.clone(), self.saes, members, batches)?);
+                members = rest;
+            }
+        }
+        Ok(squads)
     }
 
     fn load(&self, squads: &mut [Squad]) -> Result<(), DeviceError> {
@@ -262,6 +275,7 @@ impl Pass<'_> {
         while let Some(from) = squads.iter().flat_map(|squad| &squad.runs).filter_map(Run::next).min() {
             let count = squads.iter().flat_map(|squad| &squad.runs).filter_map(|run| run.can_queue(from)).min();
             let to = from + count.unwrap_or(1).min(QUEUED);
+            squads.iter_mut().try_for_each(|squad| squad.resample(self.device.as_ref(), from, batches))?;
             squads.iter_mut().try_for_each(|squad| squad.choose(from))?;
             for step in from..to {
                 batches.draw(step)?;
@@ -340,6 +354,21 @@ impl<'a> Squad<'a> {
             let views: Vec<View> = going.iter().map(|&at| self.views[at]).collect();
             self.launcher.choose(&views)?;
             self.going = going;
+        }
+        Ok(())
+    }
+
+    /// Resamples latents of those whose next step asks for it.
+    fn resample(&mut self, device: &dyn Device, step: usize, batches: &mut dyn Batches) -> Result<(), DeviceError> {
+        for ((run, places), view) in self.runs.iter_mut().zip(&self.places).zip(&self.views) {
+            if run.next() != Some(step) {
+                continue;
+            }
+            let (launcher, arena) = (&mut self.launcher, &mut self.arena);
+            if resample::resample(device, launcher, arena, places, (run, view), batches)? {
+                // The launcher has another choice now.
+                self.going.clear();
+            }
         }
         Ok(())
     }

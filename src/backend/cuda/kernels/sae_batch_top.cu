@@ -1,7 +1,9 @@
-// The greatest keys pre |w_dec| > 0 of a whole batch: the count-th greatest, found by three histograms of 11, 11 and 9 of its bits.
+// The greatest keys pre |w_dec| > 0 of a whole batch: the count-th greatest, found by three histograms of 11, 11 and 9 of its
+// bits.
 //
-// Positive floats order as their bits do. What comes out in the memory: `cut`, the bits of the least key that is kept (0: all are), and
-// `ties`, how many that equal it; `low` is the complement of the least of all keys, for batches with fewer than wanted.
+// Positive floats order as their bits do. What comes out in the memory: `cut`, the bits of the least key that is kept (0: all
+// are), and `ties`, how many that equal it; `low` is the complement of the least of all keys, for batches with fewer than
+// wanted.
 #include "sae_view.cuh"
 
 #define SAE_BINS 2048
@@ -54,7 +56,8 @@ KERNEL(sae_batch_count, SaeArgs, 256, 4) {
         if (bins[i]) atomicAdd(&v.histogram[i], bins[i]);
 }
 
-// One block of an autoencoder: from the top, the bin that holds what is wanted; clears the histogram. `wanted` falls by what is above.
+// One block of an autoencoder: from the top, the bin that holds what is wanted; clears the histogram. `wanted` falls by what is
+// above.
 KERNEL(sae_batch_pick, SaeArgs, 256, 1) {
     __shared__ u32 sums[256], place[3];
     const SaeView& v = a.views[blockIdx.x];

@@ -1,4 +1,5 @@
-// What is one number a step: the loss, whether it is wrong, the gradient of the decoder's bias, the norm that gradients are clipped by.
+// What is one number a step: the loss, whether it is wrong, the gradient of the decoder's bias, the norm that gradients are
+// clipped by.
 //
 //   db_dec = sum_s g_0(s) (+ those of the gate's reconstruction) - sum_j through_j W_enc[j],   through_j = sum of dz
 //

@@ -5,7 +5,8 @@
 //   heard by level l            g_l = sum of scale_l' e_l' over l' >= l (detached: l' = l), outermost first
 //   back to an entry            dz = g_level(j) . W_dec[j], and what penalties and the rule make of it
 //
-// Block = sample. A row of W_dec is read twice, the second time from L1. Threads hold 4 columns each, further ones 4 blockDim apart.
+// Block = sample. A row of W_dec is read twice, the second time from L1. Threads hold 4 columns each, further ones 4 blockDim
+// apart.
 #include "sae_view.cuh"
 
 struct SaeDecode {
@@ -88,7 +89,8 @@ __device__ __forceinline__ float sae_price(const SaeView& v, const SaeAim& aim, 
     return v.penalty == SAE_L1_NORM ? (float)(aim.each * (double)v.norm[j]) : 0.0f;
 }
 
-// The way back through a jump; returns the penalty's part of this entry. `slope`: derivative of the penalty by the sample's count.
+// The way back through a jump; returns the penalty's part of this entry. `slope`: derivative of the penalty by the sample's
+// count.
 __device__ __forceinline__ double sae_back_jump(const SaeDecode& x, u64 entry, u32 j, float z, float& dz, float slope) {
     const SaeView& v = x.v;
     const float theta = v.more[0].w[j], width = v.bandwidth;
@@ -120,7 +122,8 @@ __device__ __forceinline__ double sae_back(const SaeDecode& x, u32 fired) {
     double penalty = 0.0;
     float slope = 0.0f;
     if (jump && v.penalty == SAE_STEP) slope = (float)x.aim.each;
-    if (jump && v.penalty == SAE_QUADRATIC) slope = (float)(x.aim.each * 4.0 / v.penalty_target * ((double)fired - v.penalty_target));
+    const double over = (double)fired - v.penalty_target;
+    if (jump && v.penalty == SAE_QUADRATIC) slope = (float)(x.aim.each * 4.0 / v.penalty_target * over);
     for (u32 e = threadIdx.x >> 5; e < x.count; e += blockDim.x >> 5) {
         const u32 j = x.list.latent[x.from + e];
         const float *w = v.dec.w + sae_at(j, pitch, 0), *g = x.errors + (x.levels == 1 ? 0 : v.level_of[j] * pitch);

@@ -1,11 +1,11 @@
 // The encoder's product: pre[s][j] = offset[j] + sum_c h[s][c] W_enc[j][c], offset = b_enc - W_enc b_dec.
 //
-// The one dense product of a step. Every number is one chain of fused multiply-adds that starts at the offset and goes over
-// c = 0, 1, .. d - 1, as the CPU's product has it: tiles, stages and the chip change no bit. A library's product is faster by a little
-// (f32) or a lot (TF32) but promises no order.
+// The one dense product of a step. Every number is one chain of fused multiply-adds that starts at the offset and goes over c =
+// 0, 1, .. d - 1, as the CPU's product has it: tiles, stages and the chip change no bit. A library's product is faster by a
+// little (f32) or a lot (TF32) but promises no order.
 //
-// Tile 128 x 128, 256 threads, 8 x 8 numbers a thread as two strips of 4, 64 apart in both directions (16-byte shared loads, no bank
-// conflict), 8 columns a stage, two stages: the next comes to registers while this one is used.
+// Tile 128 x 128, 256 threads, 8 x 8 numbers a thread as two strips of 4, 64 apart in both directions (16-byte shared loads, no
+// bank conflict), 8 columns a stage, two stages: the next comes to registers while this one is used.
 #include "sae_view.cuh"
 
 #define SAE_TILE 128
@@ -16,8 +16,8 @@ struct SaeFetch {
     float4 h, w;
 };
 
-// A thread: 4 columns of one row of both matrices, from where these point. Rows past the last are the last once more, and what they
-// give is not stored. Whole quads of columns are inside or outside.
+// A thread: 4 columns of one row of both matrices, from where these point. Rows past the last are the last once more, and what
+// they give is not stored. Whole quads of columns are inside or outside.
 __device__ __forceinline__ SaeFetch sae_fetch(const float* h, const float* w, bool inside) {
     if (inside) return {sae_load4(h), sae_load4(w)};
     return {make_float4(0.0f, 0.0f, 0.0f, 0.0f), make_float4(0.0f, 0.0f, 0.0f, 0.0f)};

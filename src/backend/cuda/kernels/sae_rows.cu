@@ -1,15 +1,15 @@
 // Gradients of a latent's numbers from the entries of its samples, ascending.
 //
-//   dW_dec[j] = sum z g_s          dW_enc[j] = sum dz (h_s - b_dec)          db_enc[j] = sum dz, and sums of what else entries have
-//   then the penalty's pull along W_dec[j]; tied: dW_dec += dW_enc; frozen: dW_dec = 0; unit rows: the part along the row is taken out
+//   dW_dec[j] = sum z g_s      dW_enc[j] = sum dz (h_s - b_dec)      db_enc[j] = sum dz, and sums of what else entries have
+//   then the penalty's pull along W_dec[j]; tied: dW_dec += dW_enc; frozen: dW_dec = 0; unit rows: less the part along
 //
-// Block = latent. Samples go by 1024: their bits become a list in shared memory, which all threads then walk with 4 columns each. A
-// latent without entries writes no gradient: `active` says so. The masks are 0 again afterwards.
+// Block = latent. Samples go by 1024: their bits become a list in shared memory, which all threads then walk with 4 columns
+// each. A latent without entries writes no gradient: `active` says so. The masks are 0 again afterwards.
 #include "sae_view.cuh"
 
 #define SAE_SAMPLES 1024u
-// Sums of a latent: dz of all lists; of those that pass a gate's bias; z that is paid for; what else entries have, and of silent
-// latents apart; squares of z.
+// Sums of a latent: dz of all lists; of those that pass a gate's bias; z that is paid for; what else entries have, and of
+// silent latents apart; squares of z.
 enum { SAE_SUM_DZ, SAE_SUM_BIAS, SAE_SUM_PAID, SAE_SUM_MORE0, SAE_SUM_MORE1, SAE_SUM_SILENT, SAE_SUM_SQUARE, SAE_SUMS };
 
 struct SaeSamples {
@@ -21,7 +21,8 @@ struct SaeSamples {
 };
 
 // The samples of latent j in [first, first + 1024) of a list; returns how many.
-__device__ __forceinline__ u32 sae_gather(const SaeView& v, const SaeList& list, u32 j, u32 first, bool last_use, SaeSamples& found) {
+__device__ __forceinline__ u32 sae_gather(const SaeView& v, const SaeList& list, u32 j, u32 first, bool last_use,
+                                          SaeSamples& found) {
     const u32 t = threadIdx.x, word = first / 32 + t;
     __syncthreads();
     if (t < 32) {
@@ -58,12 +59,12 @@ __device__ __forceinline__ u32 sae_gather(const SaeView& v, const SaeList& list,
 
 // Whether a list has a part in a sum.
 __device__ __forceinline__ bool sae_has_part(const SaeView& v, u32 which, u32 q) {
-    const bool gated = v.rule == SAE_GATED;
+    const bool gated = v.rule == SAE_GATED, priced = v.penalty == SAE_L1 || v.penalty == SAE_L1_NORM;
     switch (q) {
     case SAE_SUM_DZ: return true;
     // The magnitude's entries of a gated autoencoder do not pass its gate's bias; elsewhere all do.
     case SAE_SUM_BIAS: return gated && which != SAE_MAIN;
-    case SAE_SUM_PAID: return (v.penalty == SAE_L1 || v.penalty == SAE_L1_NORM) && which == (gated ? (u32)SAE_GATE : (u32)SAE_MAIN);
+    case SAE_SUM_PAID: return priced && which == (gated ? (u32)SAE_GATE : (u32)SAE_MAIN);
     case SAE_SUM_SILENT: return which == SAE_SILENT;
     case SAE_SUM_SQUARE: return which == SAE_MAIN && v.sort == SAE_CONTRIBUTION;
     default: return v.lists[which].more[0] != nullptr;
@@ -134,7 +135,9 @@ __device__ __forceinline__ SaeRowPart sae_add_entries(const SaeView& v, const Sa
     return sum;
 }
 
-__device__ __forceinline__ float4 sae_plus4(float4 x, float4 y) { return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w); }
+__device__ __forceinline__ float4 sae_plus4(float4 x, float4 y) {
+    return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
+}
 
 // The numbers of a latent beside its rows; returns the pull of the penalty along its decoder row. Thread 0 writes.
 __device__ __forceinline__ float sae_finish_numbers(const SaeView& v, const SaeAim& aim, u32 j, const SaeSamples& found) {

@@ -1,12 +1,12 @@
 // Which latents of a sample are active, and the lists of them.
 //
 //   positive  pre > 0                                              top    the k greatest pre |w_dec|, then pre > 0
-//   batch     the greatest pre |w_dec| > 0 of the whole batch      jump   pre > threshold - bandwidth / 2; z = pre above the threshold
+//   batch     the greatest pre |w_dec| > 0 of the whole batch      jump   pre > threshold - width / 2; z = pre above that
 //   gate      pi > 0                                               gated  pi > 0 and z > 0
 //   dead      the k greatest pre |w_dec| of dead latents           silent dead latents below their thresholds
 //
-// Ties go to the lower latent, in a batch to the lower sample first. Keys are integers that order as the floats do; what is not a
-// number has key 0 and is never kept. All counting is integer, so atomics may come in any order.
+// Ties go to the lower latent, in a batch to the lower sample first. Keys are integers that order as the floats do; what is not
+// a number has key 0 and is never kept. All counting is integer, so atomics may come in any order.
 #include "sae_view.cuh"
 
 #define SAE_CANDIDATES 1024
@@ -37,8 +37,8 @@ struct SaeOffer {
 
 __device__ __forceinline__ SaeOffer sae_offer(const SaeView& v, u32 list, u32 s, u32 level) {
     const bool dead = list == SAE_DEAD;
-    return {v.pre + sae_at(s, v.m_pitch, 0), v.norm, dead ? v.since : nullptr, dead && v.flags & SAE_BY_LEVEL ? v.level_of : nullptr,
-            v.dead_after, level};
+    const u32* level_of = dead && v.flags & SAE_BY_LEVEL ? v.level_of : nullptr;
+    return {v.pre + sae_at(s, v.m_pitch, 0), v.norm, dead ? v.since : nullptr, level_of, v.dead_after, level};
 }
 
 // The greatest key that at least k of the warp's numbers reach, 0 if there is none.
@@ -53,7 +53,8 @@ __device__ __forceinline__ u32 sae_kth_of(const u32* keys, u32 count, u32 k) {
     return found;
 }
 
-// The slow way, for rows with many ties or great k: four passes of eight bits. `bins` [256], `state` [2]: bits so far, still wanted.
+// The slow way, for rows with many ties or great k: four passes of eight bits. `bins` [256], `state` [2]: bits so far, still
+// wanted.
 __device__ __forceinline__ void sae_cut_by_bits(const SaeOffer& offer, u32 m, u32 k, u32* bins, u32* state) {
     const u32 t = threadIdx.x;
     if (t == 0) state[0] = 0, state[1] = k;
@@ -79,8 +80,8 @@ __device__ __forceinline__ void sae_cut_by_bits(const SaeOffer& offer, u32 m, u3
     }
 }
 
-// Block = sample (and level): the k-th greatest key of its row, and how many that equal it are kept. The k-th greatest of the threads'
-// maxima is a lower bound of it, and a tight one: few more than k pass, and those are ranked among themselves.
+// Block = sample (and level): the k-th greatest key of its row, and how many that equal it are kept. The k-th greatest of the
+// threads' maxima is a lower bound of it, and a tight one: few more than k pass, and those are ranked among themselves.
 KERNEL(sae_top, SaeArgs, 256, 4) {
     __shared__ u32 maxima[256], candidates[SAE_CANDIDATES], bins[256], state[2], bound, found;
     const SaeView& v = a.views[blockIdx.x / a.per];
@@ -199,8 +200,8 @@ __device__ __forceinline__ u32 sae_before(u32 mine, u32& total) {
     return before;
 }
 
-// Walks a warp's part [from, to) of a row, 128 latents at a time in ascending order. `tied` ties came before; returns how many are kept
-// (`emit`: and writes them from place `at` on), or with `count_ties` how many ties there are.
+// Walks a warp's part [from, to) of a row, 128 latents at a time in ascending order. `tied` ties came before; returns how many
+// are kept (`emit`: and writes them from place `at` on), or with `count_ties` how many ties there are.
 struct SaeWalk {
     const SaeChooser& choose;
     const SaeList& list;
@@ -286,7 +287,8 @@ KERNEL(sae_emit, SaeArgs, 256, 4) {
     if (t == 0) list.count[s] = at;
 }
 
-// Dead latents below their thresholds are pulled up: silent / n (threshold - pre) |w_dec| each. They take no part in the reconstruction.
+// Dead latents below their thresholds are pulled up: silent / n (threshold - pre) |w_dec| each. They take no part in the
+// reconstruction.
 KERNEL(sae_emit_silent, SaeArgs, 32, 16) {
     const SaeView& v = a.views[blockIdx.x / a.per];
     const u32 s = blockIdx.x % a.per, lane = threadIdx.x, m = v.m;

@@ -5,8 +5,9 @@
 //   p  = p + shrink p - lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon)           SGD: u = momentum u + g, p -= lr u
 //   unit rows: w_dec /= |w_dec|;  thresholds at least 0;  norm = |w_dec|,  offset = b_enc - w_enc . b_dec
 //
-// The operations of each number are the CPU's, one for one: moments of 1e-30 and less are stored as 0, and so are gradients of 1e-15
-// and less on their way into v. A row's weights, two moments and gradient are read and written once: this is bound by memory.
+// The operations of each number are the CPU's, one for one: moments of 1e-30 and less are stored as 0, and so are gradients of
+// 1e-15 and less on their way into v. A row's weights, two moments and gradient are read and written once: this is bound by
+// memory.
 #include "sae_view.cuh"
 
 enum { SAE_MOVE, SAE_REFRESH };

@@ -1,14 +1,16 @@
 // What the kernels of an SAE's training step share: one autoencoder as the device sees it, and folds over a block.
 //
 // A launch does one operation of many autoencoders of one shape: block b of the launch works on autoencoder b / per. Each has a
-// view, which is the same in all steps, and an aim, which is what the host says about the step. Rows of width d take `pitch` floats,
-// the next multiple of 4, and what is past d is 0 for ever.
+// view, which is the same in all steps, and an aim, which is what the host says about the step. Rows of width d take `pitch`
+// floats, the next multiple of 4, and what is past d is 0 for ever.
 //
-// Lists hold the active latents. Sample s has places s cap .. s cap + count[s] of a list; bit s of mask row j says that latent j is in
-// it, and slot[j][s] where. So the samples of a latent come in ascending order without a sort, and atomics touch bits alone.
+// Lists hold the active latents. Sample s has places s cap .. s cap + count[s] of a list; bit s of mask row j says that latent
+// j is in it, and slot[j][s] where. So the samples of a latent come in ascending order without a sort, and atomics touch bits
+// alone.
 //
-// Sums: a chain over samples or latents is serial and ascending; a row of width d is a chain over the columns of each thread, then
-// lanes 16, 8, 4, 2, 1 apart, then warps in order. Threads of a block follow from d alone, so nothing else is part of a sum.
+// Sums: a chain over samples or latents is serial and ascending; a row of width d is a chain over the columns of each thread,
+// then lanes 16, 8, 4, 2, 1 apart, then warps in order. Threads of a block follow from d alone, so nothing else is part of a
+// sum.
 #pragma once
 #include "common.cuh"
 

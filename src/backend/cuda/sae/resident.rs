@@ -1,7 +1,8 @@
 //! What an autoencoder in training has on a device, and where it lies.
 //!
-//! The autoencoders of a squad share one piece of memory, so that there is one allocation for all of them; each has places in it. Of
-//! these the weights, moments, norms, offsets and what is noted of latents are its state; the rest is used within a step.
+//! The autoencoders of a squad share one piece of memory, so that there is one allocation for all of them; each has places in
+//! it. Of these the weights, moments, norms, offsets and what is noted of latents are its state; the rest is used within a
+//! step.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub struct Layout {
 
 impl Layout {
     /// How much memory was handed out.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         4 * self.words
     }
@@ -131,7 +133,7 @@ pub struct ListPlaces {
     pub mask: Place<u32>,
     pub slot: Place<u32>,
     pub heard: Option<Place<f32>>,
-    squares: Place<f32>,
+    pub squares: Place<f32>,
     cut: Place<u32>,
     ties: Place<u32>,
     pub cap: usize,

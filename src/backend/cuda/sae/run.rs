@@ -91,7 +91,12 @@ impl<'a> Run<'a> {
             return Some(next - step);
         }
         let led = self.program.target.is_some() || self.program.levels.as_ref().is_some_and(|it| it.sort != Sort::None);
-        Some(if led { 1 } else { (self.job.train.steps - step).min(QUEUED) })
+        let mut steps = (self.job.train.steps - step).min(QUEUED);
+        // Latents are resampled between two queues.
+        if let Some(at) = self.program.resample.iter().flat_map(|it| &it.at).find(|at| **at > step) {
+            steps = steps.min(at - step);
+        }
+        Some(if led { 1 } else { steps })
     }
 
     /// The levels of `step`, on the device too.
@@ -163,7 +168,8 @@ impl<'a> Run<'a> {
         self.step > self.saved && !matches!(self.end, Some(TrainingEnd::Diverged { .. }))
     }
 
-    /// Everything that the rest of the training depends on; none where the last step has broken a weight, which the next will find.
+    /// Everything that the rest of the training depends on; none where the last step has broken a weight, which the next will
+    /// find.
     pub fn state(&self, arena: &Arena, places: &Places) -> Result<Option<Vec<u8>>, DeviceError> {
         let memory = arena.read(places.memory)?[0];
         if memory.broken > 0 {

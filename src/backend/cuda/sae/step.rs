@@ -12,8 +12,8 @@
 //! update_*       optimiser, unit rows, norms and offsets for the next step
 //! ```
 //!
-//! Lists of the gate, of dead and of silent latents are emitted and decoded like the main one. Nothing comes back to the host within a
-//! step: each leaves a report, and one that finds a loss wrong lets nothing move any more.
+//! Lists of the gate, of dead and of silent latents are emitted and decoded like the main one. Nothing comes back to the host
+//! within a step: each leaves a report, and one that finds a loss wrong lets nothing move any more.
 
 use std::sync::Arc;
 
@@ -40,6 +40,14 @@ impl Kind {
     pub fn of(program: &Program, sizes: Sizes) -> Kind {
         Kind { sizes, rule: rule_number(program), lists: lists(program), dead_lists: dead_lists(program, sizes.m) }
     }
+
+    /// How many of them a launch takes: its blocks are counted in 31 bits.
+    pub fn most_together(&self) -> usize {
+        let Sizes { n, m, d } = self.sizes;
+        let tiles = n.div_ceil(128) * m.div_ceil(128);
+        let parts = pitch(d).div_ceil(128) * (n.div_ceil(64) + m.div_ceil(64));
+        (i32::MAX as usize / m.max(n * self.dead_lists).max(tiles).max(parts)).max(1)
+    }
 }
 
 /// Autoencoders of one kind whose steps are launched together.
@@ -63,7 +71,8 @@ fn row_threads(d: usize) -> u32 {
     (pitch(d) / 4).next_multiple_of(32).clamp(32, 256) as u32
 }
 
-/// Threads of the block that adds up what samples, latents and columns leave: of the sizes alone, for they are part of its sums.
+/// Threads of the block that adds up what samples, latents and columns leave: of the sizes alone, for they are part of its
+/// sums.
 fn close_threads(Sizes { n, m, d }: Sizes) -> u32 {
     n.max(m).max(d).next_multiple_of(32).min(256) as u32
 }
@@ -115,7 +124,7 @@ impl Launcher {
     ) -> Result<(), DeviceError> {
         let aims: Pointer<StepAim> = self.aims.pointer();
         let args = Args { views: self.views.pointer(), aims, per: per as u32, which, unused: [0; 2] };
-        let blocks = u32::try_from(per * self.count).expect("why_not keeps a squad's grid within 32 bits");
+        let blocks = u32::try_from(per * self.count).expect("most_together keeps a squad's grid within 31 bits");
         self.device.launch(Launch { kernel, blocks, threads, shared }, bytemuck::bytes_of(&args))
     }
 
@@ -193,7 +202,8 @@ impl Launcher {
     }
 }
 
-/// What kernels are told of step `step`, whose levels are `levels` and whose penalty is led by `multiplier`; its report goes to `slot`.
+/// What kernels are told of step `step`, whose levels are `levels` and whose penalty is led by `multiplier`; its report goes to
+/// `slot`.
 pub fn aim(
     program: &Program,
     train: &SaeTrain,

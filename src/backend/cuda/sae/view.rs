@@ -7,8 +7,8 @@ use super::super::device::Pointer;
 /// Levels that an autoencoder may have.
 pub const LEVELS: usize = 16;
 
-/// Lists of active latents: what reconstructs; what passes a gate; dead latents with the auxiliary loss; dead latents below their
-/// thresholds.
+/// Lists of active latents: what reconstructs; what passes a gate; dead latents with the auxiliary loss; dead latents below
+/// their thresholds.
 pub const LISTS: usize = 4;
 
 /// Rules, as kernels number them.

@@ -137,7 +137,7 @@ impl<'a> Squad<'a> {
     pub fn next_look(&self, step: usize) -> usize {
         let Rhythm { steps, trace_every, .. } = self.rhythm;
         let guard = (step / 64 + 1) * 64;
-        let log = if trace_every > 0 { (step / trace_every + 1) * trace_every } else { usize::MAX };
+        let log = step.checked_div(trace_every).map_or(usize::MAX, |logged| (logged + 1) * trace_every);
         let last = if step + 1 < steps { steps - 1 } else { steps };
         guard.min(log).min(last)
     }
