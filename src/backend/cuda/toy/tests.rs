@@ -301,12 +301,15 @@ fn kinds_with_neurons_agree_with_the_cpu() {
 
 #[test]
 fn results_are_the_same_in_every_order_of_fibers() {
-    let jobs = [mixture(), with_neurons(2)].concat();
-    let Some(expected) = trained(0, &jobs, Limits::default()) else { return };
-    for order in [1, 7, 12345] {
-        let found = trained(order, &jobs, Limits::default()).expect("it was there before");
-        for ((job, a), b) in jobs.iter().zip(&found).zip(&expected) {
-            assert!(same(a, b), "order {order}: {}", name(job));
+    // Apart, because the traces of the first cut every launch to one step: two show what a step leaves behind for the next.
+    let silent = mixture().into_iter().map(|job| ToyJob { trace_every: 0, ..job }).collect();
+    for jobs in [mixture(), silent, with_neurons(4)] {
+        let Some(expected) = trained(0, &jobs, Limits::default()) else { return };
+        for order in [1, 7, 12345] {
+            let found = trained(order, &jobs, Limits::default()).expect("it was there before");
+            for ((job, a), b) in jobs.iter().zip(&found).zip(&expected) {
+                assert!(same(a, b), "order {order}: {}", name(job));
+            }
         }
     }
 }
