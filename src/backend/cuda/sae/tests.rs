@@ -237,14 +237,23 @@ fn few(d: usize) -> Vec<SaeJob> {
     few
 }
 
+/// Rows of more than a warp, lists of more than a warp, levels with dead latents of their own: what small ones have no barrier for.
+fn wide() -> SaeJob {
+    let prefixes = Prefixes::Fixed(vec![30, 90, 140]);
+    let mut wide = job(nested(batch(2.0, 9), prefixes, Sort::None, true, false), 140);
+    (wide.train.steps, wide.train.batch_size, wide.train.dead_after) = (3, 12, 0);
+    wide
+}
+
 #[test]
 fn every_order_of_threads_and_blocks_gives_the_same_bits() {
-    let groups = [SaeGroup { source: source(6, 3), saes: few(6) }];
+    let narrow = SaeGroup { source: source(6, 3), saes: few(6) };
+    let groups = [narrow, SaeGroup { source: source(200, 3), saes: vec![wide()] }];
     let mut first = None;
     for order in [0, 1, 7, 12345] {
         let Some(device) = emulated(order) else { return };
-        let found: Vec<_> =
-            train(&device, &groups, &Count::default()).expect("there is room")[0].iter().map(bits).collect();
+        let found = train(&device, &groups, &Count::default()).expect("there is room");
+        let found: Vec<_> = found.iter().flatten().map(bits).collect();
         assert_eq!(&found, first.get_or_insert_with(|| found.clone()), "order {order}");
     }
 }
