@@ -17,7 +17,7 @@ import subprocess
 import sys
 from statistics import fmean, stdev
 
-NOT_SCORES = {"cell", "status", "detail", "steps_done", "restart", "stem"}
+NOT_SCORES = {"cell", "plan_index", "status", "detail", "steps_done", "restart", "stem"}
 
 
 def rows(tegum, run):

@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
 # Checks the CUDA backend on a machine with a GPU: what it is, bits, whole experiments beside the CPU's, memory, speed.
 #
-# usage: scripts/gpu_check.sh [--tegum PATH] [--python PATH] [--out FOLDER] [--only STAGE]
+# usage: scripts/gpu_check.sh [--tegum PATH] [--python PATH] [--out FOLDER] [--only STAGE] [EXPERIMENT ...]
 #
 #   --tegum    the binary; built if not given
 #   --python   a Python with torch that sees the GPU, for the race; without it there is no race
 #   --out      where logs and runs go (gpu-check)
 #   --only     facts, repeat, parity, memory, sanitizer or speed
+#   EXPERIMENT what is run twice and beside the CPU; the quickstart and experiments/check
 #
 # Prints one table that belongs in docs/gpu.md. The exit status is 0 if every check passes; speed is reported, not judged. The card's
 # settings stay as they are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tegum='' python='' out=gpu-check only=''
+tegum='' python='' out=gpu-check only='' checks=()
 while [ $# -gt 0 ]; do
   case $1 in
     --tegum) tegum=${2:?--tegum needs a path}; shift 2 ;;
     --python) python=${2:?--python needs a path}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --only) only=${2:?--only needs a stage}; shift 2 ;;
+    *.yaml) checks+=("$1"); shift ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;
   esac
 done
@@ -48,7 +50,7 @@ if stage facts; then
   line "GPU" "$("$tegum" devices | sed -n 's/^  0: //p')"
 fi
 
-checks=(experiments/quickstart.yaml experiments/check/*.yaml)
+[ ${#checks[@]} -gt 0 ] || checks=(experiments/quickstart.yaml experiments/check/*.yaml)
 
 if stage repeat; then
   for file in "${checks[@]}"; do
@@ -80,7 +82,7 @@ if stage parity; then
 fi
 
 if stage memory; then
-  name=memory file=experiments/quickstart.yaml
+  file=${checks[0]} name=memory
   if run cuda "$file" "$out/$name-all" > /dev/null && TEGUM_GPU_MEMORY=64M run cuda "$file" "$out/$name-little" > /dev/null \
     && [ "$(rows "$out/$name-all")" = "$(rows "$out/$name-little")" ]; then
     line "64 MB of memory: the same bits" PASS
