@@ -12,12 +12,15 @@ fn driver(definitions: &[&str]) -> Option<PathBuf> {
         eprintln!("no driver of tests: fibers are switched on x86-64 alone");
         return None;
     }
-    let folder = tempfile::Builder::new().prefix("tegum-driver").tempdir().expect("a temporary folder").keep();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("driver{}", definitions.concat()));
+    std::fs::create_dir_all(&folder).expect("a folder of the build");
+    // Other test programs may use the one of before: it is replaced as a whole.
+    let made = folder.join(format!("made-{}.so", std::process::id()));
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut compile = Command::new(&compiler);
     compile.args(["-std=c++17", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fno-strict-aliasing"]);
     compile.args(["-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread"]).args(definitions);
-    compile.arg("-o").arg(folder.join("libcuda.so"));
+    compile.arg("-o").arg(&made);
     compile.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/driver.cpp")).arg("-ldl");
     match compile.output() {
         Err(why) => {
@@ -26,6 +29,7 @@ fn driver(definitions: &[&str]) -> Option<PathBuf> {
         }
         Ok(done) => {
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            std::fs::rename(&made, folder.join("libcuda.so")).expect("both are in one folder");
             Some(folder)
         }
     }

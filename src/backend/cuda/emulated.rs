@@ -2,7 +2,7 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
@@ -28,7 +28,8 @@ fn library() -> Result<&'static Library, String> {
     }
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/cuda/kernels");
-    let out = folder().join("kernels.so");
+    let folder = tempfile::Builder::new().prefix("tegum-kernels").tempdir().map_err(|e| e.to_string())?;
+    let out = folder.path().join("kernels.so");
     let done = Command::new(&compiler)
         .args(["-std=c++17", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fno-strict-aliasing"])
         .args(["-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread", "-DTEGUM_EMULATED", "-x", "c++", "-o"])
@@ -39,14 +40,9 @@ fn library() -> Result<&'static Library, String> {
     // A compiler that is there and refuses is a defect of the kernels, not of the machine.
     assert!(done.status.success(), "{compiler}:\n{}", String::from_utf8_lossy(&done.stderr));
     // SAFETY: the library was just made from our own source and runs nothing when it is opened.
+    // What is mapped stays when its file goes with the folder.
     let library = unsafe { Library::new(&out) }.map_err(|e| e.to_string())?;
     Ok(Box::leak(Box::new(library)))
-}
-
-/// A folder of this process.
-fn folder() -> PathBuf {
-    let folder = tempfile::Builder::new().prefix("tegum-kernels").tempdir().expect("a temporary folder");
-    folder.keep()
 }
 
 struct Emulated {
