@@ -35,7 +35,7 @@ pub enum Normalise {
     LayerNorm,
 }
 
-/// What a sample of norm, mean or deviation its own has to be given back: h = σ n + μ.
+/// How a sample that was normalised by itself is brought back: h = σ n + μ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Undo {
     /// σ
