@@ -74,8 +74,8 @@ def find(version):
 
 
 def sources():
-    """Every file of kernels but the one that includes all of them."""
-    return [path for path in sorted(KERNELS.glob("*.cu")) if path.name != "all.cu"]
+    """Every file of kernels but the one that includes all of them and those of tests."""
+    return [path for path in sorted(KERNELS.glob("*.cu")) if path.name != "all.cu" and not path.stem.endswith("probe")]
 
 
 def ptx(nvrtc, path):

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod cpu;
 pub mod cuda;
 pub mod ops;
+mod part;
 pub mod reference;
 pub mod simd;
 

@@ -1,13 +1,12 @@
 //! The backend: jobs over GPUs.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use super::device::Device;
 use super::driver::Gpu;
+use super::sae;
 use super::toy::{DeviceBatches, Limits, ToyTrainer};
-use super::{find, sae};
-use crate::backend::checkpoint::Checkpoints;
+use crate::backend::part::Part;
 use crate::backend::{Appetite, Backend, BackendError, SaeGroup, Trained, Watch};
 use crate::data::world::same_data;
 use crate::sae::SaeOutcome;
@@ -28,9 +27,6 @@ impl CudaBackend {
     /// # Errors
     /// What is missing, or a number that is none.
     pub fn open(numbers: &[usize]) -> Result<CudaBackend, String> {
-        if let Some(missing) = find::missing() {
-            return Err(missing);
-        }
         let open = |&number: &usize| Gpu::open(number).map(|gpu| Arc::new(gpu) as Arc<dyn Device>);
         Ok(CudaBackend { devices: numbers.iter().map(open).collect::<Result<_, _>>()? })
     }
@@ -103,8 +99,10 @@ impl Backend for CudaBackend {
             return saes_on(device, groups, watch);
         }
         let pieces: Vec<usize> = (0..groups.len()).collect();
-        let outcomes =
-            self.spread(pieces, |device, group| saes_on(device, &groups[group..=group], &OneGroup { watch, group }));
+        let outcomes = self.spread(pieces, |device, group| {
+            let places = [(0..groups[group].saes.len()).map(|job| (group, job)).collect()];
+            saes_on(device, &groups[group..=group], &Part { watch, places: &places })
+        });
         Ok(outcomes.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 }
@@ -120,43 +118,4 @@ fn saes_on(
     watch: &dyn Watch,
 ) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
     sae::train(device, groups, watch).map_err(|e| BackendError(e.to_string()))
-}
-
-/// What a training is told and asked that sees one of many groups, as its group 0.
-struct OneGroup<'a> {
-    watch: &'a dyn Watch,
-    group: usize,
-}
-
-impl Watch for OneGroup<'_> {
-    fn advance(&self, model_steps: u64) {
-        self.watch.advance(model_steps);
-    }
-    fn restored(&self, model_steps: u64) {
-        self.watch.restored(model_steps);
-    }
-    fn stop(&self) -> bool {
-        self.watch.stop()
-    }
-    fn checkpoints(&self) -> Option<&dyn Checkpoints> {
-        self.watch.checkpoints().map(|_| self as &dyn Checkpoints)
-    }
-}
-
-impl OneGroup<'_> {
-    fn keeper(&self) -> &dyn Checkpoints {
-        self.watch.checkpoints().expect("offered only where there is one")
-    }
-}
-
-impl Checkpoints for OneGroup<'_> {
-    fn every(&self) -> Duration {
-        self.keeper().every()
-    }
-    fn load(&self, _: usize, job: usize) -> Option<Vec<u8>> {
-        self.keeper().load(self.group, job)
-    }
-    fn save(&self, _: usize, job: usize, state: &[u8]) {
-        self.keeper().save(self.group, job, state);
-    }
 }

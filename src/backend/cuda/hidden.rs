@@ -6,6 +6,7 @@ use bytemuck::Pod;
 
 use super::device::{Buffer, Device, DeviceError, Pointer};
 use super::draw::{DeviceSampler, Lists, Steps, grow_lists, launch, parts};
+use super::rows::{padded, pitch};
 use crate::data::Sampler;
 use crate::data::law::ROW_BLOCK;
 use crate::hidden::HiddenSource;
@@ -78,9 +79,9 @@ impl DeviceHidden {
         })
     }
 
-    /// Numbers from one row of h to the next: d_hidden, up to a multiple of 4.
+    /// Numbers from one row of h to the next.
     pub fn pitch(&self) -> usize {
-        self.d_hidden.next_multiple_of(4)
+        pitch(self.d_hidden)
     }
 
     /// Draws h into the front of `h`, `[steps, samples, pitch]`, zeros past d_hidden.
@@ -126,13 +127,6 @@ impl DeviceHidden {
         }
         Ok(())
     }
-}
-
-/// Rows of d numbers, each up to a multiple of 4.
-fn padded(rows: &[f32], d: usize) -> Vec<f32> {
-    let pitch = d.next_multiple_of(4);
-    let pad = |row: &[f32]| row.iter().copied().chain(std::iter::repeat_n(0.0, pitch - d)).collect::<Vec<f32>>();
-    rows.chunks_exact(d.max(1)).flat_map(pad).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! emulated   a machine for tests, made by the C++ compiler
 //! draw       batches of x
 //! hidden     hidden states of batches
+//! rows       rows of matrices as they lie there
 //! toy        training of toy models
 //! sae        training of sparse autoencoders
 //! backend    jobs over GPUs
@@ -25,6 +26,7 @@ pub mod find;
 pub mod hidden;
 pub mod modules;
 pub mod nvrtc;
+mod rows;
 pub mod sae;
 pub mod toy;
 

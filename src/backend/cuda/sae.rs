@@ -34,7 +34,7 @@ use self::run::Run;
 use self::step::{Kind, Launcher, aim, decode_shared};
 use self::view::{LEVELS, Report, View, list};
 use super::device::{Buffer, Device, DeviceError, Pointer};
-use crate::backend::checkpoint::Checkpoints;
+use crate::backend::part::Part;
 use crate::backend::{SaeGroup, Watch, cpu};
 use crate::hidden::{SaeSource, SaeStream};
 use crate::random::Stream;
@@ -124,45 +124,8 @@ fn train_left(
         saes: places.iter().map(|&(group, job)| groups[group].saes[job].clone()).collect(),
     };
     let own: Vec<SaeGroup> = places.iter().map(of).collect();
-    let trained = cpu::sae::train(&own, &Renamed { watch, places: &places });
+    let trained = cpu::sae::train(&own, &Part { watch, places: &places });
     places.concat().into_iter().zip(trained.into_iter().flatten()).collect()
-}
-
-/// A watch to which groups and jobs have the names of the whole.
-struct Renamed<'a> {
-    watch: &'a dyn Watch,
-    places: &'a [Vec<(usize, usize)>],
-}
-
-impl Watch for Renamed<'_> {
-    fn advance(&self, model_steps: u64) {
-        self.watch.advance(model_steps);
-    }
-    fn restored(&self, model_steps: u64) {
-        self.watch.restored(model_steps);
-    }
-    fn stop(&self) -> bool {
-        self.watch.stop()
-    }
-    fn checkpoints(&self) -> Option<&dyn Checkpoints> {
-        self.watch.checkpoints().map(|_| self as &dyn Checkpoints)
-    }
-}
-
-impl Checkpoints for Renamed<'_> {
-    fn every(&self) -> Duration {
-        self.watch.checkpoints().map_or(Duration::MAX, Checkpoints::every)
-    }
-    fn load(&self, group: usize, job: usize) -> Option<Vec<u8>> {
-        let (group, job) = self.places[group][job];
-        self.watch.checkpoints()?.load(group, job)
-    }
-    fn save(&self, group: usize, job: usize, state: &[u8]) {
-        let (group, job) = self.places[group][job];
-        if let Some(checkpoints) = self.watch.checkpoints() {
-            checkpoints.save(group, job, state);
-        }
-    }
 }
 
 /// Jobs of one group and batch size.

@@ -1,7 +1,7 @@
 //! Each operation against plain loops.
 
 use super::super::emulated::emulated;
-use super::feed::{padded, pitch};
+use super::super::rows::{padded, pitch};
 use super::resident::ListPlaces;
 use super::view::{StepAim, list, mode};
 use super::*;

@@ -2,7 +2,8 @@
 //! writes.
 
 use super::super::device::DeviceError;
-use super::feed::{Batches, pitch};
+use super::super::rows::pitch;
+use super::feed::Batches;
 use super::resident::{Arena, Places};
 use super::run::Run;
 use super::step::{Launcher, aim};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::super::device::{Buffer, Device, DeviceError, Pointer};
-use super::feed::{padded, pitch};
+use super::super::rows::{padded, pitch};
 use super::view::{LISTS, List, Memory, Report, Tensor, View, flag, list, penalty, rule};
 use crate::sae::{Penalty, Program, Rule, SaeJob, Sort, Weights};
 use crate::training::Optimizer;

@@ -1,8 +1,8 @@
 //! An autoencoder on its way: what the host keeps of it.
 
 use super::super::device::DeviceError;
+use super::super::rows::unpadded;
 use super::QUEUED;
-use super::feed::unpadded;
 use super::resident::{Arena, Place, Places, TensorPlaces};
 use super::view::Report;
 use crate::backend::checkpoint::{Record, record};

@@ -18,7 +18,7 @@
 use std::sync::Arc;
 
 use super::super::device::{Buffer, Device, DeviceError, Launch, Pointer};
-use super::feed::pitch;
+use super::super::rows::pitch;
 use super::resident::{Sizes, dead_lists, lists, rule_number};
 use super::view::{Args, LEVELS, StepAim, View, list, mode, rule};
 use crate::backend::ops::optimizer::Step;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::emulated::emulated;
 use super::*;
+use crate::backend::checkpoint::Checkpoints;
 use crate::backend::reference;
 use crate::data::dictionary::Dictionary;
 use crate::data::{Magnitude, MagnitudeSharing, World};

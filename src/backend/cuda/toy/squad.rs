@@ -12,7 +12,7 @@ use crate::backend::cuda::device::{Buffer, Device, DeviceError, Pointer};
 use crate::backend::ops::toy_step::Shape;
 use crate::toy::embedding::embedding;
 use crate::toy::train::Guard;
-use crate::toy::{Activation, Mlp, ToyJob, ToyKind, ToyOutcome, ToyTrace, TrainingEnd};
+use crate::toy::{Activation, Mlp, ToyJob, ToyKind, ToyModel, ToyOutcome, ToyTrace, TrainingEnd};
 
 /// What the models of a squad agree in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,9 +265,8 @@ impl<'a> Squad<'a> {
                 let end = model.guard.look(steps, None, shape, &parameters);
                 (end.unwrap_or(TrainingEnd::Finished), parameters)
             });
-            let start = model.job.initial_model(model.run.restart);
             let (restart, trace) = (model.run.restart, model.trace);
-            (model.run, Some(ToyOutcome { model: start.with_parameters(&parameters), restart, end, trace }))
+            (model.run, Some(ToyOutcome { model: ToyModel::from_parameters(shape, &parameters), restart, end, trace }))
         };
         Ok(std::mem::take(&mut self.models).into_iter().zip(own).map(outcome).collect())
     }
