@@ -13,7 +13,8 @@ use super::{Failure, Outcome, print};
 use crate::backend::cpu::CpuBackend;
 use crate::plan::{CellId, CellMethod};
 use crate::progress::Progress;
-use crate::run::chunk::Bench;
+use crate::run::RunError;
+use crate::run::chunk::{Bench, BenchError};
 use crate::run::columns::score_columns;
 use crate::run::results::Results;
 use crate::score::input::read_matrix;
@@ -137,7 +138,7 @@ fn encoded(results: &Results, index: usize, hidden: &Path) -> Result<Tensors, Fa
     Ok([("latents".to_owned(), latents.into_dyn()), ("reconstruction".to_owned(), reconstruction.into_dyn())].into())
 }
 
-fn with_bench<T>(results: &Results, work: impl FnOnce(&Bench) -> Result<T, String>) -> Result<T, Failure> {
+fn with_bench<T>(results: &Results, work: impl FnOnce(&Bench) -> Result<T, BenchError>) -> Result<T, Failure> {
     let plan = results.plan.as_ref().ok_or_else(|| Failure::new(3, "the plan of this run cannot be laid out again"))?;
     let columns = score_columns(&results.document)?;
     let watch = Progress::new(true);
@@ -147,7 +148,7 @@ fn with_bench<T>(results: &Results, work: impl FnOnce(&Bench) -> Result<T, Strin
     let backend = &CpuBackend;
     let (trace, keep) = (&trace, &keep);
     let bench = Bench { plan, columns: &columns, backend, watch: &watch, trace, keep, given, keeper: None };
-    work(&bench).map_err(|e| Failure::new(3, e))
+    work(&bench).map_err(|e| Failure::from(RunError::from(e)))
 }
 
 /// Writes the folder; returns the architecture it has there.

@@ -13,7 +13,7 @@ use super::snapshots::snapshots;
 use super::stand_in::{self, job, stand_in};
 use super::training_set::TrainingSet;
 use crate::activations::Activations;
-use crate::backend::{Backend, SaeGroup, Watch};
+use crate::backend::{Backend, BackendError, SaeGroup, Watch};
 use crate::data::World;
 use crate::hidden::{HiddenMaker, HiddenSource, SaeSource};
 use crate::plan::{Cell, CellMethod, Plan, resolve};
@@ -41,6 +41,23 @@ struct Trained {
 /// Cells estimated to take more memory than this are scored one at a time.
 const LARGE: f64 = 128e6;
 
+/// Why a chunk has no records.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// What the experiment names cannot be used.
+    #[error("{0}")]
+    Input(String),
+    /// What trains has failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+impl From<String> for BenchError {
+    fn from(why: String) -> Self {
+        BenchError::Input(why)
+    }
+}
+
 /// What a chunk is computed with.
 pub struct Bench<'a> {
     pub plan: &'a Plan,
@@ -61,8 +78,8 @@ impl Bench<'_> {
     /// Records of the cells with these plan indices (ascending); none where training was told to stop.
     ///
     /// # Errors
-    /// A file that the experiment names cannot be read.
-    pub fn compute(&self, indices: &[usize]) -> Result<Option<Vec<CellRecord>>, String> {
+    /// A file that the experiment names cannot be read, or what trains has failed.
+    pub fn compute(&self, indices: &[usize]) -> Result<Option<Vec<CellRecord>>, BenchError> {
         if let Some(activations) = &self.given {
             return given::compute(self, activations, indices);
         }
@@ -90,7 +107,7 @@ impl Bench<'_> {
     ///
     /// # Errors
     /// As [`Bench::compute`].
-    pub fn coder(&self, index: usize) -> Result<Option<Box<dyn Coder>>, String> {
+    pub fn coder(&self, index: usize) -> Result<Option<Box<dyn Coder>>, BenchError> {
         if let Some(activations) = &self.given {
             return given::coder(self, activations, index);
         }
@@ -115,7 +132,7 @@ impl Bench<'_> {
         if large { indices.len().max(1) } else { 1 }
     }
 
-    fn stems(&self, indices: &[usize]) -> Result<Vec<Stem>, String> {
+    fn stems(&self, indices: &[usize]) -> Result<Vec<Stem>, BenchError> {
         let together = |a: &usize, b: &usize| self.plan.same_stem(*a, *b);
         let groups: Vec<&[usize]> = indices.chunk_by(together).collect();
         let stem = |cells: &[usize]| {
@@ -129,7 +146,7 @@ impl Bench<'_> {
     }
 
     /// `[stem]`; the inner option is empty where there is no toy model, the outer one where training was stopped.
-    fn train_toys(&self, stems: &[Stem]) -> Result<Option<Vec<Option<ToyOutcome>>>, String> {
+    fn train_toys(&self, stems: &[Stem]) -> Result<Option<Vec<Option<ToyOutcome>>>, BenchError> {
         let job = |stem: &Stem| -> Option<ToyJob> {
             let cell = &stem.sections[0];
             let job = resolve::toy_job(cell.toy.as_ref()?, &stem.world, cell.seed, self.trace.every);
@@ -139,26 +156,26 @@ impl Bench<'_> {
         if jobs.is_empty() {
             return Ok(Some(stems.iter().map(|_| None).collect()));
         }
-        let outcomes = self.backend.train_toys(&jobs, self.watch).map_err(|e| e.to_string())?;
+        let outcomes = self.backend.train_toys(&jobs, self.watch)?;
         Ok(outcomes.into_iter().map(|outcome| outcome.map(Some)).collect())
     }
 
     /// Where a stem's hidden states come from; none where its toy model diverged.
-    fn source(&self, stem: &Stem, toy: Option<&ToyOutcome>) -> Result<Option<HiddenSource>, String> {
+    fn source(&self, stem: &Stem, toy: Option<&ToyOutcome>) -> Result<Option<HiddenSource>, BenchError> {
         let cell = &stem.sections[0];
         let maker = match toy {
             Some(ToyOutcome { end: TrainingEnd::Diverged { .. }, .. }) => return Ok(None),
             Some(outcome) => HiddenMaker::Toy(Arc::new(outcome.model.clone())),
             None => match resolve::dictionary(&cell.data, cell.seed, &self.plan.document.folder()) {
                 Some(dictionary) => HiddenMaker::Dictionary(Arc::new(dictionary?)),
-                None => return Err("nothing makes hidden states".into()),
+                None => return Err(BenchError::Input("nothing makes hidden states".into())),
             },
         };
         Ok(Some(HiddenSource { world: stem.world.clone(), seed: cell.seed, maker }))
     }
 
     /// Fills `saes`; false where training was stopped.
-    fn train_saes(&self, stems: &[Stem], trained: &mut [Trained]) -> Result<bool, String> {
+    fn train_saes(&self, stems: &[Stem], trained: &mut [Trained]) -> Result<bool, BenchError> {
         let (mut groups, mut owners) = (Vec::new(), Vec::new());
         for (at, (stem, trained)) in stems.iter().zip(trained.iter_mut()).enumerate() {
             trained.saes.resize_with(stem.cells.len(), || None);
@@ -184,8 +201,7 @@ impl Bench<'_> {
                 let cells = owners.iter().map(|cells| cells.iter().map(id).collect()).collect();
                 self.backend.train_saes(&groups, &Kept { watch: self.watch, keeper, cells })
             }
-        };
-        let outcomes = outcomes.map_err(|e| e.to_string())?;
+        }?;
         for ((stem, cell), outcome) in owners.into_iter().flatten().zip(outcomes.into_iter().flatten()) {
             let Some(outcome) = outcome else { return Ok(false) };
             trained[stem].saes[cell] = Some(outcome);

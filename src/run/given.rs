@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::RunError;
 use super::checkpoints::Kept;
-use super::chunk::Bench;
+use super::chunk::{Bench, BenchError};
 use super::columns::ScoreColumn;
 use super::evaluation::CellScores;
 use super::record::CellRecord;
@@ -55,12 +55,12 @@ pub fn open_checked(document: &Document) -> Result<Option<Arc<Activations>>, Run
 /// Records of the cells with these plan indices (ascending); none where training was told to stop.
 ///
 /// # Errors
-/// A file could not be read again.
+/// A file could not be read again, or what trains has failed.
 pub fn compute(
     bench: &Bench,
     activations: &Arc<Activations>,
     indices: &[usize],
-) -> Result<Option<Vec<CellRecord>>, String> {
+) -> Result<Option<Vec<CellRecord>>, BenchError> {
     let together = |a: &usize, b: &usize| bench.plan.same_stem(*a, *b);
     let stems: Vec<Vec<(usize, Cell)>> = (indices.chunk_by(together))
         .map(|cells| cells.iter().map(|&index| (index, bench.plan.cell(index))).collect())
@@ -77,17 +77,18 @@ pub fn compute(
     let outcomes = match bench.keeper {
         None => bench.backend.train_saes(&groups, &watch),
         Some(keeper) => bench.backend.train_saes(&groups, &Kept { watch: &watch, keeper, cells }),
-    };
-    let outcomes = outcomes.map_err(|e| e.to_string())?;
+    }?;
     let Some(trained) = outcomes.into_iter().flatten().collect::<Option<Vec<SaeOutcome>>>() else {
-        return activations.failure().map_or(Ok(None), Err);
+        return activations.failure().map_or(Ok(None), |why| Err(why.into()));
     };
     let (mut trained, mut records) = (trained.into_iter(), Vec::new());
     for stem in stems {
         let mut coded = Vec::new();
         for (index, cell) in &stem {
             let (coder, trace, missed) = match &cell.method {
-                CellMethod::None => return Err("there is nothing to train on the activations".into()),
+                CellMethod::None => {
+                    return Err(BenchError::Input("there is nothing to train on the activations".into()));
+                }
                 method if steps(method).is_some() => {
                     let outcome = trained.next().expect("one outcome for each job");
                     if let end @ TrainingEnd::Diverged { .. } = &outcome.end {
@@ -99,7 +100,11 @@ pub fn compute(
                 }
                 CellMethod::Baseline(kind) => {
                     let learned = learned(kind, &source(activations, cell.seed), WIDTH, cell.seed);
-                    (learned.ok_or("an oracle has no place beside activations from files")?, vec![], None)
+                    (
+                        learned.ok_or_else(|| "an oracle has no place beside activations from files".to_owned())?,
+                        vec![],
+                        None,
+                    )
                 }
                 CellMethod::Sae(..) => unreachable!("every autoencoder has steps"),
             };
@@ -113,7 +118,7 @@ pub fn compute(
         }
     }
     if let Some(failure) = activations.failure() {
-        return Err(failure);
+        return Err(failure.into());
     }
     records.sort_by_key(|record| record.index);
     Ok(Some(records))
@@ -122,22 +127,26 @@ pub fn compute(
 /// The coder of one cell, as [`Bench::coder`] has it.
 ///
 /// # Errors
-/// A file could not be read again.
-pub fn coder(bench: &Bench, activations: &Arc<Activations>, index: usize) -> Result<Option<Box<dyn Coder>>, String> {
+/// A file could not be read again, or what trains has failed.
+pub fn coder(
+    bench: &Bench,
+    activations: &Arc<Activations>,
+    index: usize,
+) -> Result<Option<Box<dyn Coder>>, BenchError> {
     let cell = bench.plan.cell(index);
     let source = source(activations, cell.seed);
     let coder = match (&cell.method, job(&cell.method, &source, WIDTH, cell.seed, 0)) {
         (_, Some(job)) => {
             let groups = [SaeGroup { source, saes: vec![job] }];
             let watch = Readable { watch: bench.watch, activations };
-            let outcomes = bench.backend.train_saes(&groups, &watch).map_err(|e| e.to_string())?;
+            let outcomes = bench.backend.train_saes(&groups, &watch)?;
             let outcome = outcomes.into_iter().next().and_then(|mut group| group.pop()).flatten();
             outcome.filter(|outcome| outcome.end == TrainingEnd::Finished).map(|outcome| outcome.coder)
         }
         (CellMethod::Baseline(kind), None) => learned(kind, &source, WIDTH, cell.seed),
         (_, None) => None,
     };
-    activations.failure().map_or(Ok(coder), Err)
+    activations.failure().map_or(Ok(coder), |why| Err(why.into()))
 }
 
 fn source(activations: &Arc<Activations>, seed: u64) -> SaeSource {

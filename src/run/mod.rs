@@ -23,7 +23,7 @@ pub mod tables;
 pub mod training_set;
 pub mod widths;
 
-use crate::backend::{Appetite, Backend, Watch};
+use crate::backend::{Appetite, Backend, BackendError, Watch};
 use crate::figure::FigureSpec;
 use crate::plan::chunk::Chunk;
 use crate::plan::{AxisKind, AxisValue, Plan};
@@ -34,7 +34,7 @@ use crate::spec::node::Node;
 use crate::spec::output::WeightsSection;
 use crate::store::{self, Column, Kind, PlanRecord, Store, StoreError, Value};
 use checkpoints::Keeper;
-use chunk::Bench;
+use chunk::{Bench, BenchError};
 use columns::ScoreColumn;
 use record::CellRecord;
 use widths::Widths;
@@ -80,6 +80,17 @@ pub enum RunError {
     Input(String),
     #[error("{0}")]
     Unreadable(String),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+impl From<BenchError> for RunError {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Input(why) => RunError::Input(why),
+            BenchError::Backend(error) => RunError::Backend(error),
+        }
+    }
 }
 
 impl RunError {
@@ -88,6 +99,7 @@ impl RunError {
             RunError::Spec(_) | RunError::Input(_) => 3,
             RunError::Store(error) => error.exit_code(),
             RunError::Unreadable(_) => 5,
+            RunError::Backend(_) => 7,
         }
     }
 }
@@ -187,7 +199,7 @@ pub fn run(
         let cells: Vec<usize> = wave.iter().flat_map(|(_, missing)| missing.iter().copied()).collect();
         let records = match options.stop.load(Ordering::Relaxed) {
             true => None,
-            false => bench.compute(&cells).map_err(|e| failure().map_or(RunError::Input(e), RunError::Unreadable))?,
+            false => bench.compute(&cells).map_err(|e| failure().map_or(RunError::from(e), RunError::Unreadable))?,
         };
         let Some(records) = records else {
             summary.stopped = true;
