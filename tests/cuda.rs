@@ -37,9 +37,11 @@ fn driver(definitions: &[&str]) -> Option<PathBuf> {
 
 /// Runs the program with a driver that has no kernels: quick to compile.
 fn without_kernels(definitions: &[&str], settings: &[(&str, &str)], arguments: &[&str]) -> Option<Answer> {
-    static DRIVERS: OnceLock<[Option<PathBuf>; 2]> = OnceLock::new();
-    let drivers = DRIVERS.get_or_init(|| [driver(&["-DNO_KERNELS"]), driver(&["-DNO_KERNELS", "-DOLD"])]);
-    let library = drivers[usize::from(definitions.contains(&"-DOLD"))].as_ref()?;
+    static DRIVERS: OnceLock<[Option<PathBuf>; 3]> = OnceLock::new();
+    const KINDS: [&[&str]; 3] = [&[], &["-DOLD"], &["-DNO_GRAPHS"]];
+    let drivers = DRIVERS.get_or_init(|| KINDS.map(|kind| driver(&[&["-DNO_KERNELS"], kind].concat())));
+    let kind = KINDS.iter().position(|kind| *kind == definitions).expect("a driver that is made");
+    let library = drivers[kind].as_ref()?;
     let folder = tempfile::tempdir().expect("a temporary folder");
     write(folder.path(), "small.yaml", SMALL);
     let mut command = command(folder.path(), arguments);
@@ -56,6 +58,14 @@ fn devices_are_listed_as_the_driver_has_them() {
     for line in ["driver for CUDA 12.8", "0: Emulated GPU, compute capability 9.0, 16 GiB", "1: Emulated GPU"] {
         assert!(answer.code == 0 && answer.stdout.contains(line), "{line}\n{}", answer.stdout);
     }
+}
+
+#[test]
+fn a_driver_without_graphs_is_said_to_be() {
+    let Some(answer) = without_kernels(&["-DNO_GRAPHS"], &[], &["devices"]) else { return };
+    assert!(answer.code == 0 && answer.stdout.contains("without graphs"), "{}", answer.stdout);
+    let with = without_kernels(&[], &[], &["devices"]).expect("it was there before");
+    assert!(with.code == 0 && !with.stdout.contains("without graphs"), "{}", with.stdout);
 }
 
 #[test]
@@ -182,7 +192,7 @@ fn a_device_without_room_for_one_model_ends_the_run_with_its_words() {
     write(folder.path(), "toys.yaml", TOYS);
     let mut run = command(folder.path(), &["run", "toys.yaml", "--backend", "cuda"]);
     let run = answer(run.env("LD_LIBRARY_PATH", library).env("TEGUM_GPU_MEMORY", "1K").output().expect("it starts"));
-    assert!(run.code != 0 && run.stderr.contains("Emulated GPU (0): no room for"), "{} {}", run.code, run.stderr);
+    assert!(run.code == 7 && run.stderr.contains("Emulated GPU (0): no room for"), "{} {}", run.code, run.stderr);
 }
 
 /// 60 steps keep a rounding of 6e-8 below 1e-4 of a score, but where a latent stands at its threshold: one firing of 2000 samples and
@@ -200,4 +210,24 @@ fn autoencoders_of_a_device_are_those_of_the_cpu_but_for_the_rounding_of_sums() 
         assert!((own - cpu).abs() <= 2e-3 * cpu.abs().max(1.0), "{own} {cpu}\n{device}");
     }
     assert_eq!(saes(&[("TEGUM_TEST_ORDER", "77")], "cuda"), Some(device), "fibers shuffled");
+}
+
+/// Nine launches are a step of TopK without dead latents; 33 steps are two graphs of sixteen and one step by itself.
+#[test]
+fn steps_of_autoencoders_run_as_graphs() {
+    let Some(library) = with_kernels() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let topk = "\
+name: topk
+data: {n_features: 12, firing_probability: 0.15, dictionary: {d_hidden: 7, vectors: random}}
+sae: [{topk: {n_latents: 12, k: 2}}]
+sae_train: {steps: 33, batch_size: 40}
+score: [mcc]
+";
+    write(folder.path(), "topk.yaml", topk);
+    let mut run = command(folder.path(), &["run", "topk.yaml", "--backend", "cuda"]);
+    run.env("LD_LIBRARY_PATH", library).env("XDG_CACHE_HOME", folder.path()).env("TEGUM_TEST_COUNT_GRAPHS", "1");
+    let run = answer(run.output().expect("the binary starts"));
+    let graphs = run.stderr.lines().filter(|line| line.contains("graph of 144 launches")).count();
+    assert!(run.code == 0 && graphs == 2, "{} {graphs}\n{}", run.code, run.stderr);
 }

@@ -75,12 +75,33 @@ impl StepLevels {
 }
 
 impl Levels {
-    /// The levels of `step`. `usage` `[n_latents]` is the running mean that [`Sort`] orders by.
-    pub fn at(&self, seed: u64, step: usize, n_latents: usize, usage: &[f64]) -> StepLevels {
-        let prefixes = match &self.prefixes {
+    /// Lengths of the prefixes of `step`, ascending, the last `n_latents`.
+    pub fn lengths(&self, seed: u64, step: usize, n_latents: usize) -> Vec<usize> {
+        match &self.prefixes {
             Prefixes::Fixed(prefixes) => prefixes.clone(),
             Prefixes::Sampled { count, power } => sampled(seed, step, n_latents, *count, *power),
-        };
+        }
+    }
+
+    /// Weight of each of `count` levels, innermost first.
+    ///
+    /// # Panics
+    /// If there are none: the whole is a level.
+    pub fn weights(&self, count: usize) -> Vec<f64> {
+        let share = if self.average { 1.0 / count as f64 } else { 1.0 };
+        let mut weights = vec![self.inner * share; count];
+        *weights.last_mut().expect("the whole is a level") = share;
+        weights
+    }
+
+    /// Whether latents have the same levels in every step.
+    pub fn stay(&self) -> bool {
+        self.sort == Sort::None && matches!(self.prefixes, Prefixes::Fixed(_))
+    }
+
+    /// The levels of `step`. `usage` `[n_latents]` is the running mean that [`Sort`] orders by.
+    pub fn at(&self, seed: u64, step: usize, n_latents: usize, usage: &[f64]) -> StepLevels {
+        let prefixes = self.lengths(seed, step, n_latents);
         let mut of = vec![0; n_latents];
         let order = self.order(n_latents, usage);
         let mut start = 0;
@@ -88,10 +109,7 @@ impl Levels {
             order[start..end].iter().for_each(|&latent| of[latent] = level as u32);
             start = end;
         }
-        let share = if self.average { 1.0 / prefixes.len() as f64 } else { 1.0 };
-        let mut weights = vec![self.inner * share; prefixes.len()];
-        *weights.last_mut().expect("the whole is a level") = share;
-        StepLevels { weights, of }
+        StepLevels { weights: self.weights(prefixes.len()), of }
     }
 
     /// Latents, first ones first; ties keep their order.
@@ -107,9 +125,9 @@ impl Levels {
 /// `count` distinct lengths, ascending, the last n_latents.
 fn sampled(seed: u64, step: usize, n_latents: usize, count: usize, power: f64) -> Vec<usize> {
     let mut draws = Draws::new(seed, Stream::SaePrefixes, step as u64);
-    let at = |m: usize| libm::pow(m as f64, -power);
+    let powers: Vec<f64> = (1..=n_latents).map(|m| libm::pow(m as f64, -power)).collect();
     // `left[m - 1]`: what length m still weighs.
-    let mut left: Vec<f64> = (1..n_latents).map(|m| at(m) - at(m + 1)).collect();
+    let mut left: Vec<f64> = powers.windows(2).map(|pair| pair[0] - pair[1]).collect();
     let mut prefixes = vec![];
     for _ in 1..count.min(n_latents) {
         let mut rest = draws.uniform() * left.iter().sum::<f64>();

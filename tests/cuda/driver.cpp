@@ -2,8 +2,10 @@
 //
 //   TEGUM_TEST_DEVICES   how many devices there are (1)
 //   TEGUM_TEST_MEMORY    bytes that a device has (all)
+//   TEGUM_TEST_COUNT_GRAPHS  a line on stderr for each graph that runs
 //   TEGUM_TEST_ORDER     order of fibers: 0 forwards, 1 backwards, another number a shuffle (0)
 //   -DOLD                without cuLaunchKernel, as a driver too old would be
+//   -DNO_GRAPHS          without graphs, as a driver before CUDA 12.0 would be
 //   -DNO_KERNELS         without kernels, for tests that launch none
 #define TEGUM_EMULATED
 #include "../../src/backend/cuda/kernels/common.cuh"
@@ -14,8 +16,10 @@
 #include <dlfcn.h>
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -117,11 +121,62 @@ EXPORT int cuModuleGetFunction(void** function, void*, const char* name) {
 }
 EXPORT int cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
 
-#ifndef OLD
 typedef void (*Entry)(unsigned, unsigned, size_t, unsigned, unsigned, const void*);
+#ifndef OLD
 EXPORT int cuLaunchKernel(void* function, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned shared,
                           void*, void** parameters, void**) {
     ((Entry)function)(blocks, threads, shared, (unsigned)setting("TEGUM_TEST_ORDER", 0), 1, parameters[0]);
+    return SUCCESS;
+}
+#endif
+
+#ifndef NO_GRAPHS
+// A graph is its launches in the order of their dependencies, which must be a chain.
+struct KernelNode {
+    void* function;
+    unsigned blocks, y, z, threads, thread_y, thread_z, shared;
+    void **parameters, **extra, *kernel, *context;
+};
+struct Node {
+    void* function;
+    unsigned blocks, threads, shared;
+    std::vector<char> arguments;
+};
+struct Graph {
+    std::vector<std::unique_ptr<Node>> nodes;
+};
+// Arguments of every kernel are one structure of this size at most.
+static const size_t ARGUMENTS = 32;
+
+EXPORT int cuGraphCreate(Graph** graph, unsigned) {
+    *graph = new Graph;
+    return SUCCESS;
+}
+EXPORT int cuGraphAddKernelNode_v2(Node** node, Graph* graph, Node* const* after, size_t count, const KernelNode* asked) {
+    const Node* last = graph->nodes.empty() ? nullptr : graph->nodes.back().get();
+    if (count != (last ? 1u : 0u) || (last && *after != last) || asked->y != 1 || asked->extra) return INVALID_VALUE;
+    const char* arguments = (const char*)asked->parameters[0];
+    graph->nodes.emplace_back(new Node{asked->function, asked->blocks, asked->threads, asked->shared, {arguments, arguments + ARGUMENTS}});
+    *node = graph->nodes.back().get();
+    return SUCCESS;
+}
+EXPORT int cuGraphInstantiateWithFlags(Graph** ready, Graph* graph, unsigned long long) {
+    *ready = new Graph;
+    for (const auto& node : graph->nodes) (*ready)->nodes.emplace_back(new Node(*node));
+    return SUCCESS;
+}
+EXPORT int cuGraphDestroy(Graph* graph) {
+    delete graph;
+    return SUCCESS;
+}
+EXPORT int cuGraphExecDestroy(Graph* ready) {
+    delete ready;
+    return SUCCESS;
+}
+EXPORT int cuGraphLaunch(Graph* ready, void*) {
+    if (getenv("TEGUM_TEST_COUNT_GRAPHS")) fprintf(stderr, "graph of %zu launches\n", ready->nodes.size());
+    for (const auto& node : ready->nodes)
+        ((Entry)node->function)(node->blocks, node->threads, node->shared, (unsigned)setting("TEGUM_TEST_ORDER", 0), 1, node->arguments.data());
     return SUCCESS;
 }
 #endif

@@ -15,10 +15,20 @@ pub enum DeviceError {
     /// Less memory is free than was asked for.
     #[error("{label}: no room for {bytes} bytes")]
     OutOfMemory { label: String, bytes: usize },
+    /// A block of this device has less shared memory than the work takes.
+    #[error(
+        "{label} gives a block {most} bytes of shared memory, and {what} takes {bytes}: choose `--backend cpu`, or a GPU with more"
+    )]
+    SmallBlocks { label: String, what: String, bytes: usize, most: usize },
     /// What the driver says, with what was done.
     #[error("{label}: {doing}: {message}")]
     Driver { label: String, doing: String, message: String },
 }
+
+/// Shared memory that work may ask of a block for kernels to take it, in bytes: what the largest have, but for what kernels keep
+/// there by themselves. What asks for more goes to the CPU on every machine alike, so that rows do not depend on the card; a GPU with
+/// less says so.
+pub const MOST_SHARED: usize = 226 << 10;
 
 /// A launch of one kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +76,83 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn launch(&self, launch: Launch, args: &[u8]) -> Result<(), DeviceError>;
     /// Bytes of shared memory that a block may have.
     fn most_shared(&self) -> u32;
+    /// Keeps launches as one piece of work that costs a single call; none where the device has no such thing.
+    ///
+    /// # Errors
+    /// A kernel is not there, or the driver refuses.
+    fn record(&self, launches: &[(Launch, Vec<u8>)]) -> Result<Option<u64>, DeviceError> {
+        let _ = launches;
+        Ok(None)
+    }
+    /// Runs what `record` has kept.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    fn replay(&self, recorded: u64) -> Result<(), DeviceError> {
+        unreachable!("{recorded}: this device keeps no launches")
+    }
+    /// Gives back what `record` has kept.
+    fn forget(&self, recorded: u64) {
+        unreachable!("{recorded}: this device keeps no launches")
+    }
+}
+
+/// Launches that run together again and again, with the same arguments.
+#[derive(Debug)]
+pub struct Sequence {
+    device: Arc<dyn Device>,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Recorded(u64),
+    Listed(Vec<(Launch, Vec<u8>)>),
+}
+
+impl Sequence {
+    /// Of these launches and their structures of arguments.
+    ///
+    /// # Errors
+    /// As [`Device::record`].
+    pub fn new(device: &Arc<dyn Device>, launches: Vec<(Launch, Vec<u8>)>) -> Result<Sequence, DeviceError> {
+        let kept = match device.record(&launches)? {
+            Some(recorded) => Kept::Recorded(recorded),
+            None => Kept::Listed(launches),
+        };
+        Ok(Sequence { device: device.clone(), kept })
+    }
+
+    /// Runs them in their order.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn run(&self) -> Result<(), DeviceError> {
+        match &self.kept {
+            Kept::Recorded(recorded) => self.device.replay(*recorded),
+            Kept::Listed(launches) => launches.iter().try_for_each(|(launch, args)| self.device.launch(*launch, args)),
+        }
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        if let Kept::Recorded(recorded) = self.kept {
+            self.device.forget(recorded);
+        }
+    }
+}
+
+/// Whether a block of this device has room for `bytes`.
+///
+/// # Errors
+/// It has not.
+pub fn fits_a_block(device: &dyn Device, what: impl FnOnce() -> String, bytes: usize) -> Result<(), DeviceError> {
+    let most = device.most_shared() as usize;
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(DeviceError::SmallBlocks { label: device.label(), what: what(), bytes, most })
 }
 
 /// An array on a device, freed with this.

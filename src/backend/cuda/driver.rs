@@ -13,8 +13,8 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use super::device::{Device, DeviceError, Launch};
-use super::find;
 use super::modules::{Image, module_of};
+use super::{find, graph};
 
 /// Functions of the driver that are called here.
 pub const SYMBOLS: [&str; 20] = [
@@ -55,6 +55,7 @@ pub struct Gpu {
     /// Bytes that may be taken, and those that are.
     limit: usize,
     taken: AtomicUsize,
+    graphs: bool,
     context: sys::CUcontext,
     stream: sys::CUstream,
     loaded: Mutex<Loaded>,
@@ -120,7 +121,8 @@ impl Gpu {
         unsafe { result::ctx::set_current(context) }.map_err(said("cuCtxSetCurrent"))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(said("cuStreamCreate"))?;
         let (label, taken, loaded) = (format!("{name} ({number})"), AtomicUsize::new(0), Mutex::default());
-        Ok(Gpu { label, capability, most_shared, limit, taken, context, stream, loaded })
+        let graphs = find::has_graphs();
+        Ok(Gpu { label, capability, most_shared, limit, taken, graphs, context, stream, loaded })
     }
 
     fn said(&self, doing: &str, error: DriverError) -> DeviceError {
@@ -252,6 +254,35 @@ impl Device for Gpu {
 
     fn most_shared(&self) -> u32 {
         self.most_shared
+    }
+
+    fn record(&self, launches: &[(Launch, Vec<u8>)]) -> Result<Option<u64>, DeviceError> {
+        if !self.graphs {
+            return Ok(None);
+        }
+        self.enter()?;
+        let launches = launches.iter().filter(|(launch, _)| launch.blocks > 0);
+        let of = |(launch, args): &'_ (Launch, Vec<u8>)| Ok((self.function(launch.kernel)?, *launch, args.clone()));
+        let nodes = launches.map(of).collect::<Result<Vec<_>, DeviceError>>()?;
+        let nodes: Vec<_> = nodes.iter().map(|(function, launch, args)| (*function, *launch, &args[..])).collect();
+        // SAFETY: the functions were seen when this was opened; kernels and pointers are as in `launch`, and what owns the pointers
+        // owns the sequence too.
+        let graph = unsafe { graph::record(&nodes) }.map_err(|e| self.said("making a graph of launches", e))?;
+        Ok(Some(graph as u64))
+    }
+
+    fn replay(&self, recorded: u64) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: `record` has made it, and `Sequence` runs it before it forgets it.
+        let launched = unsafe { sys::cuGraphLaunch(recorded as sys::CUgraphExec, self.stream) };
+        launched.result().map_err(|e| self.said("running a graph of launches", e))
+    }
+
+    fn forget(&self, recorded: u64) {
+        if self.enter().is_ok() {
+            // SAFETY: `record` has made it, and `Sequence` forgets it once; one that still runs is freed when it is done.
+            let _ = unsafe { sys::cuGraphExecDestroy(recorded as sys::CUgraphExec) }.result();
+        }
     }
 }
 

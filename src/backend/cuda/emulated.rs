@@ -4,6 +4,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use libloading::{Library, Symbol};
@@ -119,5 +120,55 @@ impl Device for Emulated {
 
     fn most_shared(&self) -> u32 {
         227 * 1024
+    }
+}
+
+/// A device that has less memory than another, or smaller blocks.
+#[derive(Debug)]
+pub struct Small {
+    device: Arc<dyn Device>,
+    /// Bytes that may still be taken.
+    pub left: AtomicUsize,
+    /// How often there was no room.
+    pub refused: AtomicUsize,
+    most_shared: usize,
+}
+
+impl Small {
+    /// With so much memory, and so much shared memory at most, in bytes.
+    pub fn new(device: &Arc<dyn Device>, memory: usize, most_shared: usize) -> Small {
+        Small { device: device.clone(), left: memory.into(), refused: 0.into(), most_shared }
+    }
+}
+
+impl Device for Small {
+    fn label(&self) -> String {
+        "small device".into()
+    }
+    fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(DeviceError::OutOfMemory { label: self.label(), bytes });
+        }
+        self.device.allocate(bytes)
+    }
+    fn free(&self, address: u64, bytes: usize) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+        self.device.free(address, bytes);
+    }
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.device.write(address, bytes)
+    }
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.device.read(address, bytes)
+    }
+    fn zero(&self, address: u64, bytes: usize) -> Result<(), DeviceError> {
+        self.device.zero(address, bytes)
+    }
+    fn launch(&self, launch: Launch, args: &[u8]) -> Result<(), DeviceError> {
+        self.device.launch(launch, args)
+    }
+    fn most_shared(&self) -> u32 {
+        (self.device.most_shared() as usize).min(self.most_shared) as u32
     }
 }

@@ -3,7 +3,7 @@
 use cudarc::driver::{result, sys};
 
 use super::driver::{SYMBOLS, message};
-use super::nvrtc;
+use super::{graph, nvrtc};
 
 /// A GPU as the driver describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +22,7 @@ pub fn missing() -> Option<String> {
     if !unsafe { sys::is_culib_present() } {
         return Some("no NVIDIA driver (libcuda.so.1) was found".into());
     }
-    // SAFETY: the library is there, as was just seen.
-    let library = unsafe { sys::culib() };
-    let absent = |symbol: &&&str| {
-        // SAFETY: the symbol is only looked for.
-        unsafe { library.get::<unsafe extern "C" fn()>(symbol.as_bytes()) }.is_err()
-    };
-    let absent: Vec<&str> = SYMBOLS.iter().filter(absent).copied().collect();
+    let absent = absent(&SYMBOLS);
     if !absent.is_empty() {
         return Some(format!("the NVIDIA driver is too old: it has no {}", absent.join(", ")));
     }
@@ -37,6 +31,22 @@ pub fn missing() -> Option<String> {
         Ok(_) => None,
         Err(error) => Some(format!("there is an NVIDIA driver, but no device answers ({})", message(error))),
     }
+}
+
+/// Functions that the driver's library has not; the library is there, as [`missing`] has seen first.
+fn absent(symbols: &[&'static str]) -> Vec<&'static str> {
+    // SAFETY: the library is there.
+    let library = unsafe { sys::culib() };
+    let is_absent = |symbol: &&&str| {
+        // SAFETY: the symbol is only looked for.
+        unsafe { library.get::<unsafe extern "C" fn()>(symbol.as_bytes()) }.is_err()
+    };
+    symbols.iter().filter(is_absent).copied().collect()
+}
+
+/// Whether launches can be kept as graphs; asked only where nothing is [`missing`].
+pub fn has_graphs() -> bool {
+    absent(&graph::SYMBOLS).is_empty()
 }
 
 /// Every GPU in the driver's order; none where something is [`missing`].
@@ -79,7 +89,9 @@ pub fn report() -> String {
         Some(missing) => format!("not available: {missing}\n"),
         None => {
             let driver = driver_version().unwrap_or_else(|| "?".into());
-            let mut text = format!("driver for CUDA {driver}\n");
+            let graphs =
+                if has_graphs() { "" } else { ", without graphs (CUDA 12.0 has them): small autoencoders are slower" };
+            let mut text = format!("driver for CUDA {driver}{graphs}\n");
             for (number, gpu) in gpus().iter().enumerate() {
                 let (major, minor) = gpu.capability;
                 let gib = gpu.memory as f64 / (1u64 << 30) as f64;

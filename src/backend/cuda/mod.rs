@@ -7,6 +7,7 @@
 //! find       what of CUDA is on this machine, and what is missing
 //! device     what a machine that runs kernels is asked for: memory and launches
 //! driver     a GPU behind its driver's library, opened at run time
+//! graph      launches that the driver keeps as one
 //! emulated   a machine for tests, made by the C++ compiler
 //! draw       batches of x
 //! hidden     hidden states of batches
@@ -23,6 +24,7 @@ pub mod driver;
 #[cfg(test)]
 pub mod emulated;
 pub mod find;
+mod graph;
 pub mod hidden;
 pub mod modules;
 pub mod nvrtc;

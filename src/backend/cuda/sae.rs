@@ -13,9 +13,9 @@
 //! the same sizes are a squad, and each launch does one operation of all of them. Neither touches a number: an autoencoder
 //! reads its batches and nothing else, and no sum crosses blocks but in a fixed order.
 //!
-//! Steps are queued without waiting. Every so many the host reads the reports that they left; a step that finds its loss wrong
-//! halts its autoencoder on the device, so nothing that was queued behind it counts. A controller of a wanted L0, and an order
-//! of latents that follows their use, are the host's: programs with either are looked at after every step.
+//! Steps are queued without waiting, several batches at a time. Every so many the host reads the reports that they left; a step
+//! that finds its loss wrong halts its autoencoder on the device, so nothing that was queued behind it counts. Controllers of a
+//! wanted L0 and orders of latents that follow their use are the device's too: a step asks nothing of the host.
 
 mod feed;
 mod resample;
@@ -25,15 +25,17 @@ mod step;
 mod view;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::feed::slots;
 pub use self::feed::{Batches, Uploaded};
 use self::resident::{Arena, Layout, Places, Sizes};
 use self::run::Run;
 use self::step::{Kind, Launcher, aim, decode_shared};
-use self::view::{LEVELS, Report, View, list};
-use super::device::{Buffer, Device, DeviceError, Pointer};
+use self::view::{LEVELS, Report, StepAim, View, list};
+use super::device::{Buffer, Device, DeviceError, MOST_SHARED, Pointer, fits_a_block};
 use crate::backend::part::Part;
 use crate::backend::{SaeGroup, Watch, cpu};
 use crate::hidden::{SaeSource, SaeStream};
@@ -67,7 +69,7 @@ pub fn train(
     for (index, group) in groups.iter().enumerate() {
         let mut passes = BTreeMap::<usize, Vec<usize>>::new();
         for (i, job) in group.saes.iter().enumerate() {
-            match why_not(device.as_ref(), job, group.source.d_hidden()) {
+            match why_not(job, group.source.d_hidden()) {
                 Some(why) => {
                     tracing::info!("trained on the CPU: {why}");
                     left.push((index, i));
@@ -88,8 +90,8 @@ pub fn train(
     Ok(results)
 }
 
-/// Why a job is not for the kernels; none if it is.
-pub fn why_not(device: &dyn Device, job: &SaeJob, d: usize) -> Option<String> {
+/// Why a job is not for the kernels, by a rule of the job alone; none if it is.
+pub fn why_not(job: &SaeJob, d: usize) -> Option<String> {
     // The spread of the data changes sizes of penalties alone.
     let program = job.program(|| 1.0);
     let (n, m) = (job.train.batch_size, job.n_latents);
@@ -100,7 +102,7 @@ pub fn why_not(device: &dyn Device, job: &SaeJob, d: usize) -> Option<String> {
         Some("no kernel for matching pursuit yet".into())
     } else if levels > LEVELS {
         Some(format!("{levels} levels, where kernels take {LEVELS}"))
-    } else if shared > device.most_shared() as usize {
+    } else if shared > MOST_SHARED {
         Some(format!("{levels} levels of width {d} take {shared} bytes of shared memory"))
     } else if n == 0 || m == 0 || d == 0 || places > u32::MAX as u64 || n.max(m) > MOST_ROWS {
         Some(format!("a batch of {n} samples for {m} latents of width {d}"))
@@ -166,7 +168,7 @@ impl Pass<'_> {
         let mut squads = self.squads(jobs, &stream, &inputs, &*batches)?;
         self.load(&mut squads)?;
         self.watch.restored(squads.iter().flat_map(|squad| &squad.runs).map(|run| run.step as u64).sum());
-        self.steps(&mut squads, &mut *batches)?;
+        self.steps(&mut squads, &mut *batches, batch_size)?;
         let mut trained = vec![];
         for squad in squads {
             for (run, places) in squad.runs.into_iter().zip(&squad.places) {
@@ -233,16 +235,18 @@ impl Pass<'_> {
     }
 
     /// Trains to the end, or until `watch` says stop. Runs that a checkpoint has brought further than others wait for them.
-    fn steps(&self, squads: &mut [Squad], batches: &mut dyn Batches) -> Result<(), DeviceError> {
+    fn steps(&self, squads: &mut [Squad], batches: &mut dyn Batches, batch_size: usize) -> Result<(), DeviceError> {
         let (begun, mut reported, mut saved, mut done) = (Instant::now(), Instant::now(), Instant::now(), 0);
+        let slots = slots(batch_size, self.source.d_hidden());
         while let Some(from) = squads.iter().flat_map(|squad| &squad.runs).filter_map(Run::next).min() {
             let count = squads.iter().flat_map(|squad| &squad.runs).filter_map(|run| run.can_queue(from)).min();
             let to = from + count.unwrap_or(1).min(QUEUED);
             squads.iter_mut().try_for_each(|squad| squad.resample(self.device.as_ref(), from, batches))?;
             squads.iter_mut().try_for_each(|squad| squad.choose(from))?;
-            for step in from..to {
-                batches.draw(step)?;
-                squads.iter_mut().try_for_each(|squad| squad.step(step, step - from))?;
+            for first in (from..to).step_by(slots) {
+                let count = slots.min(to - first);
+                batches.draw(first, count)?;
+                squads.iter_mut().try_for_each(|squad| squad.steps(first..first + count, first - from))?;
             }
             for squad in squads.iter_mut() {
                 done += squad.hear(from, to)?;
@@ -297,13 +301,15 @@ impl<'a> Squad<'a> {
         let (mut views, mut runs, mut levels) = (vec![], vec![], 1);
         for (at, ((index, program, weights), places)) in members.into_iter().zip(&places).enumerate() {
             let job = &saes[index];
-            places.start(&mut arena, &weights)?;
+            places.start(&mut arena, &weights, &program)?;
             let own: Pointer<Report> = bytemuck::cast(base + (at * QUEUED * size_of::<Report>()) as u64);
             views.push(places.view(&arena, &program, job, batches.seen(job.train.normalise), own));
             levels = levels.max(resident::levels(&program, sizes.m));
             runs.push(Run::new(index, job, program));
         }
-        let mut launcher = Launcher::new(device, kind, views.len(), levels)?;
+        let what = || format!("an autoencoder of {levels} levels of width {}", sizes.d);
+        fits_a_block(device.as_ref(), what, decode_shared(levels, sizes.d))?;
+        let mut launcher = Launcher::new(device, kind, views.len(), levels, slots(sizes.n, sizes.d))?;
         launcher.choose(&views)?;
         launcher.refresh()?;
         Ok(Squad { launcher, arena, places, views, reports, runs, going: vec![] })
@@ -336,18 +342,16 @@ impl<'a> Squad<'a> {
         Ok(())
     }
 
-    /// Queues a step of those that were chosen; its reports go to `slot`.
-    fn step(&mut self, step: usize, slot: usize) -> Result<(), DeviceError> {
+    /// Queues steps of those that were chosen, whose batches were drawn; their reports go to the places from `report` on.
+    fn steps(&mut self, steps: Range<usize>, report: usize) -> Result<(), DeviceError> {
         if self.going.is_empty() {
             return Ok(());
         }
-        let mut aims = vec![];
-        for &at in &self.going {
-            let (run, places) = (&mut self.runs[at], &self.places[at]);
-            run.set_levels(step, &mut self.arena, places)?;
-            aims.push(aim(&run.program, &run.job.train, step, &run.levels, run.controller.multiplier, slot));
+        let mut aims: Vec<StepAim> = vec![];
+        for (step, report) in steps.zip(report..) {
+            aims.extend(self.going.iter().map(|&at| aim(&self.runs[at].program, self.runs[at].job, step, report)));
         }
-        self.launcher.step(&aims)
+        self.launcher.steps(&aims)
     }
 
     /// Takes the reports of steps `from` to `to`; returns how many steps of jobs are done with that.

@@ -17,7 +17,7 @@ KERNEL(sae_begin, SaeArgs, 256, 1) {
     const SaeView& v = a.views[blockIdx.x];
     const u32 t = threadIdx.x;
     if (t < SAE_LEVELS) dead[t] = 0;
-    if (t == 0) v.memory->cut = 0, v.memory->ties = 0, v.memory->wanted = a.aims[blockIdx.x].k, v.memory->low = 0;
+    if (t == 0) v.memory->cut = 0, v.memory->ties = 0, v.memory->wanted = sae_aim(a, blockIdx.x).k, v.memory->low = 0;
     __syncthreads();
     for (u32 j = t; j < v.m; j += 256)
         if (v.since[j] > v.dead_after) atomicAdd(&dead[v.flags & SAE_BY_LEVEL ? v.level_of[j] : 0u], 1u);

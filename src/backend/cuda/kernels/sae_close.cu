@@ -68,13 +68,28 @@ __device__ __forceinline__ SaeLoss sae_loss(const SaeView& v, const SaeAim& aim,
 
 __device__ __forceinline__ bool sae_is_finite(double x) { return x - x == 0.0; }
 
-// The report, the running threshold, and whether the training has gone wrong: then nothing moves any more. Thread 0.
+// The controller of L0 (`sae::target_l0` has its law).
+__device__ __forceinline__ void sae_lead(const SaeView& v, const SaeAim& aim, SaeMemory& memory, u64 fired) {
+    const double l0 = (double)fired / (double)v.n, before = memory.has_smoothed ? memory.smoothed : l0;
+    const double now = 0.99 * before + 0.01 * l0, rate = 0.95 * memory.rate + 0.05 * (now - before);
+    memory.smoothed = now, memory.has_smoothed = 1, memory.rate = rate;
+    if (!aim.tunes) return;
+    const double error = now + v.lead_ahead * rate - v.wanted_l0, gain = error * rate < 0.0 ? v.lead_approach : 1.0;
+    // tanh of what is not negative
+    const double steep = 1.0 - 2.0 / (sae_exp(20.0 * fabs(error) / v.wanted_l0) + 1.0), step = v.lead_rate * gain * steep;
+    const double moved = memory.multiplier * (error > 0.0 ? 1.0 + step : 1.0 - step);
+    memory.multiplier = moved < 0.01 ? 0.01 : moved > 100.0 ? 100.0 : moved;
+}
+
+// The report, the controller, the running threshold, and whether the training has gone wrong: then nothing moves any more. Thread 0.
 __device__ __forceinline__ void sae_judge(const SaeView& v, const SaeAim& aim, const SaeLoss& loss) {
     SaeMemory& memory = *v.memory;
     if (!memory.has_first) memory.has_first = 1, memory.first = loss.mse;
     const double total = loss.reconstruction + loss.penalty + loss.auxiliary;
     if (memory.broken || !sae_is_finite(total) || !(loss.mse <= 1e6 * memory.first + 1e3)) memory.halted = 1;
-    v.reports[aim.slot] = {loss.mse, loss.reconstruction, loss.penalty, loss.auxiliary, loss.fired, memory.halted, memory.broken};
+    if (v.flags & SAE_LED) sae_lead(v, aim, memory, loss.fired);
+    v.reports[aim.report] = {loss.mse,        loss.reconstruction, loss.penalty, loss.auxiliary, memory.multiplier,
+                           memory.smoothed, memory.rate,         loss.fired,   memory.halted,  memory.broken};
     if (v.rule != SAE_BATCH_TOP || memory.halted) return;
     const u32 least = memory.cut == 0xffffffffu ? 0u : memory.cut ? memory.cut : memory.low ? ~memory.low : 0u;
     if (least) memory.threshold = 0.99 * memory.threshold + (1.0 - 0.99) * (double)__uint_as_float(least);
@@ -85,7 +100,7 @@ KERNEL(sae_close, SaeArgs, 256, 1) {
     __shared__ double scratch[8];
     __shared__ u64 counts[8];
     const SaeView& v = a.views[blockIdx.x];
-    const SaeAim& aim = a.aims[blockIdx.x];
+    const SaeAim& aim = sae_aim(a, blockIdx.x);
     const u32 pitch = v.pitch, of_samples = (v.n + SAE_PART - 1) / SAE_PART, of_latents = (v.m + SAE_PART - 1) / SAE_PART;
     const SaeLoss loss = sae_loss(v, aim, scratch, counts);
     if (threadIdx.x == 0) sae_judge(v, aim, loss);

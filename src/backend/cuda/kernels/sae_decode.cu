@@ -13,6 +13,8 @@ struct SaeDecode {
     const SaeView& v;
     const SaeList& list;
     const SaeAim& aim;
+    const float* h;  // the batch
+    double each;
     u32 which, s, levels, count;
     u64 from;  // of the sample's entries
     float* errors;  // shared, [levels][pitch]
@@ -39,7 +41,7 @@ __device__ __forceinline__ void sae_errors(const SaeDecode& x) {
     const u32 pitch = x.v.pitch, n = x.v.n;
     const bool dead = x.which == SAE_DEAD, by_level = x.v.flags & SAE_BY_LEVEL;
     for (u32 c = 4u * threadIdx.x; c < pitch; c += 4u * blockDim.x) {
-        const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f), h = dead ? zero : sae_load4(x.v.h + sae_at(x.s, pitch, c));
+        const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f), h = dead ? zero : sae_load4(x.h + sae_at(x.s, pitch, c));
         float4 r = dead ? zero : sae_load4(x.v.center.w + c);
         for (u32 level = 0; level < x.levels; ++level) {
             if (dead) r = zero;
@@ -84,9 +86,9 @@ __device__ __forceinline__ void sae_hear(const SaeDecode& x, float* scratch) {
 }
 
 // What the penalty takes for one unit of z.
-__device__ __forceinline__ float sae_price(const SaeView& v, const SaeAim& aim, u32 j) {
-    if (v.penalty == SAE_L1) return (float)aim.each;
-    return v.penalty == SAE_L1_NORM ? (float)(aim.each * (double)v.norm[j]) : 0.0f;
+__device__ __forceinline__ float sae_price(const SaeView& v, double each, u32 j) {
+    if (v.penalty == SAE_L1) return (float)each;
+    return v.penalty == SAE_L1_NORM ? (float)(each * (double)v.norm[j]) : 0.0f;
 }
 
 // The way back through a jump; returns the penalty's part of this entry. `slope`: derivative of the penalty by the sample's
@@ -100,8 +102,8 @@ __device__ __forceinline__ double sae_back_jump(const SaeDecode& x, u64 entry, u
         const float norm = v.norm[j];
         // tanh of what is not negative
         const double t = 1.0 - 2.0 / (sae_exp(2.0 * v.penalty_scale * (double)z * (double)norm) + 1.0);
-        const float steep = (float)(x.aim.each * (1.0 - t * t) * v.penalty_scale);
-        penalty = x.aim.each * t;
+        const float steep = (float)(x.each * (1.0 - t * t) * v.penalty_scale);
+        penalty = x.each * t;
         dz = fmaf(steep, norm, dz);
         pull = steep * z;
     }
@@ -121,9 +123,9 @@ __device__ __forceinline__ double sae_back(const SaeDecode& x, u32 fired) {
     const bool pays = x.which == (v.rule == SAE_GATED ? (u32)SAE_GATE : (u32)SAE_MAIN);
     double penalty = 0.0;
     float slope = 0.0f;
-    if (jump && v.penalty == SAE_STEP) slope = (float)x.aim.each;
+    if (jump && v.penalty == SAE_STEP) slope = (float)x.each;
     const double over = (double)fired - v.penalty_target;
-    if (jump && v.penalty == SAE_QUADRATIC) slope = (float)(x.aim.each * 4.0 / v.penalty_target * over);
+    if (jump && v.penalty == SAE_QUADRATIC) slope = (float)(x.each * 4.0 / v.penalty_target * over);
     for (u32 e = threadIdx.x >> 5; e < x.count; e += blockDim.x >> 5) {
         const u32 j = x.list.latent[x.from + e];
         const float *w = v.dec.w + sae_at(j, pitch, 0), *g = x.errors + (x.levels == 1 ? 0 : v.level_of[j] * pitch);
@@ -141,7 +143,7 @@ __device__ __forceinline__ double sae_back(const SaeDecode& x, u32 fired) {
             x.list.more[1][x.from + e] = dz;
             dz *= v.factor[j];
         } else if (pays) {
-            dz += sae_price(v, x.aim, j);
+            dz += sae_price(v, x.each, j);
         }
         x.list.dz[x.from + e] = dz;
     }
@@ -156,7 +158,9 @@ KERNEL(sae_decode, SaeArgs, 256, 3) {
     const SaeView& v = a.views[blockIdx.x / a.per];
     const SaeList& list = v.lists[a.which];
     const u32 s = blockIdx.x % a.per, count = list.count[s];
-    const SaeDecode x = {v, list, a.aims[blockIdx.x / a.per], a.which, s, list.levels, count, sae_at(s, list.cap, 0), errors};
+    const SaeAim& aim = sae_aim(a, blockIdx.x / a.per);
+    const SaeDecode x = {v,     list, aim, sae_batch(a, v), sae_each(v, aim), a.which, s, list.levels, count, sae_at(s, list.cap, 0),
+                         errors};
     u32 fired = 0;
     for (u32 e = threadIdx.x; e < count; e += blockDim.x) fired += list.z[x.from + e] > 0.0f;
     fired = sae_fold(fired, counts);
@@ -172,8 +176,8 @@ KERNEL(sae_decode, SaeArgs, 256, 3) {
     double total = 0.0;
     for (u32 w = 0; w < blockDim.x >> 5; ++w) total += penalties[w];
     const double l0 = (double)fired, target = v.penalty_target;
-    if (v.rule == SAE_JUMP && v.penalty == SAE_STEP) total += x.aim.each * l0;
-    if (v.rule == SAE_JUMP && v.penalty == SAE_QUADRATIC) total += x.aim.each * 2.0 / target * (l0 - target) * (l0 - target);
+    if (v.rule == SAE_JUMP && v.penalty == SAE_STEP) total += x.each * l0;
+    if (v.rule == SAE_JUMP && v.penalty == SAE_QUADRATIC) total += x.each * 2.0 / target * (l0 - target) * (l0 - target);
     v.row_penalty[s] = total;
     v.row_fired[s] = fired;
 }

@@ -54,7 +54,7 @@ KERNEL(sae_encode, SaeArgs, 256, 2) {
 #pragma unroll
         for (u32 i = 0; i < 8; ++i) acc[i][j] = start;
     }
-    const float* h = v.h + sae_at(min(v.n - 1, tile.row + (t >> 1)), pitch, quad);
+    const float* h = sae_batch(a, v) + sae_at(min(v.n - 1, tile.row + (t >> 1)), pitch, quad);
     const float* w = v.enc.w + sae_at(min(m - 1, tile.column + (t >> 1)), pitch, quad);
     sae_stage(sae_fetch(h, w, quad < pitch), stages[0][0], stages[0][1]);
     __syncthreads();

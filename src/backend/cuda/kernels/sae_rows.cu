@@ -121,9 +121,10 @@ struct SaeRowPart {
 
 // Adds the entries of one list to 4 columns of the gradient rows.
 __device__ __forceinline__ SaeRowPart sae_add_entries(const SaeView& v, const SaeList& list, u32 which, u32 j, u32 c, u32 count,
-                                                      const SaeSamples& found, SaeRowPart sum, float4 center) {
+                                                      const SaeSamples& found, SaeRowPart sum, float4 center,
+                                                      const float* batch) {
     const u32 pitch = v.pitch, level = list.levels > 1 ? v.level_of[j] : 0u;
-    const float *heard = list.heard + (which == SAE_SILENT ? 0 : sae_at3(level, v.n, 0, pitch, c)), *h = v.h + c;
+    const float *heard = list.heard + (which == SAE_SILENT ? 0 : sae_at3(level, v.n, 0, pitch, c)), *h = batch + c;
     const bool decoder = which != SAE_SILENT && !(which == SAE_GATE && v.flags & SAE_HOLD_DECODER);
 #pragma unroll 4
     for (u32 i = 0; i < count; ++i) {
@@ -140,11 +141,11 @@ __device__ __forceinline__ float4 sae_plus4(float4 x, float4 y) {
 }
 
 // The numbers of a latent beside its rows; returns the pull of the penalty along its decoder row. Thread 0 writes.
-__device__ __forceinline__ float sae_finish_numbers(const SaeView& v, const SaeAim& aim, u32 j, const SaeSamples& found) {
+__device__ __forceinline__ float sae_finish_numbers(const SaeView& v, double each, u32 j, const SaeSamples& found) {
     const float norm = v.norm[j];
     float price = 0.0f, pull = 0.0f;
-    if (v.penalty == SAE_L1) price = (float)aim.each;
-    if (v.penalty == SAE_L1_NORM) price = (float)(aim.each * (double)norm);
+    if (v.penalty == SAE_L1) price = (float)each;
+    if (v.penalty == SAE_L1_NORM) price = (float)(each * (double)norm);
     if (v.penalty == SAE_L1_NORM && norm > 0.0f) pull = __fdiv_rn(__fdiv_rn(price, norm) * found.sums[SAE_SUM_PAID], norm);
     if (v.rule == SAE_JUMP && norm > 0.0f) pull = __fdiv_rn(found.sums[SAE_SUM_MORE1], norm);
     if (threadIdx.x == 0) {
@@ -161,7 +162,6 @@ KERNEL(sae_rows, SaeArgs, 256, 3) {
     __shared__ SaeSamples found;
     __shared__ float scratch[8];
     const SaeView& v = a.views[blockIdx.x / a.per];
-    const SaeAim& aim = a.aims[blockIdx.x / a.per];
     const u32 t = threadIdx.x, j = blockIdx.x % a.per, pitch = v.pitch, step = 4u * blockDim.x;
     const float* w = v.dec.w + sae_at(j, pitch, 0);
     float *g_enc = v.enc.gradient + sae_at(j, pitch, 0), *g_dec = v.dec.gradient + sae_at(j, pitch, 0);
@@ -181,11 +181,11 @@ KERNEL(sae_rows, SaeArgs, 256, 3) {
                 if (count == 0) continue;
                 any = true;
                 if (c0 == 0) sae_sum_up(v, which, j, count, found);
-                if (c < pitch) sum = sae_add_entries(v, list, which, j, c, count, found, sum, center);
+                if (c < pitch) sum = sae_add_entries(v, list, which, j, c, count, found, sum, center, sae_batch(a, v));
             }
         }
         __syncthreads();
-        if (c0 == 0) pull = sae_finish_numbers(v, aim, j, found);
+        if (c0 == 0) pull = sae_finish_numbers(v, sae_each(v, sae_aim(a, blockIdx.x / a.per)), j, found);
         if (!any || c >= pitch) continue;
         const float4 row = sae_load4(w + c);
         if (v.flags & SAE_TIED) sum = {sae_plus4(sum.dec, sum.enc), zero};

@@ -87,7 +87,7 @@ KERNEL(sae_top, SaeArgs, 256, 4) {
     const SaeView& v = a.views[blockIdx.x / a.per];
     const u32 t = threadIdx.x, b = blockIdx.x % a.per, m = v.m, n = v.n, level = b / n, s = b % n;
     const SaeList& list = v.lists[a.which];
-    const u32 k = a.which == SAE_DEAD ? v.aux_k : a.aims[blockIdx.x / a.per].k;
+    const u32 k = a.which == SAE_DEAD ? v.aux_k : sae_aim(a, blockIdx.x / a.per).k;
     if (level >= list.levels) return;
     const SaeOffer offer = sae_offer(v, a.which, s, level);
     u32 top = 0;

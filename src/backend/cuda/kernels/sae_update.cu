@@ -55,7 +55,7 @@ __device__ __forceinline__ float4 sae_move4(const SaeTensor& x, const SaeAim& ai
 KERNEL(sae_update_bias, SaeArgs, 256, 1) {
     const SaeView& v = a.views[blockIdx.x];
     if (v.memory->halted || v.flags & SAE_FROZEN) return;
-    for (u32 c = threadIdx.x; c < v.pitch; c += blockDim.x) sae_move(v.center, a.aims[blockIdx.x], v.memory->scale, c);
+    for (u32 c = threadIdx.x; c < v.pitch; c += blockDim.x) sae_move(v.center, sae_aim(a, blockIdx.x), v.memory->scale, c);
 }
 
 // The numbers of latent j beside its rows; whether they are finite.
@@ -77,7 +77,7 @@ __device__ __forceinline__ bool sae_update_numbers(const SaeView& v, const SaeAi
 KERNEL(sae_update, SaeArgs, 256, 4) {
     __shared__ float scratch[8];
     const SaeView& v = a.views[blockIdx.x / a.per];
-    const SaeAim& aim = a.aims[blockIdx.x / a.per];
+    const SaeAim& aim = sae_aim(a, blockIdx.x / a.per);
     const u32 t = threadIdx.x, j = blockIdx.x % a.per, pitch = v.pitch, flags = v.flags, step = 4u * blockDim.x;
     const bool move = a.which == SAE_MOVE, active = move && v.active[j];
     if (move && v.memory->halted) return;

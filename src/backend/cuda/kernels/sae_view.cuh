@@ -4,6 +4,9 @@
 // view, which is the same in all steps, and an aim, which is what the host says about the step. Rows of width d take `pitch`
 // floats, the next multiple of 4, and what is past d is 0 for ever.
 //
+// Several steps are queued at once. Of the step with number `slot` among them, batch and aims stand at place `slot` of theirs,
+// so that one list of launches serves again and again.
+//
 // Lists hold the active latents. Sample s has places s cap .. s cap + count[s] of a list; bit s of mask row j says that latent
 // j is in it, and slot[j][s] where. So the samples of a latent come in ascending order without a sort, and atomics touch bits
 // alone.
@@ -29,6 +32,7 @@ enum {
     SAE_DETACHED = 16,        // each level holds the one inside it constant
     SAE_INPUT_GRADIENT = 32,  // a jump's window reaches pre
     SAE_BY_LEVEL = 64,        // dead latents of each level reconstruct what that level leaves over
+    SAE_LED = 128,            // a controller of L0 leads the penalty
 };
 enum { SAE_NO_SORT, SAE_FREQUENCY, SAE_CONTRIBUTION };
 
@@ -54,21 +58,23 @@ struct SaeList {
 // What is remembered from step to step beside the weights, and what kernels of a step hand each other.
 struct SaeMemory {
     double first, threshold;  // mean squared error of the first step; running threshold of BatchTopK
+    double multiplier, smoothed, rate;  // the controller of L0: factor of the penalty, running mean, its smoothed change
     double dead_weight[SAE_LEVELS];
     u32 dead[SAE_LEVELS];  // dead latents of each level
-    u32 has_first, halted, broken;
+    u32 has_first, has_smoothed, halted, broken;
     float scale;  // of the gradient: below 1 where it is clipped
-    u32 cut, ties, wanted, low;
+    u32 cut, ties, wanted, low, unused;
 };
 
 struct SaeReport {
     double mse, reconstruction, penalty, auxiliary;
+    double multiplier, smoothed, rate;  // the controller after this step
     u64 fired;
     u32 halted, broken;  // broken: the step before left weights that are not finite
 };
 
 struct SaeView {
-    const float* h;  // [n][pitch]
+    const float* h;  // [slots][n][pitch]
     float* pre;      // [n][m_pitch]
     SaeTensor enc, bias, dec, center, more[2];  // W_enc, b_enc [m], W_dec, b_dec [pitch], then one number a latent [m]
     float *norm, *offset, *factor;              // [m]: |w_dec|, b_enc - w_enc b_dec, exp(r_mag)
@@ -86,31 +92,41 @@ struct SaeView {
     SaeReport* reports;
     SaeList lists[SAE_LISTS];
     double silent, penalty_target, penalty_scale;
+    double wanted_l0, lead_rate, lead_approach, lead_ahead;
     float bandwidth;
     u32 n, m, d, pitch, m_pitch, words, rule, penalty, flags, dead_after, aux_k, sort, used;  // used: a bit a list
 };
 
 struct SaeAim {
-    double each;  // coefficient of the penalty over n
+    double each;  // coefficient of the penalty over n, but for the controller's multiplier
     double clip;  // greatest norm of the gradient; infinite: not clipped
     double level_weight[SAE_LEVELS];
     float level_scale[SAE_LEVELS];  // 2 weight / n
+    u32 level_end[SAE_LEVELS];      // how many latents a level and those inside it have
     u32 k;                          // of a sample, or of the batch
-    u32 slot;                       // where the report goes
+    u32 report;                     // where the report goes
     u32 adaptive;                   // Adam and AdamW, else SGD
     float take[2], rate, scale, epsilon, decay, shrink, momentum;
-    u32 unused;
+    u32 levels, tunes, unused;  // how many levels; whether the controller moves
 };
 
 struct SaeArgs {
-    const SaeView* views;
-    const SaeAim* aims;
-    u32 per, which, blocks, unused;  // blocks of an autoencoder; list, pass or mode
+    const SaeView* views;        // [count]
+    const SaeAim* aims;          // [slots][count]
+    u32 per, which, slot, count;  // blocks of an autoencoder; list, pass or mode
 };
 
 static_assert(sizeof(void*) != 8 || (sizeof(SaeTensor) == 32 && sizeof(SaeList) == 104), "as the host has them");
-static_assert(sizeof(void*) != 8 || (sizeof(SaeView) == 848 && sizeof(SaeArgs) == 32), "as the host has them");
-static_assert(sizeof(SaeMemory) == 240 && sizeof(SaeReport) == 48 && sizeof(SaeAim) == 256, "as the host has them");
+static_assert(sizeof(void*) != 8 || (sizeof(SaeView) == 880 && sizeof(SaeArgs) == 32), "as the host has them");
+static_assert(sizeof(SaeMemory) == 272 && sizeof(SaeReport) == 72 && sizeof(SaeAim) == 328, "as the host has them");
+
+// What the host says of this step to autoencoder b, and its batch.
+__device__ __forceinline__ const SaeAim& sae_aim(const SaeArgs& a, u32 b) { return a.aims[(u64)a.slot * a.count + b]; }
+__device__ __forceinline__ const float* sae_batch(const SaeArgs& a, const SaeView& v) {
+    return v.h + (u64)a.slot * v.n * v.pitch;
+}
+// What the penalty is multiplied by, over n.
+__device__ __forceinline__ double sae_each(const SaeView& v, const SaeAim& aim) { return aim.each * v.memory->multiplier; }
 
 // Arrays outgrow 32 bits.
 __device__ __forceinline__ u64 sae_at(u32 row, u32 width, u32 column) { return (u64)row * width + column; }

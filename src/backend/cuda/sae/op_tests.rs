@@ -8,8 +8,7 @@ use super::*;
 use crate::backend::ops::optimizer::{Moments, Update};
 use crate::backend::simd::{self, Isa};
 use crate::random::Draws;
-use crate::sae::matryoshka::StepLevels;
-use crate::sae::{Architecture, BatchInference, Options, SaeTrain};
+use crate::sae::{Architecture, BatchInference, Levels, Options, Prefixes, SaeTrain, Sort};
 use crate::training::{Optimizer, Schedule};
 
 /// One autoencoder on a device, whose kernels are launched one by one.
@@ -48,13 +47,14 @@ fn bench(order: u32, architecture: Architecture, sizes: Sizes) -> Option<Bench> 
     let program = job.program(|| 1.0);
     let mut layout = Layout::default();
     let places = Places::new(&mut layout, sizes, &program, job.train.optimizer);
-    let arena = Arena::new(&device, &layout).expect("memory");
+    let mut arena = Arena::new(&device, &layout).expect("memory");
+    arena.write(places.memory, &[view::Memory { multiplier: 1.0, ..view::Memory::default() }]).expect("memory");
     let h = Buffer::zeros(&device, sizes.n * pitch(sizes.d)).expect("memory");
     let reports = Buffer::<Report>::zeros(&device, 1).expect("memory");
     let view = places.view(&arena, &program, &job, h.pointer(), reports.pointer());
-    let mut launcher = Launcher::new(&device, Kind::of(&program, sizes), 1, 1).expect("memory");
+    let mut launcher = Launcher::new(&device, Kind::of(&program, sizes), 1, 1, 2).expect("memory");
     launcher.choose(&[view]).expect("memory");
-    let aim = aim(&program, &job.train, 3, &StepLevels::whole(), 1.0, 0);
+    let aim = aim(&program, &job, 3, 0);
     // The reports live as long as the device is used.
     std::mem::forget(reports);
     Some(Bench { arena, places, launcher, aim, h, job })
@@ -85,7 +85,7 @@ impl Bench {
     }
 
     fn launch(&mut self, kernel: &'static str, per: usize, threads: u32, which: u32) {
-        self.launcher.launch(kernel, per, threads, 4096, which).expect("it is there");
+        self.launcher.launch_one(kernel, per, threads, which).expect("it is there");
     }
 
     /// Puts this aim on the device, by way of a refresh.
@@ -244,7 +244,7 @@ fn gradients(order: u32, sizes: Sizes) -> Option<(Bench, Vec<f32>, Vec<f32>)> {
     }
     bench.launcher.refresh().expect("it is there");
     let aim = StepAim { k: m as u32, ..bench.aim };
-    bench.launcher.step(&[aim]).expect("it is there");
+    bench.launcher.steps(&[aim]).expect("it is there");
     let [.., center] = weights;
     Some((bench, h, center))
 }
@@ -309,13 +309,40 @@ fn the_optimiser_moves_numbers_as_the_cpu_does_bit_for_bit() {
             let mut gradient = normals(len);
             gradient[3] = 1e-20;
             arena.write(places.tensors[0].gradient, &gradient).expect("memory");
-            bench.put_aim(aim(&program, &bench.job.train, step, &StepLevels::whole(), 1.0, 0));
+            bench.put_aim(aim(&program, &bench.job, step, 0));
             bench.launch("sae_update", sizes.m, 32, mode::MOVE);
             let numbers = crate::backend::ops::optimizer::Step::new(optimizer, 1e-2, 0.1, step);
             let (parameters, gradient) = (&mut w[..], &gradient[..]);
             simd::run(Isa::best(), Update { step: &numbers, scale: 0.25, parameters, gradient, moments: &mut moments });
             let bits = |w: &[f32]| w.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&arena.read(places.tensors[0].w).expect("it ran")), bits(&w), "{optimizer:?} {step}");
+        }
+    }
+}
+
+#[test]
+fn levels_follow_the_order_of_use_at_awkward_sizes() {
+    let mut draws = Draws::new(8, Stream::SaeInit, 0);
+    for m in [1usize, 2, 31, 255, 256, 257, 600] {
+        for sort in [Sort::None, Sort::Frequency, Sort::Contribution] {
+            for order in [0, 1, 7] {
+                let prefixes = Prefixes::Sampled { count: 5, power: 0.5 };
+                let levels = Levels { prefixes, inner: 0.5, average: false, detach_inner: false, sort };
+                let nested = Box::new(Architecture::TopK { k: 1, aux_k: 0 });
+                let architecture = Architecture::Matryoshka { nested, levels: levels.clone(), aux_by_level: false };
+                let Some(mut bench) = bench(order, architecture, Sizes { n: 1, m, d: 1 }) else { return };
+                // Many ties, and a number of every size.
+                let one = |draws: &mut Draws| [0.0, 1e-300, draws.uniform(), 0.25, 7.0][draws.below(5) as usize];
+                let usage: Vec<f64> = (0..m).map(|_| one(&mut draws)).collect();
+                bench.arena.write(bench.places.usage, &usage).expect("memory");
+                for step in [0, 1, 9] {
+                    let program = bench.job.program(|| 1.0);
+                    bench.put_aim(aim(&program, &bench.job, step, 0));
+                    bench.launch("sae_levels", m.div_ceil(256), 256, 0);
+                    let expected = levels.at(bench.job.seed, step, m, &usage).of;
+                    assert_eq!(bench.read(bench.places.level_of.expect("it has levels")), expected, "{m} {sort:?}");
+                }
+            }
         }
     }
 }

@@ -40,13 +40,12 @@ pub fn resample(
         return Ok(false);
     }
     launcher.choose(std::slice::from_ref(view))?;
-    run.set_levels(step, arena, places)?;
-    let aim = aim(&run.program, train, step, &run.levels, run.controller.multiplier, 0);
+    let aim = aim(&run.program, run.job, step, 0);
     let count = resample.batches(train.batch_size);
     let past = resample.at.partition_point(|&at| at < step);
     let mut candidates = Candidates::default();
     for batch in 0..count {
-        batches.draw(train.steps + past * count + batch)?;
+        batches.draw(train.steps + past * count + batch, 1)?;
         launcher.forward(&[aim])?;
         weigh(device, arena, places, view, &mut candidates)?;
     }

@@ -243,16 +243,22 @@ impl Places {
         }
     }
 
-    /// Puts initial weights there.
+    /// Puts initial weights there, levels, and a controller that has not begun.
     ///
     /// # Errors
     /// The device refuses.
-    pub fn start(&self, arena: &mut Arena, weights: &Weights) -> Result<(), DeviceError> {
-        let d = self.sizes.d;
+    pub fn start(&self, arena: &mut Arena, weights: &Weights, program: &Program) -> Result<(), DeviceError> {
+        let Sizes { m, d, .. } = self.sizes;
+        if let (Some(levels), Some(place)) = (&program.levels, self.level_of) {
+            // A kernel writes those that move.
+            let of = if levels.stay() { levels.at(0, 0, m, &[]).of } else { vec![0; m] };
+            arena.write(place, &of)?;
+        }
         arena.write(self.tensors[0].w, &padded(&weights.w_enc, d))?;
         arena.write(self.tensors[1].w, &weights.b_enc)?;
         arena.write(self.tensors[2].w, &padded(&weights.w_dec, d))?;
         arena.write(self.tensors[3].w, &padded(&weights.b_dec, d))?;
+        arena.write(self.memory, &[Memory { multiplier: 1.0, ..Memory::default() }])?;
         self.tensors[4..].iter().zip(&weights.per_latent).try_for_each(|(places, w)| arena.write(places.w, w))
     }
 
@@ -305,6 +311,7 @@ impl Places {
             silent,
             penalty_target,
             penalty_scale,
+            target: program.target.map_or([0.0; 4], |it| [it.l0, it.rate, it.approach, it.ahead]),
             bandwidth: bandwidth as f32,
             n: n as u32,
             m: m as u32,
@@ -391,6 +398,7 @@ fn flags(program: &Program) -> u32 {
         | bit(detached, flag::DETACHED)
         | bit(input, flag::INPUT_GRADIENT)
         | bit(program.aux_by_level && program.levels.is_some(), flag::BY_LEVEL)
+        | bit(program.target.is_some(), flag::LED)
 }
 
 /// Number, target and scale.

@@ -6,10 +6,8 @@ use super::QUEUED;
 use super::resident::{Arena, Place, Places, TensorPlaces};
 use super::view::Report;
 use crate::backend::checkpoint::{Record, record};
-use crate::sae::matryoshka::StepLevels;
 use crate::sae::train::Guard;
-use crate::sae::{Control, Controller, Inputs, Program, Sae, SaeJob, SaeOutcome, SaeTrace, Sort, Weights};
-use crate::sae::{Prefixes, matryoshka::Levels};
+use crate::sae::{Control, Controller, Inputs, Program, Sae, SaeJob, SaeOutcome, SaeTrace, Weights};
 use crate::toy::TrainingEnd;
 
 /// An autoencoder on its way.
@@ -20,11 +18,8 @@ pub struct Run<'a> {
     pub program: Program,
     /// Steps whose reports were taken.
     pub step: usize,
-    pub controller: Controller,
-    /// Of the step that is queued.
-    pub levels: StepLevels,
-    /// Step that the levels on the device are those of.
-    levels_at: Option<usize>,
+    /// As the last report has it.
+    controller: Controller,
     guard: Guard,
     trace: Vec<SaeTrace>,
     end: Option<TrainingEnd>,
@@ -51,11 +46,6 @@ struct Saved {
 
 record!(Saved { step, tensors, facts, since, usage, first, threshold, controller, guard, trace });
 
-/// Whether a program's levels are the same in every step.
-fn stays(levels: &Levels) -> bool {
-    levels.sort == Sort::None && matches!(levels.prefixes, Prefixes::Fixed(_))
-}
-
 fn parts(tensor: &TensorPlaces) -> impl Iterator<Item = Place<f32>> {
     [Some(tensor.w), tensor.first, tensor.second].into_iter().flatten()
 }
@@ -69,8 +59,6 @@ impl<'a> Run<'a> {
             program,
             step: 0,
             controller: Controller::default(),
-            levels: StepLevels::whole(),
-            levels_at: None,
             guard: Guard::default(),
             trace: vec![],
             end: (job.train.steps == 0).then_some(TrainingEnd::Finished),
@@ -90,25 +78,12 @@ impl<'a> Run<'a> {
             // It takes part from its own next step on.
             return Some(next - step);
         }
-        let led = self.program.target.is_some() || self.program.levels.as_ref().is_some_and(|it| it.sort != Sort::None);
         let mut steps = (self.job.train.steps - step).min(QUEUED);
         // Latents are resampled between two queues.
         if let Some(at) = self.program.resample.iter().flat_map(|it| &it.at).find(|at| **at > step) {
             steps = steps.min(at - step);
         }
-        Some(if led { 1 } else { steps })
-    }
-
-    /// The levels of `step`, on the device too.
-    pub fn set_levels(&mut self, step: usize, arena: &mut Arena, places: &Places) -> Result<(), DeviceError> {
-        let (Some(levels), Some(place)) = (&self.program.levels, places.level_of) else { return Ok(()) };
-        if self.levels_at.is_some() && (self.levels_at == Some(step) || stays(levels)) {
-            return Ok(());
-        }
-        let usage = if levels.sort == Sort::None { vec![] } else { arena.read(places.usage)? };
-        self.levels = levels.at(self.job.seed, step, self.job.n_latents, &usage);
-        self.levels_at = Some(step);
-        arena.write(place, &self.levels.of)
+        Some(steps)
     }
 
     /// Takes the reports of the steps from `from` on; returns how many steps of the job are done with that.
@@ -141,8 +116,9 @@ impl<'a> Run<'a> {
 
     fn hear_one(&mut self, step: usize, report: &Report) {
         let l0 = report.fired as f64 / self.job.train.batch_size as f64;
-        if let Some(target) = &self.program.target {
-            self.controller.take(target, l0, self.program.tunes_at(step, self.job.train.steps));
+        if self.program.target.is_some() {
+            let Report { multiplier, smoothed, rate, .. } = *report;
+            self.controller = Controller { multiplier, smoothed: Some(smoothed), rate };
         }
         let loss = report.reconstruction + report.penalty + report.auxiliary;
         self.end = self.guard.look(step, loss, report.mse);
@@ -214,6 +190,10 @@ impl<'a> Run<'a> {
         memory[0].threshold = saved.threshold;
         memory[0].first = saved.first.unwrap_or_default();
         memory[0].has_first = saved.first.is_some() as u32;
+        let Controller { multiplier, smoothed, rate } = saved.controller;
+        (memory[0].multiplier, memory[0].rate) = (multiplier, rate);
+        memory[0].smoothed = smoothed.unwrap_or_default();
+        memory[0].has_smoothed = smoothed.is_some() as u32;
         arena.write(places.memory, &memory)?;
         self.end = (saved.step == self.job.train.steps).then_some(TrainingEnd::Finished);
         (self.step, self.controller) = (saved.step, saved.controller);

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::emulated::emulated;
+use super::super::emulated::{Small, emulated};
 use super::*;
 use crate::backend::checkpoint::Checkpoints;
 use crate::backend::reference;
@@ -288,38 +288,6 @@ fn a_training_that_goes_on_from_any_of_its_states_ends_with_the_same_bits() {
     );
 }
 
-/// A device with little memory.
-#[derive(Debug)]
-struct Small(Arc<dyn Device>, usize);
-
-impl Device for Small {
-    fn label(&self) -> String {
-        self.0.label()
-    }
-    fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
-        let refused = DeviceError::OutOfMemory { label: self.label(), bytes };
-        if bytes > self.1 { Err(refused) } else { self.0.allocate(bytes) }
-    }
-    fn free(&self, address: u64, bytes: usize) {
-        self.0.free(address, bytes);
-    }
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.0.write(address, bytes)
-    }
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.0.read(address, bytes)
-    }
-    fn zero(&self, address: u64, bytes: usize) -> Result<(), DeviceError> {
-        self.0.zero(address, bytes)
-    }
-    fn launch(&self, launch: super::super::device::Launch, args: &[u8]) -> Result<(), DeviceError> {
-        self.0.launch(launch, args)
-    }
-    fn most_shared(&self) -> u32 {
-        self.0.most_shared()
-    }
-}
-
 #[test]
 fn company_and_room_change_no_bit_and_no_room_for_one_is_an_error() {
     let Some(device) = emulated(0) else { return };
@@ -339,11 +307,11 @@ fn company_and_room_change_no_bit_and_no_room_for_one_is_an_error() {
     let mut one = Layout::default();
     let first = &groups[0].saes[0];
     Places::new(&mut one, Sizes { n: 20, m: 24, d: 5 }, &first.program(|| 1.0), first.train.optimizer);
-    let small: Arc<dyn Device> = Arc::new(Small(device.clone(), one.bytes() * 5 / 2));
+    let small: Arc<dyn Device> = Arc::new(Small::new(&device, one.bytes() * 5 / 2, usize::MAX));
     let halved: Vec<_> =
         train(&small, &groups, &Count::default()).expect("there is room")[0].iter().map(bits).collect();
     assert_eq!(halved, together);
-    let tiny: Arc<dyn Device> = Arc::new(Small(device, one.bytes() / 2));
+    let tiny: Arc<dyn Device> = Arc::new(Small::new(&device, one.bytes() / 2, usize::MAX));
     let error = train(&tiny, &groups, &Count::default()).err();
     assert!(matches!(error, Some(DeviceError::OutOfMemory { .. })), "{error:?}");
 }
@@ -357,7 +325,7 @@ fn what_no_kernel_takes_is_trained_on_the_cpu_and_the_reason_is_said() {
         job(Architecture::MatchingPursuit { pursuit, unit_decoder: false }, 24),
     ];
     saes.iter_mut().for_each(|job| job.train.steps = 4);
-    let why = |job: &SaeJob| why_not(device.as_ref(), job, 5);
+    let why = |job: &SaeJob| why_not(job, 5);
     assert_eq!(why(&saes[0]), None);
     assert!(why(&saes[1]).is_some_and(|why| why.contains("matching pursuit")));
     let mut wide = saes[0].clone();

@@ -47,6 +47,7 @@ pub mod flag {
     pub const DETACHED: u32 = 16;
     pub const INPUT_GRADIENT: u32 = 32;
     pub const BY_LEVEL: u32 = 64;
+    pub const LED: u32 = 128;
 }
 
 /// What the update kernel does.
@@ -103,9 +104,14 @@ pub struct Memory {
     pub first: f64,
     /// Running threshold of BatchTopK.
     pub threshold: f64,
+    /// The controller of L0: factor of the penalty, running mean of L0, its smoothed change.
+    pub multiplier: f64,
+    pub smoothed: f64,
+    pub rate: f64,
     pub dead_weight: [f64; LEVELS],
     pub dead: [u32; LEVELS],
     pub has_first: u32,
+    pub has_smoothed: u32,
     /// Nothing moves any more.
     pub halted: u32,
     /// A weight is not finite.
@@ -115,6 +121,7 @@ pub struct Memory {
     pub ties: u32,
     pub wanted: u32,
     pub low: u32,
+    pub unused: u32,
 }
 
 /// What a step leaves for the host.
@@ -125,6 +132,10 @@ pub struct Report {
     pub reconstruction: f64,
     pub penalty: f64,
     pub auxiliary: f64,
+    /// The controller after the step.
+    pub multiplier: f64,
+    pub smoothed: f64,
+    pub rate: f64,
     /// How often any latent fired.
     pub fired: u64,
     pub halted: u32,
@@ -136,7 +147,7 @@ pub struct Report {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct View {
-    /// `[n, pitch]`
+    /// `[slots, n, pitch]`
     pub h: Pointer<f32>,
     /// `[n, m_pitch]`
     pub pre: Pointer<f32>,
@@ -164,6 +175,8 @@ pub struct View {
     pub silent: f64,
     pub penalty_target: f64,
     pub penalty_scale: f64,
+    /// Of the controller: L0 that is wanted, and `rate`, `approach` and `ahead` of its [`Target`](crate::sae::Target).
+    pub target: [f64; 4],
     pub bandwidth: f32,
     pub n: u32,
     pub m: u32,
@@ -185,16 +198,18 @@ pub struct View {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct StepAim {
-    /// The penalty's coefficient over n.
+    /// The penalty's coefficient over n, but for the controller's multiplier.
     pub each: f64,
     /// Greatest norm of the gradient; infinite: not clipped.
     pub clip: f64,
     pub level_weight: [f64; LEVELS],
     pub level_scale: [f32; LEVELS],
+    /// How many latents a level and those inside it have.
+    pub level_end: [u32; LEVELS],
     /// Latents kept of a sample, or of the batch.
     pub k: u32,
     /// Where the report goes.
-    pub slot: u32,
+    pub report: u32,
     pub adaptive: u32,
     pub take: [f32; 2],
     pub rate: f32,
@@ -203,6 +218,9 @@ pub struct StepAim {
     pub decay: f32,
     pub shrink: f32,
     pub momentum: f32,
+    pub levels: u32,
+    /// Whether the controller moves.
+    pub tunes: u32,
     pub unused: u32,
 }
 
@@ -216,7 +234,10 @@ pub struct Args {
     pub per: u32,
     /// A list, pass or mode.
     pub which: u32,
-    pub unused: [u32; 2],
+    /// Place of the step among those queued at once: of its batch, and of its aims.
+    pub slot: u32,
+    /// Autoencoders.
+    pub count: u32,
 }
 
 macro_rules! plain {
@@ -238,11 +259,11 @@ mod tests {
     #[test]
     fn structures_have_the_sizes_that_kernels_expect() {
         assert_eq!((size_of::<Tensor>(), size_of::<List>()), (4 * 8, 12 * 8 + 2 * 4));
-        assert_eq!(size_of::<View>(), 20 * 8 + 6 * 32 + 4 * 104 + 3 * 8 + 14 * 4);
-        assert_eq!(size_of::<View>(), 848);
-        assert_eq!(size_of::<Memory>(), 2 * 8 + LEVELS * 12 + 8 * 4);
-        assert_eq!((size_of::<Memory>(), size_of::<Report>()), (240, 48));
-        assert_eq!(size_of::<StepAim>(), 2 * 8 + LEVELS * 12 + 12 * 4);
-        assert_eq!((size_of::<StepAim>(), size_of::<Args>()), (256, 32));
+        assert_eq!(size_of::<View>(), 20 * 8 + 6 * 32 + 4 * 104 + 7 * 8 + 14 * 4);
+        assert_eq!(size_of::<View>(), 880);
+        assert_eq!(size_of::<Memory>(), 5 * 8 + LEVELS * 12 + 10 * 4);
+        assert_eq!((size_of::<Memory>(), size_of::<Report>()), (272, 72));
+        assert_eq!(size_of::<StepAim>(), 2 * 8 + LEVELS * 16 + 14 * 4);
+        assert_eq!((size_of::<StepAim>(), size_of::<Args>()), (328, 32));
     }
 }

@@ -7,10 +7,10 @@
 //! | `toy_block` | one block | what fits in shared memory |
 //! | `toy_layers` | one block | kinds with neurons, and the quadratic one, that fit in shared memory |
 //!
-//! Sizes are padded with zeros, which changes no bit, so the ladders are a matter of speed. A device without room for a
-//! shape trains it nowhere else: the caller is told.
+//! Sizes are padded with zeros, which changes no bit, so the ladders are a matter of speed. What fits is asked of the largest
+//! blocks there are, not of the device at hand: one with less says so.
 
-use crate::backend::cuda::device::Launch;
+use crate::backend::cuda::device::{Launch, MOST_SHARED};
 use crate::backend::ops::toy_step::Shape;
 use crate::toy::{Mlp, ToyKind};
 
@@ -88,13 +88,11 @@ enum Way {
 }
 
 impl Layout {
-    /// The kernel for a shape on a device whose blocks may have `most_shared` bytes of shared memory; none where there
-    /// is none.
-    pub fn of(shape: Shape, most_shared: u32) -> Option<Layout> {
+    /// The kernel for a shape; none where the CPU trains it.
+    pub fn of(shape: Shape) -> Option<Layout> {
         let Shape { kind, n_features: n, d_hidden: m } = shape;
-        let most = most_shared as usize;
         let (kernel, way) = if !matches!(kind, ToyKind::Linear | ToyKind::ReluOutput) {
-            ("toy_layers", Way::Layers { samples: piece(|samples| layers_shared(shape, samples), most)? })
+            ("toy_layers", Way::Layers { samples: piece(|samples| layers_shared(shape, samples))? })
         } else if n * m + n <= LANE_PARAMETERS {
             let found = LANE_LADDER.iter().find(|size| size.0 == n && size.1 >= m);
             let &(_, m, kernel) = found.expect("the ladder ends at the most parameters");
@@ -102,9 +100,15 @@ impl Layout {
         } else if let Some(&(q, _, kernel)) = WARP_LADDER.iter().find(|size| size.0 >= n.div_ceil(2) && size.1 >= m) {
             (kernel, Way::Warp { q })
         } else {
-            ("toy_block", Way::Block { samples: piece(|samples| block_shared(n, m, samples), most)? })
+            ("toy_block", Way::Block { samples: piece(|samples| block_shared(n, m, samples))? })
         };
-        (loss_shared(shape) <= most).then_some(Layout { kernel, shape, way })
+        (loss_shared(shape) <= MOST_SHARED).then_some(Layout { kernel, shape, way })
+    }
+
+    /// Bytes of shared memory that launches of whole pieces ask for, at least.
+    pub fn shared(&self) -> usize {
+        let of_step = self.launch(1, self.models(), self.stage(1)).shared;
+        of_step.max(self.loss_launch(1).shared) as usize
     }
 
     /// Most models of a block.
@@ -159,10 +163,10 @@ pub fn matrix_stride(columns: usize) -> usize {
     4 * (columns.div_ceil(4) | 1)
 }
 
-/// Samples of a piece: 32 where they fit everywhere, else 16, if these fit in `most`.
-fn piece(shared: impl Fn(usize) -> usize, most: usize) -> Option<usize> {
+/// Samples of a piece: 32 where they fit everywhere, else 16, if these fit anywhere.
+fn piece(shared: impl Fn(usize) -> usize) -> Option<usize> {
     let samples = if shared(32) <= COMMON_SHARED { 32 } else { 16 };
-    (shared(samples) <= most).then_some(samples)
+    (shared(samples) <= MOST_SHARED).then_some(samples)
 }
 
 /// h of every thread, and u in front of neurons.
@@ -197,7 +201,7 @@ mod tests {
 
     fn kernel(n_features: usize, d_hidden: usize) -> Option<&'static str> {
         let shape = Shape { kind: ToyKind::ReluOutput, n_features, d_hidden };
-        Layout::of(shape, 227 << 10).map(|layout| layout.kernel)
+        Layout::of(shape).map(|layout| layout.kernel)
     }
 
     #[test]
@@ -220,7 +224,7 @@ mod tests {
         let mlp = Mlp { d_embedding: 10, activation: Activation::Relu, bias: 0.0, bias_decay: 0.0, seed: 1 };
         for kind in [ToyKind::ReluHidden, ToyKind::AbsoluteValue, ToyKind::Mlp(mlp), ToyKind::Quadratic] {
             let shape = Shape { kind, n_features: 20, d_hidden: 40 };
-            assert_eq!(Layout::of(shape, 227 << 10).map(|layout| layout.kernel), Some("toy_layers"));
+            assert_eq!(Layout::of(shape).map(|layout| layout.kernel), Some("toy_layers"));
         }
     }
 
@@ -236,11 +240,12 @@ mod tests {
     fn launches_fit_on_a_device_of_these_years() {
         for (n, m) in [(1, 1), (1, 14), (2, 6), (7, 1), (5, 2), (6, 20), (20, 8), (80, 1), (80, 20), (100, 40)] {
             let shape = Shape { kind: ToyKind::ReluOutput, n_features: n, d_hidden: m };
-            let layout = Layout::of(shape, 227 << 10).expect("a kernel");
+            let layout = Layout::of(shape).expect("a kernel");
             let launch = layout.launch(1, layout.models(), layout.stage(1000));
             assert!(launch.shared as usize <= COMMON_SHARED && launch.threads <= 256, "{n} {m}: {launch:?}");
         }
         let large = Shape { kind: ToyKind::Linear, n_features: 400, d_hidden: 30 };
-        assert!(Layout::of(large, 163 << 10).is_none() && Layout::of(large, 227 << 10).is_some());
+        let shared = Layout::of(large).expect("a kernel").shared();
+        assert!(shared > 163 << 10 && shared <= MOST_SHARED, "{shared}: too much for an A100, not for an H100");
     }
 }

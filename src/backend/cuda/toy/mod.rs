@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::backend::Watch;
 use crate::backend::cpu;
 use crate::backend::cpu::toy::Progress;
-use crate::backend::cuda::device::{Device, DeviceError};
+use crate::backend::cuda::device::{Device, DeviceError, fits_a_block};
 use crate::backend::ops::toy_step::{Form, Shape};
 use crate::backend::simd::Isa;
 use crate::data::world::same_data;
@@ -81,9 +81,9 @@ struct Group {
 }
 
 impl ToyTrainer<'_> {
-    /// Whether a job has a kernel here.
+    /// Whether a job has a kernel: a rule of its shape.
     pub fn covers(&self, job: &ToyJob) -> bool {
-        Layout::of(job.shape(), self.device.most_shared()).is_some()
+        Layout::of(job.shape()).is_some()
     }
 
     /// Trains every job with all its restarts; those without a kernel on the CPU, on the current rayon pool. None where
@@ -128,7 +128,11 @@ impl ToyTrainer<'_> {
         let step_bytes: usize = wanted.iter().map(Wanted::bytes).sum();
         let most_steps = (limits.batches / step_bytes.max(1)).clamp(1, 64);
         let mut streams = Streams::open(self.device, self.source, &wanted, most_steps)?;
-        let members = members(jobs, groups, self.device.most_shared());
+        let members = members(jobs, groups);
+        for Members { rhythm: Rhythm { shape, .. }, layout, .. } in &members {
+            let what = || format!("a toy model of {} features and {} dimensions", shape.n_features, shape.d_hidden);
+            fits_a_block(self.device.as_ref(), what, layout.shared())?;
+        }
         let squads = members.into_iter().map(|members| Squad::new(self.device, members, &streams, most_steps));
         let mut squads: Vec<Squad> = squads.collect::<Result<_, _>>()?;
         let (mut step, mut progress) = (0, Progress::new(watch));
@@ -206,7 +210,7 @@ fn wanted<'a>(jobs: &'a [ToyJob], group: &Group) -> Wanted<'a> {
 }
 
 /// The squads of a cohort.
-fn members<'a>(jobs: &'a [ToyJob], groups: &[Group], most_shared: u32) -> Vec<Members<'a>> {
+fn members<'a>(jobs: &'a [ToyJob], groups: &[Group]) -> Vec<Members<'a>> {
     let mut all: Vec<Members> = vec![];
     for (stream, group) in groups.iter().enumerate() {
         for &(run, packed) in &group.runs {
@@ -216,7 +220,7 @@ fn members<'a>(jobs: &'a [ToyJob], groups: &[Group], most_shared: u32) -> Vec<Me
             match all.iter_mut().find(|members| members.rhythm == rhythm) {
                 Some(members) => members.runs.push(member),
                 None => {
-                    let layout = Layout::of(rhythm.shape, most_shared).expect("only what has a kernel is trained here");
+                    let layout = Layout::of(rhythm.shape).expect("only what has a kernel is trained here");
                     all.push(Members { rhythm, layout, runs: vec![member] });
                 }
             }

@@ -1,8 +1,7 @@
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::backend::cuda::device::Launch;
-use crate::backend::cuda::emulated::emulated;
+use crate::backend::cuda::emulated::{Small, emulated};
 use crate::backend::ops::toy_step::reference::{ReferenceStep, error_bound};
 use crate::data::{Batch, Finite, Magnitude, MagnitudeSharing, Sampler, World};
 use crate::random::Stream;
@@ -31,46 +30,6 @@ impl Watch for Counter {
     }
     fn stop(&self) -> bool {
         self.patience.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
-    }
-}
-
-/// A device with less memory.
-#[derive(Debug)]
-struct Tight {
-    device: Arc<dyn Device>,
-    left: AtomicUsize,
-    refused: AtomicUsize,
-}
-
-impl Device for Tight {
-    fn label(&self) -> String {
-        "small device".into()
-    }
-    fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
-        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_err() {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(DeviceError::OutOfMemory { label: self.label(), bytes });
-        }
-        self.device.allocate(bytes)
-    }
-    fn free(&self, address: u64, bytes: usize) {
-        self.left.fetch_add(bytes, Ordering::Relaxed);
-        self.device.free(address, bytes);
-    }
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.device.write(address, bytes)
-    }
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.device.read(address, bytes)
-    }
-    fn zero(&self, address: u64, bytes: usize) -> Result<(), DeviceError> {
-        self.device.zero(address, bytes)
-    }
-    fn launch(&self, launch: Launch, args: &[u8]) -> Result<(), DeviceError> {
-        self.device.launch(launch, args)
-    }
-    fn most_shared(&self) -> u32 {
-        self.device.most_shared()
     }
 }
 
@@ -341,7 +300,7 @@ fn a_small_device_trains_fewer_at_once_with_the_same_results() {
     let Some(device) = emulated(0) else { return };
     let expected = trained(0, &jobs, Limits::default()).expect("it is there");
     for room in [1 << 20, 160 << 10] {
-        let tight = Arc::new(Tight { device: device.clone(), left: room.into(), refused: 0.into() });
+        let tight = Arc::new(Small::new(&device, room, usize::MAX));
         let small: Arc<dyn Device> = tight.clone();
         let watch = Counter::endless();
         let found = train_on(&small, &jobs, Limits::default(), &watch);
@@ -353,10 +312,17 @@ fn a_small_device_trains_fewer_at_once_with_the_same_results() {
             jobs.iter().map(|job| (job.restarts * job.train.steps) as u64).sum::<u64>()
         );
     }
-    let none: Arc<dyn Device> = Arc::new(Tight { device, left: 100.into(), refused: 0.into() });
+    let none: Arc<dyn Device> = Arc::new(Small::new(&device, 100, usize::MAX));
     let trainer = ToyTrainer { device: &none, source: &HostBatches, limits: Limits::default() };
     let error = trainer.train(&jobs[..1], &Counter::endless()).expect_err("no room for one");
     assert!(matches!(error, DeviceError::OutOfMemory { .. }));
+    // What a shape is trained by does not depend on the card: one that cannot do it says so.
+    let mut large = job(60, 40, 0.1, 2, 8);
+    large.train.steps = 2;
+    let blocks: Arc<dyn Device> = Arc::new(Small::new(&device, usize::MAX, 48 << 10));
+    let trainer = ToyTrainer { device: &blocks, source: &HostBatches, limits: Limits::default() };
+    let error = trainer.train(&[large], &Counter::endless()).expect_err("no block is large enough").to_string();
+    assert!(error.contains("a toy model of 60 features and 40 dimensions takes"), "{error}");
 }
 
 /// A third model blows up between two looks; guards, last losses, the step and the tensor are those of the CPU.
