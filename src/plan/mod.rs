@@ -18,7 +18,8 @@ use crate::spec::{check, data::DataSection, output::EvaluateSection, sae, toy::T
 
 pub mod architecture;
 pub mod chunk;
-pub mod exclude;
+mod condition;
+mod exclude;
 pub mod id;
 mod linked;
 pub mod made;
