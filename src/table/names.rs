@@ -6,6 +6,8 @@ use super::query::QueryError;
 const LONGEST: usize = 10_000;
 /// Deeper nesting of parentheses is refused, long before a parser would run out of stack.
 const DEEPEST: usize = 64;
+/// Longer chains of operators are refused: each is a level of the tree that the table library walks, 3,000 exhausted its stack.
+const MOST_OPERATORS: usize = 250;
 
 /// A piece of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,22 +46,43 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
 
 /// Refuses what is no single expression: unbalanced quotes or parentheses, `;`, comments, absurd length or depth.
 pub fn check_expression(text: &str) -> Result<(), String> {
-    if text.len() > LONGEST {
-        return Err(format!("it is {} bytes long, more than {LONGEST}", text.len()));
-    }
-    let mut depth = 0usize;
     for piece in pieces(text)? {
         let Piece::Plain(plain) = piece else { continue };
         if plain.contains(';') || plain.contains("--") || plain.contains("/*") {
             return Err("`;` and comments have no place in an expression".into());
         }
+    }
+    check_query(text)
+}
+
+/// Refuses what no query over the tables of a run is: unbalanced quotes or parentheses, absurd length, depth or chains, and functions
+/// that open files.
+pub fn check_query(text: &str) -> Result<(), String> {
+    if text.len() > LONGEST {
+        return Err(format!("it is {} bytes long, more than {LONGEST}", text.len()));
+    }
+    let (mut depth, mut operators) = (0usize, 0usize);
+    for piece in pieces(text)? {
+        let Piece::Plain(plain) = piece else { continue };
         for byte in plain.bytes() {
             match byte {
                 b'(' if depth == DEEPEST => return Err(format!("parentheses nest deeper than {DEEPEST}")),
                 b'(' => depth += 1,
                 b')' => depth = depth.checked_sub(1).ok_or("a parenthesis is closed that was never opened")?,
+                b'+' | b'-' | b'*' | b'/' | b'%' | b'=' | b'<' | b'>' | b'|' | b'!' | b':' => operators += 1,
                 _ => {}
             }
+        }
+        for word in plain.split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+            let word = word.to_ascii_lowercase();
+            if word.starts_with("read_") {
+                return Err(format!("`{word}` opens files, and a question reads the tables of its run alone"));
+            }
+            let joins = ["and", "or", "not", "case", "when", "union", "intersect", "except", "join", "is", "select"];
+            operators += joins.contains(&word.as_str()) as usize;
+        }
+        if operators > MOST_OPERATORS {
+            return Err(format!("it has more than {MOST_OPERATORS} operators"));
         }
     }
     if depth > 0 { Err("a parenthesis is never closed".into()) } else { Ok(()) }

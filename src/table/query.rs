@@ -9,7 +9,7 @@ use polars::prelude::{
 use polars::sql::{SQLContext, sql_expr};
 
 use super::columns::Layout;
-use super::names::{check_expression, quote_dotted, unknown};
+use super::names::{check_expression, check_query, quote_dotted, unknown};
 
 /// What can be wrong with a question.
 #[derive(Debug, thiserror::Error)]
@@ -231,6 +231,8 @@ fn whole(tables: &Tables, query: &Query, sql: &str) -> Result<DataFrame, QueryEr
     if let Some((part, _)) = parts.iter().find(|(_, absent)| !absent) {
         return Err(QueryError::SqlAndParts(part));
     }
+    let wrong = |reason| QueryError::Expression { place: "sql", text: sql.to_string(), reason };
+    check_query(sql).map_err(wrong)?;
     let sides = tables.sides();
     let mut columns = names(&tables.rows);
     let mut context = SQLContext::new();
@@ -413,6 +415,7 @@ mod tests {
             ("", "(select 1) = 1"),
             ("", "mcc"),
             ("", "avg("),
+            ("", "read_csv('/etc/passwd') = 1"),
         ] {
             let error = ask(select_, where_, "").expect_err("no expression");
             assert!(matches!(error, QueryError::Expression { .. }), "{select_} {where_}: {error}");
@@ -432,6 +435,12 @@ mod tests {
         assert!(sql("select avg(mmc) from rows").expect_err("no column").to_string().contains("did you mean `mcc`"));
         assert!(matches!(sql("select * from wombats"), Err(QueryError::Expression { .. })));
         assert!(matches!(sql("selekt"), Err(QueryError::Expression { .. })));
+        let file = sql("select * from read_csv('/etc/passwd')").expect_err("no file").to_string();
+        assert!(file.contains("`read_csv` opens files"), "{file}");
+        let chain = sql(&format!("select seed{} from rows", " + 1".repeat(3000))).expect_err("long").to_string();
+        assert!(chain.contains("bytes long") || chain.contains("operators"), "{chain}");
+        let chain = sql(&format!("select seed{} as s from rows", " + 1".repeat(240))).expect("within bounds");
+        assert_eq!(number(&chain, 0, 0), 240.0);
     }
 
     #[test]
