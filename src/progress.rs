@@ -1,6 +1,7 @@
 //! How far a run is: a bar on a terminal, a plain line every ten seconds elsewhere, nothing when asked to be quiet.
 
-use std::io::{IsTerminal, stderr};
+use std::fmt;
+use std::io::{IsTerminal, Write, stderr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -93,7 +94,7 @@ impl Progress {
         let left = if own > 0 { elapsed * steps.saturating_sub(done) as f64 / own as f64 } else { f64::NAN };
         let left = if left.is_finite() { format!(", about {left:.0} s left") } else { String::new() };
         let (cells_done, cells) = (self.cells_done.load(Ordering::Relaxed), self.cells.load(Ordering::Relaxed));
-        eprintln!("{cells_done}/{cells} cells, {:.0} % of the steps, {elapsed:.0} s{left}", 100.0 * share);
+        say(format_args!("{cells_done}/{cells} cells, {:.0} % of the steps, {elapsed:.0} s{left}", 100.0 * share));
     }
 
     pub fn end(&self) {
@@ -101,6 +102,11 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A line on stderr. Nobody reading it any more (`2>&1 | head`) is no reason to stop a run.
+pub fn say(line: impl fmt::Display) {
+    let _ = writeln!(stderr().lock(), "{line}");
 }
 
 fn style() -> ProgressStyle {

@@ -9,6 +9,7 @@ use crate::backend::cuda::CudaBackend;
 use crate::backend::simd::Isa;
 use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
+use crate::progress::say;
 use crate::run::columns::{ScoreColumn, algorithms, score_columns};
 use crate::spec::Document;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
@@ -129,7 +130,7 @@ fn doubts(plan: &Plan, strict: bool, quiet: bool) -> Result<(), Failure> {
 }
 
 fn warn(plan: &Plan, doubt: Diagnostic) {
-    eprintln!("warning: {}", plan.document.error(vec![doubt]).to_string().trim_end());
+    say(format_args!("warning: {}", plan.document.error(vec![doubt]).to_string().trim_end()));
 }
 
 /// Parses the command line and carries it out.
@@ -142,7 +143,7 @@ pub fn main() -> ExitCode {
         }
     };
     if let Err(message) = Isa::from_environment() {
-        eprintln!("{message}");
+        say(message);
         return ExitCode::from(2);
     }
     start_log(&cli);
@@ -165,7 +166,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code as u8),
         Err(failure) => {
-            eprintln!("{}", failure.message.trim_end());
+            say(failure.message.trim_end());
             ExitCode::from(failure.code as u8)
         }
     }
@@ -185,6 +186,7 @@ fn start_log(cli: &Cli) {
         .with_ansi(colour)
         .without_time()
         .with_target(false)
+        .log_internal_errors(false)
         .init();
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
-use crate::progress::Progress;
+use crate::progress::{Progress, say};
 use crate::run::results::Results;
 use crate::run::{Options, Summary, questions, run};
 use crate::spec::Document;
@@ -92,7 +92,8 @@ pub fn carry_out_document(
         set_aside(&out)?;
     }
     if !quiet {
-        eprintln!("{}: {} cells, plan {}, {}", experiment.name, plan.cells.len(), plan.hash(), out.display());
+        let (name, cells) = (&experiment.name, plan.cells.len());
+        say(format_args!("{name}: {cells} cells, plan {}, {}", plan.hash(), out.display()));
     }
     let stop = stop_on_signals()?;
     let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
@@ -103,7 +104,7 @@ pub fn carry_out_document(
         print(&told(&summary))?;
     }
     if summary.stopped {
-        eprintln!("stopped; what was published stays, and the same command continues");
+        say("stopped; what was published stays, and the same command continues");
         return Ok((75, None));
     }
     if summary.already + summary.computed < summary.cells {
@@ -167,6 +168,6 @@ fn set_aside(out: &std::path::Path) -> Result<(), Failure> {
         .unwrap_or_else(|| out.with_file_name("run.old"));
     std::fs::rename(out, &free)
         .map_err(|e| Failure::new(5, format!("{}: cannot be moved aside: {e}", out.display())))?;
-    eprintln!("{} is now {}", out.display(), free.display());
+    say(format_args!("{} is now {}", out.display(), free.display()));
     Ok(())
 }
