@@ -12,9 +12,11 @@
 //! hidden     hidden states of batches
 //! toy        training of toy models
 //! sae        training of sparse autoencoders
+//! arithmetic f32, or TF32 by request
 //! backend    jobs over GPUs
 //! ```
 
+pub mod arithmetic;
 pub mod backend;
 pub mod device;
 pub mod draw;
@@ -28,4 +30,5 @@ pub mod nvrtc;
 pub mod sae;
 pub mod toy;
 
+pub use arithmetic::Arithmetic;
 pub use backend::CudaBackend;

@@ -17,6 +17,7 @@
 
 use std::sync::Arc;
 
+use super::super::arithmetic::Arithmetic;
 use super::super::device::{Buffer, Device, DeviceError, Launch, Pointer};
 use super::feed::pitch;
 use super::resident::{Sizes, dead_lists, lists, rule_number};
@@ -33,12 +34,19 @@ pub struct Kind {
     rule: u32,
     lists: [bool; 4],
     dead_lists: usize,
+    arithmetic: Arithmetic,
 }
 
 impl Kind {
-    /// Of a program with these sizes.
+    /// Of a program with these sizes, in f32.
     pub fn of(program: &Program, sizes: Sizes) -> Kind {
-        Kind { sizes, rule: rule_number(program), lists: lists(program), dead_lists: dead_lists(program, sizes.m) }
+        let (rule, lists, dead_lists) = (rule_number(program), lists(program), dead_lists(program, sizes.m));
+        Kind { sizes, rule, lists, dead_lists, arithmetic: Arithmetic::F32 }
+    }
+
+    /// The same with another encoder's product.
+    pub fn in_arithmetic(self, arithmetic: Arithmetic) -> Kind {
+        Kind { arithmetic, ..self }
     }
 
     /// How many of them a launch takes: its blocks are counted in 31 bits.
@@ -158,13 +166,14 @@ impl Launcher {
     /// The device refuses.
     pub fn forward(&mut self, aims: &[StepAim]) -> Result<(), DeviceError> {
         self.set_aims(aims)?;
-        let Kind { sizes: Sizes { n, m, d }, rule, lists: [_, gate, dead, silent], dead_lists } = self.kind.clone();
+        let Kind { sizes: Sizes { n, m, d }, rule, lists: [_, gate, dead, silent], dead_lists, arithmetic } =
+            self.kind.clone();
         let (top_threads, emit_threads) =
             (m.next_multiple_of(32).min(256) as u32, (m.div_ceil(128) * 32).min(256) as u32);
         if rule == rule::BATCH_TOP || dead {
             self.launch("sae_begin", 1, 256, 0, 0)?;
         }
-        self.launch("sae_encode", n.div_ceil(128) * m.div_ceil(128), 256, 0, 0)?;
+        self.launch(arithmetic.encoder(), n.div_ceil(128) * m.div_ceil(128), 256, 0, 0)?;
         if rule == rule::TOP {
             self.launch("sae_top", n, top_threads, 0, list::MAIN)?;
         }
