@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Compares the rows of two runs of one experiment on different backends, score by score.
 
-usage: scripts/compare_rows.py RUN_A RUN_B [--tegum PATH]
+usage: scripts/compare_rows.py RUN_A RUN_B [--share 0.001] [--tegum PATH]
 
 Rows are paired by seed, method and swept values. The two need not agree bit for bit: sums are taken in other orders, and training
 carries a difference of rounding to where it may decide which feature a latent finds. What has to agree is the mean. A line gives the
-mean of each score in both, the mean difference and what it may be: three standard errors of the paired differences, or 0.1 % of the
+mean of each score in both, the mean difference and what it may be: three standard errors of the paired differences, or --share of the
 mean where the differences do not vary. Exit 1 if a line says FAIL or the rows are not the same cells.
 """
 
@@ -42,6 +42,7 @@ def main():
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs=2)
+    parser.add_argument("--share", type=float, default=1e-3)
     parser.add_argument("--tegum", default="target/release/tegum")
     arguments = parser.parse_args()
     (one, columns), (other, _) = (rows(arguments.tegum, run) for run in arguments.runs)
@@ -57,7 +58,7 @@ def main():
         differences = [b - a for a, b in pairs]
         mean_a, mean_b = fmean(a for a, _ in pairs), fmean(b for _, b in pairs)
         error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-        allowed = max(3 * error, 1e-3 * abs(mean_a), 1e-6)
+        allowed = max(3 * error, arguments.share * abs(mean_a), 1e-6)
         good = abs(mean_b - mean_a) <= allowed
         failed += not good
         verdict = "PASS" if good else "FAIL"

@@ -62,6 +62,15 @@ if stage repeat; then
       fail "$name: twice the same bits" "see $out/$name-1.log"
     fi
   done
+  if "$tegum" devices | grep -q '^  0: .*tf32'; then
+    file=${checks[0]} name=$(basename "${checks[0]}" .yaml)
+    if run cuda "$file" "$out/$name-tf32-1" --arithmetic tf32 > /dev/null && run cuda "$file" "$out/$name-tf32-2" --arithmetic tf32 > /dev/null \
+      && [ "$(rows "$out/$name-tf32-1")" = "$(rows "$out/$name-tf32-2")" ]; then
+      line "$name in TF32: twice the same bits" PASS
+    else
+      fail "$name in TF32: twice the same bits" "see $out/$name-tf32-1.log"
+    fi
+  fi
   if "$tegum" devices | grep -q '^  1: '; then
     file=${checks[0]} name=$(basename "${checks[0]}" .yaml)
     run cuda "$file" "$out/$name-two" --devices 0,1 > /dev/null
@@ -79,6 +88,16 @@ if stage parity; then
       fail "$name: scores as the CPU's" "see $out/$name-parity.txt"
     fi
   done
+  # Two factors of 11 bits: a product is off by 2^-10 of itself, and a score may be by a few of these where it varies little.
+  if "$tegum" devices | grep -q '^  0: .*tf32'; then
+    file=${checks[0]} name=$(basename "${checks[0]}" .yaml)
+    run cuda "$file" "$out/$name-tf32" --arithmetic tf32 > /dev/null || true
+    if python3 scripts/compare_rows.py "$out/$name-cuda" "$out/$name-tf32" --share 0.004 --tegum "$tegum" > "$out/$name-tf32.txt" 2>&1; then
+      line "$name: scores in TF32 as in f32 (0.4 %)" PASS
+    else
+      fail "$name: scores in TF32 as in f32 (0.4 %)" "see $out/$name-tf32.txt"
+    fi
+  fi
 fi
 
 if stage memory; then
@@ -106,13 +125,14 @@ if stage sanitizer; then
   fi
 fi
 
-# Seconds a model-step from two runs that differ in their steps alone: starting and scoring fall out.
+# Microseconds a model-step from two runs that differ in their steps alone: starting and scoring fall out. What follows the six
+# arguments goes to both.
 model_step() {
-  local file=$1 models=$2 few=$3 many=$4 seeds=$5 key=$6 name; name=$(basename "$file" .yaml)
+  local file=$1 models=$2 few=$3 many=$4 seeds=$5 key=$6 name; name=$(basename "$file" .yaml); shift 6
   local seconds=()
   for steps in "$few" "$many"; do
     sed -e "s/^seeds: .*/seeds: $seeds/" -e "s/$key: {steps: [0-9]*/$key: {steps: $steps/" "$file" > "$out/$name-$steps.yaml"
-    seconds+=("$(run cuda "$out/$name-$steps.yaml" "$out/$name-$steps" --fresh)")
+    seconds+=("$(run cuda "$out/$name-$steps.yaml" "$out/$name-$steps" --fresh "$@")")
   done
   echo "${seconds[*]} $models $few $many" | awk '{printf "%.4f", ($2 - $1) / ($3 * ($5 - $4)) * 1e6}'
 }
@@ -130,6 +150,10 @@ if stage speed; then
   line "dense phase diagram, 25000 models x 4000 steps, s" "$seconds"
   us=$(model_step benches/experiments/sae_16k.yaml 1 200 2200 1 sae_train)
   line "SynthSAEBench-16k, BatchTopK 25, us a step" "$us"
+  if "$tegum" devices | grep -q '^  0: .*tf32'; then
+    us=$(model_step benches/experiments/sae_16k.yaml 1 200 2200 1 sae_train --arithmetic tf32)
+    line "SynthSAEBench-16k, BatchTopK 25, TF32, us a step" "$us"
+  fi
 fi
 
 echo

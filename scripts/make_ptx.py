@@ -3,9 +3,9 @@
 
 usage: scripts/make_ptx.py [--check] [--report] [--nvrtc LIBRARY]
 
-Without options every src/backend/cuda/kernels/*.cu is compiled to kernels/ptx/*.ptx.gz for compute capability 7.5. That wants NVRTC
-11.8.89, whose PTX drivers from 520 on accept: `pip install nvidia-cuda-nvrtc-cu11==11.8.89`, found under this Python's site-packages,
-or named by --nvrtc. --check compares instead of writing and fails where a file is not what its source gives.
+Without options every src/backend/cuda/kernels/*.cu is compiled to kernels/ptx/*.ptx.gz for compute capability 7.5, or for the one that
+ARCHITECTURES names where its instructions are newer. That wants NVRTC 11.8.89, whose PTX drivers from 520 on accept:
+`pip install nvidia-cuda-nvrtc-cu11==11.8.89`, found under this Python's site-packages, or named by --nvrtc. --check compares instead of writing and fails where a file is not what its source gives.
 
 --report compiles for sm_80 and sm_90 with any NVRTC (`pip install nvidia-cuda-nvrtc==13.0.88`) and prints registers, static shared
 memory and spills of every kernel; it fails on a spill or a stack.
@@ -22,6 +22,7 @@ import sys
 
 KERNELS = pathlib.Path(__file__).resolve().parent.parent / "src/backend/cuda/kernels"
 WANTED = (11, 8)
+ARCHITECTURES = {"sae_encode_tf32": "compute_80"}
 OPTIONS = ["--std=c++17", "-fmad=false", f"-I{KERNELS}"]
 
 
@@ -80,7 +81,8 @@ def sources():
 
 def ptx(nvrtc, path):
     """PTX without the lines that name the compiler's build."""
-    program, _ = nvrtc.compile(path, OPTIONS + ["--gpu-architecture=compute_75"])
+    architecture = ARCHITECTURES.get(path.stem, "compute_75")
+    program, _ = nvrtc.compile(path, OPTIONS + [f"--gpu-architecture={architecture}"])
     lines = [line.rstrip() for line in nvrtc.text(program, "PTX").decode().splitlines()]
     return "\n".join(line for line in lines if line and not line.startswith("//")) + "\n"
 

@@ -55,9 +55,12 @@ fn without_kernels(definitions: &[&str], settings: &[(&str, &str)], arguments: &
 #[test]
 fn devices_are_listed_as_the_driver_has_them() {
     let Some(answer) = without_kernels(&[], &[("TEGUM_TEST_DEVICES", "2")], &["devices"]) else { return };
-    for line in ["driver for CUDA 12.8", "0: Emulated GPU, compute capability 9.0, 16 GiB", "1: Emulated GPU"] {
+    let first = "0: Emulated GPU, compute capability 9.0, 16 GiB, arithmetic f32 or tf32";
+    for line in ["driver for CUDA 12.8", first, "1: Emulated GPU"] {
         assert!(answer.code == 0 && answer.stdout.contains(line), "{line}\n{}", answer.stdout);
     }
+    let old = without_kernels(&[], &[("TEGUM_TEST_CAPABILITY", "75")], &["devices"]).expect("it was there before");
+    assert!(old.stdout.contains("compute capability 7.5, 16 GiB, arithmetic f32\n"), "{}", old.stdout);
 }
 
 #[test]
@@ -89,6 +92,23 @@ fn a_device_that_is_not_there_is_refused() {
     let run = ["run", "small.yaml", "--backend", "cuda", "--devices", "0,3"];
     let Some(answer) = without_kernels(&[], &[], &run) else { return };
     assert!(answer.code == 7 && answer.stderr.contains("there is no GPU 3: the driver has 1"), "{}", answer.stderr);
+}
+
+#[test]
+fn an_arithmetic_that_what_trains_does_not_have_is_refused() {
+    let tf32 = |settings: &[(&str, &str)], backend| {
+        without_kernels(&[], settings, &["run", "small.yaml", "--arithmetic", "tf32", "--backend", backend])
+    };
+    let old = [("TEGUM_TEST_CAPABILITY", "75")];
+    for (backend, hint) in [("cuda", "--backend auto --arithmetic f32"), ("auto", "use --arithmetic f32")] {
+        let Some(answer) = tf32(&old, backend) else { return };
+        let said = answer.stderr.contains("has compute capability 7.5, and tf32 needs 8.0");
+        assert!(answer.code == 7 && said && answer.stderr.contains(hint), "{}", answer.stderr);
+    }
+    let none = tf32(&[("TEGUM_TEST_DEVICES", "0")], "auto").expect("it was there before");
+    assert!(none.code == 7 && none.stderr.contains("--arithmetic tf32: there is an NVIDIA driver"), "{}", none.stderr);
+    let cpu = tf32(&[], "cpu").expect("it was there before");
+    assert!(cpu.code == 2 && cpu.stderr.contains("the CPU trains in f32; use --backend cuda"), "{}", cpu.stderr);
 }
 
 /// A folder with a driver that runs kernels.
@@ -230,4 +250,54 @@ score: [mcc]
     let run = answer(run.output().expect("the binary starts"));
     let graphs = run.stderr.lines().filter(|line| line.contains("graph of 144 launches")).count();
     assert!(run.code == 0 && graphs == 2, "{} {graphs}\n{}", run.code, run.stderr);
+}
+
+/// Toy models and autoencoders on their hidden states.
+const BOTH: &str = "\
+name: both
+seeds: 2
+data: {n_features: 12, firing_probability: 0.15}
+toy: {d_hidden: 7, train: {steps: 60, batch_size: 40, lr: 1e-2}}
+sae:
+  - topk: {n_latents: 12, k: 2}
+  - relu: {n_latents: 12, l1: 0.05}
+sae_train: {steps: 60, batch_size: 40, lr: 1e-2}
+score: [mcc, l0, fvu, loss]
+evaluate: {samples: 2000}
+";
+
+/// Factors of 11 bits move a pre-activation by 1e-3 of what it adds up, and an fvu by a few times that at most; the toy models have
+/// the very bits of f32.
+#[test]
+fn tf32_is_another_profile_and_moves_the_rows_of_autoencoders_alone() {
+    let both = |settings: &[(&str, &str)], arithmetic| {
+        let arguments = ["--backend", "cuda", "--arithmetic", arithmetic];
+        rows(BOTH, "results/both", "cell, seed, fvu, loss", settings, &arguments)
+    };
+    let Some(tf32) = both(&[], "tf32") else { return };
+    assert_eq!(both(&[("TEGUM_TEST_ORDER", "77")], "tf32").as_ref(), Some(&tf32), "fibers shuffled");
+    let f32 = both(&[], "f32").expect("the driver was there before");
+    let cells = |table: &str| table.lines().skip(1).map(|row| row.split(',').map(str::to_owned).collect()).collect();
+    let (tf32, f32): (Vec<Vec<String>>, Vec<Vec<String>>) = (cells(&tf32), cells(&f32));
+    assert_eq!((tf32.len(), f32.len()), (4, 4));
+    for (own, f32) in tf32.iter().zip(&f32) {
+        assert!(own[0] != f32[0] && own[1] == f32[1] && own[3] == f32[3], "{own:?} {f32:?}");
+        let number = |text: &String| text.parse::<f64>().expect("a number");
+        let apart = (number(&own[2]) - number(&f32[2])).abs();
+        assert!(apart > 0.0 && apart < 5e-3, "{own:?} {f32:?}");
+    }
+}
+
+#[test]
+fn the_plan_of_a_run_keeps_its_arithmetic() {
+    let Some(library) = with_kernels() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "both.yaml", BOTH);
+    let mut run = command(folder.path(), &["run", "both.yaml", "--backend", "cuda", "--arithmetic", "tf32"]);
+    let run = answer(run.env("LD_LIBRARY_PATH", library).output().expect("the binary starts"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let results = std::fs::read_dir(folder.path().join("results/both")).expect("it was made");
+    let plans = results.flatten().map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains("plan-"));
+    let plans: Vec<String> = plans.map(|path| std::fs::read_to_string(path).expect("text")).collect();
+    assert!(plans.len() == 1 && plans[0].contains("cuda-tf32-v1"), "{plans:?}");
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::{Arithmetic, CudaBackend};
 use crate::backend::simd::Isa;
 use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
@@ -83,6 +83,14 @@ pub enum BackendChoice {
     Auto,
     Cpu,
     Cuda,
+}
+
+/// What it trains in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ArithmeticChoice {
+    F32,
+    /// On a GPU: the encoder's product of autoencoders on tensor cores, of factors rounded to 11 bits
+    Tf32,
 }
 
 /// A message and the exit code that goes with it.
@@ -215,18 +223,30 @@ fn planned_document(document: Document, profile: &str, most: Option<u64>) -> Res
     Ok((plan, columns))
 }
 
-/// The backend asked for, on these GPUs if it is CUDA, or why there is none (exit 7).
-fn backend(choice: BackendChoice, devices: &[usize]) -> Result<Box<dyn Backend>, Failure> {
+/// The backend asked for, on these GPUs if it is CUDA, or why there is none (exit 7). What it trains in is never another than
+/// asked for.
+fn backend(
+    choice: BackendChoice,
+    devices: &[usize],
+    arithmetic: ArithmeticChoice,
+) -> Result<Box<dyn Backend>, Failure> {
     let cpu = || Box::new(backend::cpu::CpuBackend);
+    let (arithmetic, tf32) = match arithmetic {
+        ArithmeticChoice::F32 => (Arithmetic::F32, false),
+        ArithmeticChoice::Tf32 => (Arithmetic::Tf32, true),
+    };
     if choice == BackendChoice::Cpu {
-        return Ok(cpu());
+        let why = "--arithmetic tf32: the CPU trains in f32; use --backend cuda, or --arithmetic f32";
+        return if tf32 { Err(Failure::new(2, why)) } else { Ok(cpu()) };
     }
-    match CudaBackend::open(devices) {
-        Ok(cuda) => Ok(Box::new(cuda)),
-        Err(why) if choice == BackendChoice::Cuda => {
-            Err(Failure::new(7, format!("--backend cuda: {why}; use --backend cpu")))
+    match (CudaBackend::open(devices, arithmetic), choice) {
+        (Ok(cuda), _) => Ok(Box::new(cuda)),
+        (Err(why), BackendChoice::Cuda) => {
+            let instead = if tf32 { "--backend auto --arithmetic f32" } else { "--backend cpu" };
+            Err(Failure::new(7, format!("--backend cuda: {why}; use {instead}")))
         }
-        Err(why) => {
+        (Err(why), _) if tf32 => Err(Failure::new(7, format!("--arithmetic tf32: {why}; use --arithmetic f32"))),
+        (Err(why), _) => {
             tracing::info!("{why}; the CPU trains");
             Ok(cpu())
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
+use super::{ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
 use crate::progress::{Progress, say};
 use crate::run::results::Results;
 use crate::run::{Options, Summary, questions, run};
@@ -32,6 +32,9 @@ pub struct Settings {
     /// GPUs to train on, by their numbers in `tegum devices`. The rows do not depend on it
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "0")]
     devices: Vec<usize>,
+    /// What to train in. The rows are those of this arithmetic: cells of another are other cells
+    #[arg(long, value_enum, default_value_t = ArithmeticChoice::F32)]
+    arithmetic: ArithmeticChoice,
     /// Threads; defaults to all cores. The rows do not depend on it
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -76,7 +79,7 @@ pub fn carry_out_document(
     args: &Settings,
     quiet: bool,
 ) -> Result<(i32, Option<Results>), Failure> {
-    let backend = backend(args.backend, &args.devices)?;
+    let backend = backend(args.backend, &args.devices, args.arithmetic)?;
     // Before anything else: planning already uses the threads.
     if let Some(threads) = args.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();

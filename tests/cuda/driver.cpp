@@ -1,12 +1,13 @@
 // A library in the place of NVIDIA's driver, for tests of the whole program: its devices run the emulated kernels on this machine.
 //
-//   TEGUM_TEST_DEVICES   how many devices there are (1)
-//   TEGUM_TEST_MEMORY    bytes that a device has (all)
+//   TEGUM_TEST_DEVICES     how many devices there are (1)
+//   TEGUM_TEST_MEMORY      bytes that a device has (all)
+//   TEGUM_TEST_CAPABILITY  compute capability that devices have (90 for 9.0)
 //   TEGUM_TEST_COUNT_GRAPHS  a line on stderr for each graph that runs
-//   TEGUM_TEST_ORDER     order of fibers: 0 forwards, 1 backwards, another number a shuffle (0)
-//   -DOLD                without cuLaunchKernel, as a driver too old would be
-//   -DNO_GRAPHS          without graphs, as a driver before CUDA 12.0 would be
-//   -DNO_KERNELS         without kernels, for tests that launch none
+//   TEGUM_TEST_ORDER       order of fibers: 0 forwards, 1 backwards, another number a shuffle (0)
+//   -DOLD                  without cuLaunchKernel, as a driver too old would be
+//   -DNO_GRAPHS            without graphs, as a driver before CUDA 12.0 would be
+//   -DNO_KERNELS           without kernels, for tests that launch none
 #define TEGUM_EMULATED
 #include "../../src/backend/cuda/kernels/common.cuh"
 #ifndef NO_KERNELS
@@ -52,8 +53,9 @@ EXPORT int cuDeviceGetName(char* name, int size, int) {
     return SUCCESS;
 }
 EXPORT int cuDeviceGetAttribute(int* value, int attribute, int) {
-    // Compute capability 9.0, and the shared memory that a block may ask for.
-    *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 97 ? 227 * 1024 : 0;
+    // Compute capability, and the shared memory that a block may ask for.
+    const int capability = (int)setting("TEGUM_TEST_CAPABILITY", 90);
+    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : attribute == 97 ? 227 * 1024 : 0;
     return SUCCESS;
 }
 EXPORT int cuDeviceTotalMem_v2(size_t* bytes, int) {

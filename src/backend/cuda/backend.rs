@@ -2,38 +2,40 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::arithmetic::Arithmetic;
 use super::device::Device;
 use super::driver::Gpu;
-use super::sae;
 use super::toy::{DeviceBatches, Limits, ToyTrainer};
+use super::{find, sae};
 use crate::backend::part::Part;
 use crate::backend::{Appetite, Backend, BackendError, SaeGroup, Trained, Watch};
 use crate::data::world::same_data;
 use crate::sae::SaeOutcome;
 use crate::toy::{ToyJob, ToyOutcome};
 
-/// The arithmetic profile: rows of this profile are equal bit for bit on every GPU; those of the CPU within tolerance.
-pub const PROFILE: &str = "cuda-f32-v1";
-
 /// Kernels on one or several GPUs. What no kernel can do, the CPU does, by a rule of the job alone.
 #[derive(Debug)]
 pub struct CudaBackend {
     devices: Vec<Arc<dyn Device>>,
+    arithmetic: Arithmetic,
 }
 
 impl CudaBackend {
     /// On the GPUs with these numbers, in the driver's order.
     ///
     /// # Errors
-    /// What is missing, or a number that is none.
-    pub fn open(numbers: &[usize]) -> Result<CudaBackend, String> {
-        let open = |&number: &usize| Gpu::open(number).map(|gpu| Arc::new(gpu) as Arc<dyn Device>);
-        Ok(CudaBackend { devices: numbers.iter().map(open).collect::<Result<_, _>>()? })
+    /// What is missing, a number that is none, or a GPU that does not have the arithmetic.
+    pub fn open(numbers: &[usize], arithmetic: Arithmetic) -> Result<CudaBackend, String> {
+        let open = |&number: &usize| {
+            let gpu = Gpu::open(number)?;
+            find::lacks(number, arithmetic).map_or(Ok(Arc::new(gpu) as Arc<dyn Device>), Err)
+        };
+        Ok(CudaBackend { devices: numbers.iter().map(open).collect::<Result<_, _>>()?, arithmetic })
     }
 
-    /// On these machines, at least one.
+    /// On these machines, at least one, in f32.
     pub fn on(devices: Vec<Arc<dyn Device>>) -> CudaBackend {
-        CudaBackend { devices }
+        CudaBackend { devices, arithmetic: Arithmetic::F32 }
     }
 
     /// Each piece on whatever device is free, results in the order of the pieces.
@@ -65,7 +67,7 @@ impl Backend for CudaBackend {
     }
 
     fn profile(&self) -> &'static str {
-        PROFILE
+        self.arithmetic.profile()
     }
 
     /// Tens of thousands of the smallest models fill one GPU, and some ten seconds of its time are worth a wave.
@@ -96,12 +98,12 @@ impl Backend for CudaBackend {
 
     fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
         if let [device] = &self.devices[..] {
-            return saes_on(device, groups, watch);
+            return saes_on(device, self.arithmetic, groups, watch);
         }
         let pieces: Vec<usize> = (0..groups.len()).collect();
         let outcomes = self.spread(pieces, |device, group| {
             let places = [(0..groups[group].saes.len()).map(|job| (group, job)).collect()];
-            saes_on(device, &groups[group..=group], &Part { watch, places: &places })
+            saes_on(device, self.arithmetic, &groups[group..=group], &Part { watch, places: &places })
         });
         Ok(outcomes.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
@@ -114,8 +116,9 @@ fn toys_on(device: &Arc<dyn Device>, jobs: &[ToyJob], watch: &dyn Watch) -> Trai
 
 fn saes_on(
     device: &Arc<dyn Device>,
+    arithmetic: Arithmetic,
     groups: &[SaeGroup],
     watch: &dyn Watch,
 ) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
-    sae::train(device, groups, watch).map_err(|e| BackendError(e.to_string()))
+    sae::train(device, arithmetic, groups, watch).map_err(|e| BackendError(e.to_string()))
 }

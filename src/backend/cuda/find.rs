@@ -2,6 +2,7 @@
 
 use cudarc::driver::{result, sys};
 
+use super::arithmetic::Arithmetic;
 use super::driver::{SYMBOLS, message};
 use super::{graph, nvrtc};
 
@@ -47,6 +48,21 @@ fn absent(symbols: &[&'static str]) -> Vec<&'static str> {
 /// Whether launches can be kept as graphs; asked only where nothing is [`missing`].
 pub fn has_graphs() -> bool {
     absent(&graph::SYMBOLS).is_empty()
+}
+
+impl Found {
+    /// Whether its chip has an arithmetic.
+    pub fn offers(&self, arithmetic: Arithmetic) -> bool {
+        self.capability >= arithmetic.least_capability()
+    }
+}
+
+/// Why GPU `number` does not have an arithmetic; none where it does.
+pub fn lacks(number: usize, arithmetic: Arithmetic) -> Option<String> {
+    let gpu = gpu(number as i32).filter(|gpu| !gpu.offers(arithmetic))?;
+    let ((major, minor), (least, point)) = (gpu.capability, arithmetic.least_capability());
+    let (name, asked) = (gpu.name, arithmetic.name());
+    Some(format!("GPU {number}, {name}, has compute capability {major}.{minor}, and {asked} needs {least}.{point}"))
 }
 
 /// Every GPU in the driver's order; none where something is [`missing`].
@@ -95,7 +111,13 @@ pub fn report() -> String {
             for (number, gpu) in gpus().iter().enumerate() {
                 let (major, minor) = gpu.capability;
                 let gib = gpu.memory as f64 / (1u64 << 30) as f64;
-                text += &format!("  {number}: {}, compute capability {major}.{minor}, {gib:.0} GiB\n", gpu.name);
+                let offered: Vec<&str> =
+                    Arithmetic::ALL.iter().filter(|one| gpu.offers(**one)).map(|one| one.name()).collect();
+                text += &format!(
+                    "  {number}: {}, compute capability {major}.{minor}, {gib:.0} GiB, arithmetic {}\n",
+                    gpu.name,
+                    offered.join(" or ")
+                );
             }
             text
         }

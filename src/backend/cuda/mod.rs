@@ -14,9 +14,11 @@
 //! rows       rows of matrices as they lie there
 //! toy        training of toy models
 //! sae        training of sparse autoencoders
+//! arithmetic f32, or TF32 by request
 //! backend    jobs over GPUs
 //! ```
 
+pub mod arithmetic;
 pub mod backend;
 pub mod device;
 pub mod draw;
@@ -32,4 +34,5 @@ mod rows;
 pub mod sae;
 pub mod toy;
 
+pub use arithmetic::Arithmetic;
 pub use backend::CudaBackend;

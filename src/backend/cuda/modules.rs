@@ -1,7 +1,7 @@
 //! The kernels as a GPU loads them: PTX that came with this binary, or a cubin for the exact chip where NVRTC is found.
 //!
-//! PTX for compute capability 7.5 is made ahead of time by `scripts/make_ptx.py` with an NVRTC old enough for drivers from 520 on; the
-//! driver compiles it for its chip. What NVRTC of this machine makes of the same source is kept by the content of all that it depends
+//! PTX for compute capability 7.5 (8.0 for the product on tensor cores, which is loaded only where that was asked for) is made ahead of
+//! time by `scripts/make_ptx.py` with an NVRTC old enough for drivers from 520 on; the driver compiles it for its chip. What NVRTC of this machine makes of the same source is kept by the content of all that it depends
 //! on, under `$XDG_CACHE_HOME/tegum/kernels` (or `~/.cache`).
 
 use std::borrow::Cow;
@@ -61,6 +61,7 @@ pub fn modules() -> &'static [Module] {
             module!("sae_close"),
             module!("sae_decode"),
             module!("sae_encode"),
+            module!("sae_encode_tf32"),
             module!("sae_levels"),
             module!("sae_rows"),
             module!("sae_select"),
@@ -107,7 +108,7 @@ impl Image {
 }
 
 impl Module {
-    /// For compute capability 7.5.
+    /// For compute capability 7.5, or what its instructions need.
     fn ptx(&self) -> String {
         let mut text = String::new();
         let read = flate2::read::GzDecoder::new(self.packed).read_to_string(&mut text);
@@ -173,6 +174,7 @@ fn keep(place: &std::path::Path, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arithmetic::Arithmetic;
     use super::*;
 
     #[test]
@@ -194,6 +196,16 @@ mod tests {
         for line in texts.flat_map(str::lines) {
             let Some(name) = line.strip_prefix("#include \"").and_then(|rest| rest.split('"').next()) else { continue };
             assert!(known(name), "{name} is not among HEADERS");
+        }
+    }
+
+    #[test]
+    fn the_ptx_of_every_module_is_for_the_oldest_chip_that_is_asked_to_run_it() {
+        for module in modules() {
+            let newer = Arithmetic::ALL.into_iter().find(|arithmetic| arithmetic.encoder() == module.name);
+            let (major, minor) = newer.map_or((7, 5), Arithmetic::least_capability).max((7, 5));
+            let target = format!(".target sm_{major}{minor}");
+            assert!(module.ptx().lines().any(|line| line == target), "{}: {target}", module.name);
         }
     }
 

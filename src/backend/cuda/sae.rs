@@ -35,6 +35,7 @@ use self::resident::{Arena, Layout, Places, Sizes};
 use self::run::Run;
 use self::step::{Kind, Launcher, aim, decode_shared};
 use self::view::{LEVELS, Report, StepAim, View, list};
+use super::arithmetic::Arithmetic;
 use super::device::{Buffer, Device, DeviceError, MOST_SHARED, Pointer, fits_a_block};
 use crate::backend::part::Part;
 use crate::backend::{SaeGroup, Watch, cpu};
@@ -60,6 +61,7 @@ const MOST_ROWS: usize = 1 << 26;
 /// The device fails, or has no room for a single autoencoder: the CPU's row would be another one.
 pub fn train(
     device: &Arc<dyn Device>,
+    arithmetic: Arithmetic,
     groups: &[SaeGroup],
     watch: &dyn Watch,
 ) -> Result<Vec<Vec<Option<SaeOutcome>>>, DeviceError> {
@@ -78,7 +80,7 @@ pub fn train(
             }
         }
         for jobs in passes.into_values() {
-            let pass = Pass { device, source: &group.source, saes: &group.saes, group: index, watch };
+            let pass = Pass { device, arithmetic, source: &group.source, saes: &group.saes, group: index, watch };
             for (job, outcome) in pass.train(&jobs)? {
                 results[index][job] = outcome;
             }
@@ -133,6 +135,7 @@ fn train_left(
 /// Jobs of one group and batch size.
 struct Pass<'a> {
     device: &'a Arc<dyn Device>,
+    arithmetic: Arithmetic,
     source: &'a SaeSource,
     saes: &'a [SaeJob],
     group: usize,
@@ -196,7 +199,8 @@ impl Pass<'_> {
             let inputs = inputs.iter().find(|inputs| inputs.normalise == job.train.normalise);
             let (program, weights) = start(job, self.source, stream, *inputs.expect("made for every job of the pass"));
             let sizes = Sizes { n: job.train.batch_size, m: job.n_latents, d };
-            kinds.entry(Kind::of(&program, sizes)).or_default().push((index, program, weights));
+            let kind = Kind::of(&program, sizes).in_arithmetic(self.arithmetic);
+            kinds.entry(kind).or_default().push((index, program, weights));
         }
         let mut squads = vec![];
         for (kind, mut members) in kinds {
@@ -373,3 +377,5 @@ impl<'a> Squad<'a> {
 mod op_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tf32_tests;

@@ -16,6 +16,7 @@
 #include "linked_screen.cu"
 #include "sae_levels.cu"
 #include "sae_encode.cu"
+#include "sae_encode_tf32.cu"
 #include "sae_select.cu"
 #include "sae_batch_top.cu"
 #include "sae_decode.cu"

@@ -45,7 +45,7 @@ namespace emulation {
 enum State { READY, AT_BLOCK, AT_WARP, DONE };
 
 // What a fiber waits for at a warp operation; a warp whose lanes wait for different ones has diverged.
-enum Wait { SHUFFLE_PUT = 1, SHUFFLE_GOT, BALLOT_PUT, BALLOT_GOT, SYNC_WARP };
+enum Wait { SHUFFLE_PUT = 1, SHUFFLE_GOT, BALLOT_PUT, BALLOT_GOT, MMA_PUT, MMA_GOT, SYNC_WARP };
 
 struct Fiber {
     void* stack_pointer = nullptr;
@@ -153,6 +153,57 @@ inline unsigned ballot(bool vote) {
         if (b->fibers[first + i].state != DONE) mask |= unsigned(b->fibers[first + i].slot != 0) << i;
     wait_for_warp(BALLOT_GOT);
     return mask;
+}
+
+// Nearest number of 11 bits, ties away from 0: cvt.rna.tf32.f32. What is too large becomes infinite.
+inline float round_to_tf32(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) bits = 0x7fffffffu;  // NaN
+    else if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0x1000u) & 0xffffe000u;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+// c += a b of a warp: mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32. With g = lane / 4 and t = lane % 4 a lane has
+//   a: [g][t], [g + 8][t], [g][t + 4], [g + 8][t + 4] of 16 x 8
+//   b: [t][g], [t + 4][g] of 8 x 8
+//   c: [g][2t], [g][2t + 1], [g + 8][2t], [g + 8][2t + 1] of 16 x 8
+// as the PTX ISA lays them out. The low 13 bits of a and b have no say. The hardware's order and rounding of the sum are its own;
+// here a number is a chain of fused multiply-adds.
+inline void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+    struct Fragments {
+        float a[4], b[2];
+    } own;
+    auto cut = [](float x) {
+        uint32_t bits;
+        memcpy(&bits, &x, 4);
+        bits &= 0xffffe000u;
+        memcpy(&x, &bits, 4);
+        return x;
+    };
+    for (int i = 0; i < 4; ++i) own.a[i] = cut(a[i]);
+    for (int i = 0; i < 2; ++i) own.b[i] = cut(b[i]);
+    // Stacks of fibers are memory like any other: a lane shows the others where its fragments are.
+    Block* block = here();
+    const unsigned first = block->current->index & ~31u, g = lane() >> 2, t = lane() & 3u;
+    block->current->slot = (uint64_t)&own;
+    wait_for_warp(MMA_PUT);
+    if (first + 32 > block->fibers.size()) fail("an mma of a warp that is not whole");
+    auto of = [&](unsigned from) -> const Fragments& {
+        const Fiber& fiber = block->fibers[first + from];
+        if (fiber.state == DONE) fail("an mma with lanes that are gone");
+        return *(const Fragments*)fiber.slot;
+    };
+    for (unsigned k = 0; k < 8; ++k) {
+        const unsigned at = k & 3u, half = k >> 2;
+        const float *row = of(4 * g + at).a + 2 * half, left = of(4 * (2 * t) + at).b[half], right = of(4 * (2 * t + 1) + at).b[half];
+        for (int i = 0; i < 2; ++i) {
+            c[2 * i] = std::fma(row[i], left, c[2 * i]);
+            c[2 * i + 1] = std::fma(row[i], right, c[2 * i + 1]);
+        }
+    }
+    wait_for_warp(MMA_GOT);
 }
 
 constexpr size_t STACK = 128 * 1024, FENCE = 64;

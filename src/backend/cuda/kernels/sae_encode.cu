@@ -2,13 +2,12 @@
 //
 // The one dense product of a step. Every number is one chain of fused multiply-adds that starts at the offset and goes over c =
 // 0, 1, .. d - 1, as the CPU's product has it: tiles, stages and the chip change no bit. A library's product is faster by a
-// little (f32) or a lot (TF32) but promises no order.
+// little but promises no order; sae_encode_tf32.cu is the one that trades both for tensor cores.
 //
 // Tile 128 x 128, 256 threads, 8 x 8 numbers a thread as two strips of 4, 64 apart in both directions (16-byte shared loads, no
 // bank conflict), 8 columns a stage, two stages: the next comes to registers while this one is used.
 #include "sae_view.cuh"
 
-#define SAE_TILE 128
 #define SAE_DEPTH 8
 #define SAE_TILE_PITCH (SAE_TILE + 4)
 
@@ -29,15 +28,6 @@ __device__ __forceinline__ void sae_stage(const SaeFetch& f, float* h, float* w)
     float *to_h = h + at, *to_w = w + at;
     to_h[0] = f.h.x, to_h[SAE_TILE_PITCH] = f.h.y, to_h[2 * SAE_TILE_PITCH] = f.h.z, to_h[3 * SAE_TILE_PITCH] = f.h.w;
     to_w[0] = f.w.x, to_w[SAE_TILE_PITCH] = f.w.y, to_w[2 * SAE_TILE_PITCH] = f.w.z, to_w[3 * SAE_TILE_PITCH] = f.w.w;
-}
-
-// Where a block's tile begins. Read anew where it is needed, so that no register holds it through the product.
-struct SaeTile {
-    u32 row, column;
-};
-__device__ __forceinline__ SaeTile sae_tile(const SaeView& v, u32 b) {
-    const u32 across = (v.m + SAE_TILE - 1) / SAE_TILE;
-    return {b / across * SAE_TILE, b % across * SAE_TILE};
 }
 
 KERNEL(sae_encode, SaeArgs, 256, 2) {

@@ -134,6 +134,18 @@ __device__ __forceinline__ u64 sae_at3(u32 plane, u32 rows, u32 row, u32 width, 
     return ((u64)plane * rows + row) * width + column;
 }
 
+// Samples and latents of the tile of the encoder's product that a block has.
+#define SAE_TILE 128
+
+// Where a block's tile begins. Read anew where it is needed, so that no register holds it through the product.
+struct SaeTile {
+    u32 row, column;
+};
+__device__ __forceinline__ SaeTile sae_tile(const SaeView& v, u32 b) {
+    const u32 across = (v.m + SAE_TILE - 1) / SAE_TILE;
+    return {b / across * SAE_TILE, b % across * SAE_TILE};
+}
+
 // Sums over a block of whole warps; every thread gets it. The first barrier keeps scratch of the fold before until it is read.
 template <class T> __device__ __forceinline__ T sae_fold(T x, T* scratch) {
     u32 t = threadIdx.x;

@@ -12,12 +12,12 @@ use crate::sae::{Architecture, BatchInference, Levels, Options, Prefixes, SaeTra
 use crate::training::{Optimizer, Schedule};
 
 /// One autoencoder on a device, whose kernels are launched one by one.
-struct Bench {
-    arena: Arena,
-    places: Places,
+pub(super) struct Bench {
+    pub(super) arena: Arena,
+    pub(super) places: Places,
     launcher: Launcher,
     aim: StepAim,
-    h: Buffer<f32>,
+    pub(super) h: Buffer<f32>,
     job: SaeJob,
 }
 
@@ -41,7 +41,7 @@ fn job(architecture: Architecture, sizes: Sizes) -> SaeJob {
 }
 
 /// None where there is no emulated device.
-fn bench(order: u32, architecture: Architecture, sizes: Sizes) -> Option<Bench> {
+pub(super) fn bench(order: u32, architecture: Architecture, sizes: Sizes) -> Option<Bench> {
     let device = emulated(order)?;
     let job = job(architecture, sizes);
     let program = job.program(|| 1.0);
@@ -74,7 +74,7 @@ impl Bench {
         (0..self.places.sizes.n).map(of).collect()
     }
 
-    fn read<T: bytemuck::Pod>(&self, place: resident::Place<T>) -> Vec<T> {
+    pub(super) fn read<T: bytemuck::Pod>(&self, place: resident::Place<T>) -> Vec<T> {
         self.arena.read(place).expect("it ran")
     }
 
@@ -84,7 +84,7 @@ impl Bench {
         self.arena.write(self.places.pre, &wide).expect("memory");
     }
 
-    fn launch(&mut self, kernel: &'static str, per: usize, threads: u32, which: u32) {
+    pub(super) fn launch(&mut self, kernel: &'static str, per: usize, threads: u32, which: u32) {
         self.launcher.launch_one(kernel, per, threads, which).expect("it is there");
     }
 

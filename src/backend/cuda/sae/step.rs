@@ -20,6 +20,7 @@
 
 use std::sync::Arc;
 
+use super::super::arithmetic::Arithmetic;
 use super::super::device::{Buffer, Device, DeviceError, Launch, Sequence};
 use super::super::rows::pitch;
 use super::resident::{Sizes, dead_lists, lists, rule_number};
@@ -37,14 +38,20 @@ pub struct Kind {
     dead_lists: usize,
     /// Whether latents change levels from step to step.
     levels_move: bool,
+    arithmetic: Arithmetic,
 }
 
 impl Kind {
-    /// Of a program with these sizes.
+    /// Of a program with these sizes, in f32.
     pub fn of(program: &Program, sizes: Sizes) -> Kind {
         let levels_move = program.levels.as_ref().is_some_and(|levels| !levels.stay());
-        let (rule, lists) = (rule_number(program), lists(program));
-        Kind { sizes, rule, lists, dead_lists: dead_lists(program, sizes.m), levels_move }
+        let (rule, lists, dead_lists) = (rule_number(program), lists(program), dead_lists(program, sizes.m));
+        Kind { sizes, rule, lists, dead_lists, levels_move, arithmetic: Arithmetic::F32 }
+    }
+
+    /// The same with another encoder's product.
+    pub fn in_arithmetic(self, arithmetic: Arithmetic) -> Kind {
+        Kind { arithmetic, ..self }
     }
 
     /// How many of them a launch takes: its blocks are counted in 31 bits.
@@ -233,8 +240,8 @@ impl Launcher {
     }
 
     fn orders_forward(&self) -> Vec<Order> {
-        let Kind { sizes: Sizes { n, m, d }, rule, lists: [_, gate, dead, silent], dead_lists, levels_move } =
-            self.kind;
+        let Kind { sizes: Sizes { n, m, d }, rule, lists: [_, gate, dead, silent], .. } = self.kind;
+        let Kind { dead_lists, levels_move, arithmetic, .. } = self.kind;
         let (top_threads, emit_threads) =
             (m.next_multiple_of(32).min(256) as u32, (m.div_ceil(128) * 32).min(256) as u32);
         let mut orders = vec![];
@@ -244,7 +251,7 @@ impl Launcher {
         if rule == rule::BATCH_TOP || dead {
             orders.push(order("sae_begin", 1, 256, 0));
         }
-        orders.push(order("sae_encode", n.div_ceil(128) * m.div_ceil(128), 256, 0));
+        orders.push(order(arithmetic.encoder(), n.div_ceil(128) * m.div_ceil(128), 256, 0));
         if rule == rule::TOP {
             orders.push(order("sae_top", n, top_threads, list::MAIN));
         }

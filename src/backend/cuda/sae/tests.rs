@@ -21,7 +21,7 @@ type States = BTreeMap<(usize, usize), Vec<Vec<u8>>>;
 
 /// Counts steps, and keeps states if asked to.
 #[derive(Default)]
-struct Count {
+pub(super) struct Count {
     steps: AtomicU64,
     restored: AtomicU64,
     kept: Option<Mutex<States>>,
@@ -52,7 +52,7 @@ impl Checkpoints for Count {
     }
 }
 
-fn source(d: usize, seed: u64) -> SaeSource {
+pub(super) fn source(d: usize, seed: u64) -> SaeSource {
     let dictionary = Dictionary::random(20, d, seed);
     let world = World {
         n_features: 20,
@@ -67,7 +67,7 @@ fn source(d: usize, seed: u64) -> SaeSource {
     HiddenSource { world: Arc::new(world), seed, maker: HiddenMaker::Dictionary(Arc::new(dictionary)) }.into()
 }
 
-fn job(architecture: Architecture, n_latents: usize) -> SaeJob {
+pub(super) fn job(architecture: Architecture, n_latents: usize) -> SaeJob {
     SaeJob {
         seed: 4,
         n_latents,
@@ -127,6 +127,15 @@ fn led() -> Options {
     Options { target, relative_penalty: true, penalty_warmup: 0.3, ..Options::default() }
 }
 
+/// In f32.
+fn train(
+    device: &Arc<dyn Device>,
+    groups: &[SaeGroup],
+    watch: &dyn Watch,
+) -> Result<Vec<Vec<Option<SaeOutcome>>>, DeviceError> {
+    super::train(device, Arithmetic::F32, groups, watch)
+}
+
 /// Every kind, rule and option that kernels take.
 fn jobs(d: usize) -> Vec<SaeJob> {
     let topk = |k, aux_k| Architecture::TopK { k, aux_k };
@@ -183,7 +192,7 @@ fn jobs(d: usize) -> Vec<SaeJob> {
 }
 
 /// All bits of an outcome.
-fn bits(outcome: &Option<SaeOutcome>) -> (Vec<u32>, TrainingEnd, Vec<SaeTrace>) {
+pub(super) fn bits(outcome: &Option<SaeOutcome>) -> (Vec<u32>, TrainingEnd, Vec<SaeTrace>) {
     let outcome = outcome.as_ref().expect("not stopped");
     let tensors = outcome.coder.tensors();
     let bits = tensors.iter().flat_map(|(_, tensor)| tensor.iter().map(|x| x.to_bits())).collect();
