@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Remove each barrier of the CUDA kernels in turn, and see the emulated tests fail without it. A long check, run by hand.
 
-usage: scripts/mutate_barriers.py [--list] [--only FILE[:LINE]]... [--binary TESTS]
+usage: scripts/mutate_barriers.py [--list | --sanitize] [--only FILE[:LINE]]... [--binary TESTS]
 
 Every `__syncthreads();` and `__syncwarp();` of src/backend/cuda/kernels is a mutant; those that return a count or a vote are not.
 The test program is built once, or named by --binary, and compiles a copy of the kernels (TEGUM_EMULATED_KERNELS) for each mutant:
 those of its group alone, whose tests have to notice. A test that fails, a crash and a hang all count.
 
-A barrier that the hardware needs and fibers do not is marked in its line, with the reason: `// fibers cannot miss this: ..`. Those
-are tried as well, and one that is caught after all is wrong about itself. Fails if a barrier is neither caught nor marked.
+A barrier that the hardware needs and fibers do not is marked in its line, with the reason: `// fibers cannot miss this: ..`.
+Those are tried as well, and one that is caught after all is wrong about itself. Fails if a barrier is neither caught nor marked.
+
+--sanitize leaves the kernels as they are and runs all groups under address and undefined-behaviour checks: arrays read past their
+end, 16-byte accesses that are not aligned. It wants the compiler's libasan.so.
 """
 
 import argparse
@@ -30,14 +33,17 @@ BARRIER = re.compile(r"\b__sync(?:threads|warp)\(\);")
 MARK = re.compile(r"// fibers cannot miss this: (.*)")
 # A mutant may take as often as long as its group does unharmed: the machine may be busy with other work.
 PATIENCE = 5
+# A fiber's stack is used again without being unwound, which checks of the stack would report.
+SANITIZERS = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined --param asan-stack=0"
 
 
 @dataclasses.dataclass
 class Group:
-    """Kernels that are compiled together, by how their files begin, and the tests that run nothing else."""
+    """Kernels, by how their files begin, and the tests that have to notice; `also`: what else those run."""
 
     files: tuple
     tests: tuple
+    also: tuple = ()
     seconds: float = 0.0  # unharmed
 
 
@@ -45,7 +51,7 @@ GROUPS = [
     Group(("probe",), ("cuda::device",)),
     Group(("draw", "linked", "hidden", "variate"), ("cuda::draw", "cuda::hidden")),
     Group(("toy",), ("cuda::toy",)),
-    Group(("sae",), ("cuda::sae",)),
+    Group(("sae",), ("cuda::sae",), also=("draw", "hidden")),
 ]
 
 
@@ -93,15 +99,17 @@ def copied(group, to):
     for path in KERNELS.glob("*.*"):
         shutil.copy(path, to)
     lines = (KERNELS / "all.cu").read_text().splitlines()
-    (to / "all.cu").write_text("".join(f"{x}\n" for x in lines if x.startswith(tuple(f'#include "{f}' for f in group.files))))
+    wanted = tuple(f'#include "{name}' for name in group.files + group.also)
+    (to / "all.cu").write_text("".join(f"{line}\n" for line in lines if line.startswith(wanted)))
 
 
-def tried(binary, group, kernels, scratch, limit):
+def tried(binary, group, kernels, scratch, limit, **more):
     """Runs the group's tests up to the first that fails: what happened, or None if all pass, and the output."""
-    environment = os.environ | {"TEGUM_EMULATED_KERNELS": str(kernels), "TMPDIR": str(scratch)}
+    environment = os.environ | {"TEGUM_EMULATED_KERNELS": str(kernels), "TMPDIR": str(scratch)} | more
     log = scratch / "output"
     with log.open("w") as out:
-        tests = subprocess.Popen([binary, *group.tests], cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True)
+        command = [binary, *group.tests]
+        tests = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True)
         end, failed = time.monotonic() + limit, None
         while tests.poll() is None and not failed and time.monotonic() < end:
             time.sleep(0.1)
@@ -184,10 +192,31 @@ def run(binary, chosen):
     return len(survivors) + len(boasts)
 
 
+def sanitize(binary):
+    """Runs every group with the compiler's checks; how many fail."""
+    compiler, failed = os.environ.get("CXX", "c++"), 0
+    # The test program is not made with them, so their run-time library has to be there before it.
+    library = subprocess.check_output([compiler, "-print-file-name=libasan.so"], text=True).strip()
+    if not os.path.isabs(library):
+        sys.exit(f"{compiler} has no libasan.so")
+    more = {"TEGUM_EMULATED_FLAGS": SANITIZERS, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0"}
+    with tempfile.TemporaryDirectory(prefix="tegum-sanitize") as name:
+        scratch = pathlib.Path(name)
+        for group in GROUPS:
+            copied(group, scratch / "kernels")
+            began = time.monotonic()
+            what, text = tried(binary, group, scratch / "kernels", scratch, 3600, **more)
+            failed += what is not None
+            print(text if what else "", end="")
+            print(f"{' '.join(group.tests)}: {what or 'clean'}, {time.monotonic() - began:.0f} s", flush=True)
+    return failed
+
+
 def main():
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--sanitize", action="store_true")
     parser.add_argument("--only", action="append", metavar="FILE[:LINE]")
     parser.add_argument("--binary")
     arguments = parser.parse_args()
@@ -200,7 +229,8 @@ def main():
         for barrier in chosen:
             print(f"{barrier!s:<24}{barrier.reason}".rstrip())
         return
-    sys.exit(1 if run(arguments.binary or built(), chosen) else 0)
+    binary = arguments.binary or built()
+    sys.exit(1 if (sanitize(binary) if arguments.sanitize else run(binary, chosen)) else 0)
 
 
 main()
