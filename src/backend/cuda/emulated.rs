@@ -2,7 +2,7 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,18 +23,24 @@ pub fn emulated(order: u32) -> Option<Arc<dyn Device>> {
 }
 
 /// Compiles every kernel and opens the result, which stays open.
+///
+/// `TEGUM_EMULATED_KERNELS` names another folder of kernels and `TEGUM_EMULATED_FLAGS` further flags of the compiler, so that one
+/// built test program checks kernels that were changed on purpose (`scripts/mutate_barriers.py`).
 fn library() -> Result<&'static Library, String> {
     if cfg!(not(target_arch = "x86_64")) {
         return Err("fibers are switched on x86-64 alone".into());
     }
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/cuda/kernels");
+    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/cuda/kernels");
+    let kernels = std::env::var_os("TEGUM_EMULATED_KERNELS").map_or_else(ours, PathBuf::from);
+    let flags = std::env::var("TEGUM_EMULATED_FLAGS").unwrap_or_default();
     let folder = tempfile::Builder::new().prefix("tegum-kernels").tempdir().map_err(|e| e.to_string())?;
     let out = folder.path().join("kernels.so");
     let done = Command::new(&compiler)
         .args(["-std=c++17", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fno-strict-aliasing"])
         .args(["-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread", "-DTEGUM_EMULATED", "-x", "c++", "-o"])
         .arg(&out)
+        .args(flags.split_whitespace())
         .arg(kernels.join("all.cu"))
         .output()
         .map_err(|e| format!("{compiler}: {e}"))?;

@@ -269,7 +269,7 @@ inline void run_block(Block& b, unsigned order) {
     unsigned n = b.fibers.size();
     memset(b.memory.data(), 0xff, b.memory.size());  // NaN as a float, huge as an integer
     start_fibers(b);
-    uint64_t state = order;
+    uint64_t state = order + 977ull * b.block_index.x;  // other orders in other blocks
     unsigned starved = ~0u, rounds = 0;
     for (;;) {
         // A new permutation in every round: a fixed one would miss some races.

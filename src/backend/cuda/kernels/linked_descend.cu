@@ -46,7 +46,7 @@ __device__ __forceinline__ u32 linked_roots(const LinkedArgs& a, const LinkedSam
             append(s, feature, value, count);
         }
     }
-    __syncwarp();  // a ballot is where lanes meet, this is where they see what the others wrote
+    __syncwarp();  // fibers cannot miss this: the vote is where lanes meet, this is where they see what others wrote
     return count;
 }
 
@@ -63,7 +63,7 @@ __device__ __forceinline__ u32 linked_compact(const LinkedSample& s, u32 from, u
         const bool there = first + lane < end;
         const u32 feature = there ? s.features[first + lane] : 0u;
         const float value = there ? s.values[first + lane] : 0.0f;
-        __syncwarp();  // all have read before one writes: see above of the ballot between
+        __syncwarp();  // fibers cannot miss this: all have read before one writes, and the ballot between orders no memory
         append(s, feature, value, to);
         __syncwarp();
     }
@@ -196,7 +196,7 @@ __device__ __forceinline__ void linked_in_order(const LinkedArgs& a, const Linke
         if (first + lane < words) sums[first + lane] = before + sum - mine;
         before += __shfl_sync(ALL_LANES, sum, 31);
     }
-    __syncwarp();  // as after a ballot
+    __syncwarp();  // fibers cannot miss this: the shuffle is where lanes meet, this is where they see the sums
     for (u32 at = lane; at < count; at += 32u) {
         const u32 feature = s.features[at], bit = feature % 32u;
         const u32 place = sums[feature / 32u] + __popc(on[feature / 32u] & ((1u << bit) - 1u));

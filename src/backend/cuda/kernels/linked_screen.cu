@@ -84,8 +84,7 @@ KERNEL(linked_screen, LinkedArgs, 128, 4) {
     }
     if (!a.sure) throw_coins(a, t, block.index, mine);
     mine.fires[lane] = 0;
-    // Lanes meet at shuffles and ballots, but see what others wrote only here.
-    __syncwarp();
+    __syncwarp();  // fibers cannot miss this: lanes meet at shuffles and ballots, but see what others wrote only here
 
     const u32 before = (1u << lane) - 1u;
     u32 count = 0;

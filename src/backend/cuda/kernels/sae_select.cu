@@ -272,7 +272,6 @@ KERNEL(sae_emit, SaeArgs, 256, 4) {
         u32 tied_before = 0, before = at;
         if (ties && ties != SAE_ALL_TIES) {
             const u32 count = walk.count_ties();
-            __syncthreads();
             if ((t & 31u) == 0) tied[warp] = count;
             __syncthreads();
             for (u32 w = 0; w < warp; ++w) tied_before += tied[w];

@@ -137,7 +137,7 @@ template <int Q, int M> __device__ __forceinline__ void toy_warp(const ToyArgs& 
             }
         }
         warp_fold<Q, M>(sums, memory, n, m, lane);
-        // A shuffle meets, but does not order memory (the emulation cannot tell).
+        // A shuffle meets, but does not order memory; and the last numbers are stored after the last one.
         __syncwarp();
         const ToyStep numbers = steps[step];
         for (u32 e = lane; e < parameters; e += 32) {

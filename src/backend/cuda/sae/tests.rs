@@ -247,9 +247,10 @@ fn few(d: usize) -> Vec<SaeJob> {
     few
 }
 
-/// Rows of more than a warp, lists of more than a warp, levels with dead latents of their own: what small ones have no barrier for.
+/// Rows of more than a warp, lists of more than a warp, levels with dead latents of their own, the last with fewer than are wanted:
+/// what small ones have no barrier for.
 fn wide() -> SaeJob {
-    let prefixes = Prefixes::Fixed(vec![30, 90, 140]);
+    let prefixes = Prefixes::Fixed(vec![30, 135, 140]);
     let mut wide = job(nested(batch(2.0, 9), prefixes, Sort::None, true, false), 140);
     (wide.train.steps, wide.train.batch_size, wide.train.dead_after) = (3, 12, 0);
     wide
@@ -258,7 +259,9 @@ fn wide() -> SaeJob {
 #[test]
 fn every_order_of_threads_and_blocks_gives_the_same_bits() {
     let narrow = SaeGroup { source: source(6, 3), saes: few(6) };
-    let groups = [narrow, SaeGroup { source: source(200, 3), saes: vec![wide()] }];
+    // A penalty of each entry, whose sum several warps have a part in.
+    let penalised = SaeJob { train: wide().train, ..job(jump(Sparsity::Tanh { scale: 4.0 }, true, 0.3), 30) };
+    let groups = [narrow, SaeGroup { source: source(200, 3), saes: vec![wide(), penalised] }];
     let mut first = None;
     for order in [0, 1, 7, 12345] {
         let Some(device) = emulated(order) else { return };
