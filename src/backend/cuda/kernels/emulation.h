@@ -269,7 +269,9 @@ inline void run_block(Block& b, unsigned order) {
     unsigned n = b.fibers.size();
     memset(b.memory.data(), 0xff, b.memory.size());  // NaN as a float, huge as an integer
     start_fibers(b);
-    uint64_t state = order + 977ull * b.block_index.x;  // other orders in other blocks
+    // Other orders in other blocks; mixed, because small seeds would all starve the same warp first.
+    uint64_t state = (order + 977ull * b.block_index.x) * 0x9e3779b97f4a7c15ull;
+    state = (state ^ state >> 29) * 0xbf58476d1ce4e5b9ull;
     unsigned starved = ~0u, rounds = 0;
     for (;;) {
         // A new permutation in every round: a fixed one would miss some races.

@@ -216,6 +216,20 @@ fn several_steps_agree_with_the_cpu() {
     }
 }
 
+/// Batches that take the threads of `toy_loss` or `toy_pack` more than once round. Six models of each shape, because each block
+/// has an order of its own.
+fn large_batches() -> Vec<ToyJob> {
+    let mut jobs = vec![];
+    for ((n, m), p, batch) in [((3, 1), 1.0, 330), ((4, 4), 0.05, 1100), ((24, 9), 1.0, 330)] {
+        for rate in 1..7 {
+            let mut job = job(n, m, p, 2, batch);
+            (job.train.lr, job.trace_every) = (0.01 * rate as f64, 1);
+            jobs.push(job);
+        }
+    }
+    jobs
+}
+
 /// Kinds with a hidden layer of their own, of awkward sizes.
 fn with_neurons(steps: usize) -> Vec<ToyJob> {
     let mlp = |activation| ToyKind::Mlp(Mlp { d_embedding: 6, activation, bias: -0.2, bias_decay: 0.5, seed: 5 });
@@ -262,7 +276,7 @@ fn kinds_with_neurons_agree_with_the_cpu() {
 fn results_are_the_same_in_every_order_of_fibers() {
     // Apart, because the traces of the first cut every launch to one step: two show what a step leaves behind for the next.
     let silent = mixture().into_iter().map(|job| ToyJob { trace_every: 0, ..job }).collect();
-    for jobs in [mixture(), silent, with_neurons(4)] {
+    for jobs in [mixture(), silent, with_neurons(4), large_batches()] {
         let Some(expected) = trained(0, &jobs, Limits::default()) else { return };
         for order in [1, 7, 12345] {
             let found = trained(order, &jobs, Limits::default()).expect("it was there before");
@@ -358,6 +372,42 @@ fn divergence_is_reported_as_on_the_cpu_and_leaves_the_others_alone() {
         }
         assert_eq!(found.trace.len(), expected.trace.len());
         assert!(index >= 3 || index % 3 == 1 || same(&found, &expected));
+    }
+}
+
+/// The last feature's importance is so great that its gradient overflows as a sum over the batch, while that of each sample is
+/// finite: weights of the first feature, which never fires and does not count, stay as they are. So another thread than
+/// the one that reports it looks at the first wrong parameter. With weights of 0.1 x' is small, r nearly x: the loss of a tile
+/// is 16 c r² = 16 · 1e35 · 33 = 5e37, the gradient of the bias 2048 c r = 1e39.
+#[test]
+fn a_wrong_parameter_is_found_by_whichever_thread_looks_at_it() {
+    let mut jobs = vec![];
+    for (n, m) in [(3, 1), (4, 4), (24, 9)] {
+        let mut job = job(n, m, 1.0, 2, 2048);
+        let mut world = World { magnitude: Magnitude::Uniform { low: 0.0, high: 10.0 }, ..(*job.world).clone() };
+        world.firing_probability[0] = 0.0;
+        (job.world, job.kind, job.init) = (Arc::new(world), ToyKind::Linear, ToyInit::Normal(0.1));
+        (job.importance[0], job.importance[n - 1]) = (0.0, 1e38);
+        (job.train.optimizer, job.train.loss_scale) = (Optimizer::Sgd { momentum: 0.0 }, LossScale::Sum);
+        jobs.push(job);
+    }
+    let first_step = |job: &ToyJob| ToyJob { train: ToyTrain { steps: 1, ..job.train.clone() }, ..job.clone() };
+    for after in on_cpu(&jobs.iter().map(first_step).collect::<Vec<_>>()) {
+        let parameters = after.model.parameters();
+        assert!(parameters[0].is_finite() && parameters.iter().any(|p| !p.is_finite()), "{parameters:?}");
+    }
+    let expected = on_cpu(&jobs);
+    for order in [0, 1, 7, 12345] {
+        let Some(found) = trained(order, &jobs, Limits::default()) else { return };
+        for ((job, found), expected) in jobs.iter().zip(&found).zip(&expected) {
+            let (TrainingEnd::Diverged { step: 1, tensor, .. }, TrainingEnd::Diverged { step: 1, tensor: t, .. }) =
+                (&found.end, &expected.end)
+            else {
+                panic!("order {order}, {}: {:?} for {:?}", name(job), found.end, expected.end)
+            };
+            assert_eq!(tensor, t, "order {order}: {}", name(job));
+            assert_ne!(*tensor, "loss");
+        }
     }
 }
 
