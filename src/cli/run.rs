@@ -44,6 +44,9 @@ pub struct Settings {
     /// Move an existing run directory aside and start anew
     #[arg(long)]
     fresh: bool,
+    /// Add to a directory that holds the run of another experiment
+    #[arg(long)]
+    extend: bool,
     /// Refuse what is only a warning otherwise
     #[arg(long)]
     strict: bool,
@@ -100,7 +103,7 @@ pub fn carry_out_document(
     }
     let stop = stop_on_signals()?;
     let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
-    let options = Options { out: out.clone(), shard: args.shard, stop, checkpoint_every };
+    let options = Options { out: out.clone(), shard: args.shard, stop, extend: args.extend, checkpoint_every };
     let progress = Progress::new(quiet);
     let summary = run(&plan, &columns, &*backend, &options, &progress)?;
     if !quiet {

@@ -46,6 +46,8 @@ pub struct Options {
     pub shard: (u64, u64),
     /// Set by a signal: finish nothing more.
     pub stop: Arc<AtomicBool>,
+    /// The directory may hold the run of another experiment.
+    pub extend: bool,
     /// How much time the training of an SAE may lose when the process is killed; none: all of it.
     pub checkpoint_every: Option<Duration>,
 }
@@ -162,6 +164,13 @@ pub fn run(
     let record = plan_record(plan, columns, &algorithms, backend.profile());
     // What is wrong with activations is known before a folder is made; a run that goes on looks only where something is left.
     let mut given = if options.out.exists() { None } else { given::open_checked(&plan.document)? };
+    let name = &plan.document.experiment.name;
+    if let (false, Some(theirs)) = (options.extend, Store::holds_other(&options.out, name)?) {
+        let out = options.out.display();
+        return Err(RunError::Input(format!(
+            "{out} holds a run of `{theirs}`, and this experiment is `{name}`\n  choose another directory with --out DIR, or add to this one with --extend"
+        )));
+    }
     let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), &record)?;
     let scan = store.scan()?;
     store.remove_stale(&scan);

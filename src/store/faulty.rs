@@ -152,6 +152,10 @@ impl Files for Faulty {
         RealFiles.list(path)
     }
 
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        RealFiles.is_link(path)
+    }
+
     fn age_seconds(&self, path: &Path) -> io::Result<u64> {
         RealFiles.age_seconds(path)
     }

@@ -50,6 +50,8 @@ pub trait Files: Debug + Send + Sync {
     fn read_start(&self, path: &Path, length: u64) -> io::Result<Vec<u8>>;
     /// Sorted by name; names that are not UTF-8 come with replacement characters and so match no pattern of the store.
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
+    /// Whether the name itself is a symbolic link.
+    fn is_link(&self, path: &Path) -> io::Result<bool>;
     /// Age in seconds by this machine's clock, 0 if the clock says it is from the future.
     fn age_seconds(&self, path: &Path) -> io::Result<u64>;
 }
@@ -143,6 +145,10 @@ impl Files for RealFiles {
         Ok(entries)
     }
 
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        Ok(fs::symlink_metadata(path)?.is_symlink())
+    }
+
     fn age_seconds(&self, path: &Path) -> io::Result<u64> {
         Ok(fs::symlink_metadata(path)?.modified()?.elapsed().map_or(0, |age| age.as_secs()))
     }
@@ -164,6 +170,17 @@ pub(super) fn ensure_dir(files: &dyn Files, path: &Path) -> io::Result<bool> {
             Ok(true)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// An error if a folder below a run directory is a symbolic link: readers do not look behind it, so rows there would be computed
+/// again and again.
+pub(super) fn refuse_link(files: &dyn Files, path: &Path) -> io::Result<()> {
+    match files.is_link(path) {
+        Ok(true) => Err(io::Error::other("a symbolic link, where a run directory has a folder of its own")),
+        Ok(false) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -54,7 +54,7 @@ pub use side::{Side, identity_of};
 pub use weights::{Tensor, WeightTensor, encode_weights};
 pub use writing::{ChunkResult, SideTable};
 
-use files::{RealFiles, ensure_dir, ensure_dirs};
+use files::{RealFiles, ensure_dir, ensure_dirs, refuse_link};
 use publish::Disk;
 
 /// Folder of the rows.
@@ -84,6 +84,7 @@ impl Store {
         let files = &*self.disk.files;
         ensure_dirs(files, &self.dir).map_err(StoreError::io("create", &self.dir))?;
         let parts = self.dir.join(PARTS);
+        refuse_link(files, &parts).map_err(StoreError::io("use", &parts))?;
         ensure_dirs(files, &parts).map_err(StoreError::io("create", &parts))?;
         self.make_fan_out(&parts)?;
         self.replace_if_other("spec.yaml", spec)?;
@@ -101,10 +102,24 @@ impl Store {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(StoreError::io("create", &folder)(error));
                 }
-                _ => {}
+                Err(_) => refuse_link(files, &folder).map_err(StoreError::io("use", &folder))?,
+                Ok(()) => {}
             }
         }
         files.sync_dir(parts).map_err(StoreError::io("sync", parts))
+    }
+
+    /// The experiment whose run a directory holds, if it is not `experiment`.
+    ///
+    /// # Errors
+    /// An unreadable directory, or a damaged plan.
+    pub fn holds_other(dir: &Path, experiment: &str) -> Result<Option<String>, StoreError> {
+        let store = Store { dir: dir.to_path_buf(), disk: Disk::new(Arc::new(RealFiles)), plan: None };
+        let plans = store.plans()?;
+        if plans.iter().any(|(_, plan)| plan.experiment == experiment) {
+            return Ok(None);
+        }
+        Ok(plans.into_iter().next().map(|(_, plan)| plan.experiment))
     }
 
     /// Opens a run directory for reading.
@@ -150,6 +165,9 @@ impl Store {
     /// A folder below the run directory, made durable if it was absent.
     fn folder(&self, path: &Path) -> Result<PathBuf, StoreError> {
         let folder = self.dir.join(path);
+        for folder in folder.ancestors().take_while(|folder| *folder != self.dir) {
+            refuse_link(&*self.disk.files, folder).map_err(StoreError::io("use", folder))?;
+        }
         match ensure_dir(&*self.disk.files, &folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 ensure_dirs(&*self.disk.files, &folder).map_err(StoreError::io("create", &folder))?;
@@ -193,6 +211,30 @@ mod tests {
             let error = Store::open(&dir).expect_err("no run there");
             assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn a_folder_of_rows_that_is_a_link_is_refused_and_the_run_directory_itself_may_be_one() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (real, link, other) = (folder.path().join("real"), folder.path().join("link"), folder.path().join("other"));
+        std::fs::create_dir(&real).expect("new");
+        std::fs::create_dir(&other).expect("new");
+        std::os::unix::fs::symlink(&real, &link).expect("links are there");
+        Store::create_or_open(&link, b"", &plan(4, 2)).expect("a link to a folder");
+        let inner = real.join(PARTS).join("00");
+        std::fs::remove_dir(&inner).expect("empty");
+        std::os::unix::fs::symlink(&other, &inner).expect("links are there");
+        let error = Store::create_or_open(&link, b"", &plan(4, 2)).expect_err("a link below");
+        assert!(error.exit_code() == 5 && error.to_string().contains("parts/00: a symbolic link"), "{error}");
+    }
+
+    #[test]
+    fn the_run_of_another_experiment_is_known_by_its_name() {
+        let (folder, _store) = store_of(&plan(4, 2));
+        let name = plan(4, 2).experiment;
+        assert_eq!(Store::holds_other(folder.path(), &name).expect("readable"), None);
+        assert_eq!(Store::holds_other(folder.path(), "another").expect("readable"), Some(name));
+        assert_eq!(Store::holds_other(&folder.path().join("absent"), "another").expect("nothing there"), None);
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn assemble(
         let frame =
             if rows.len() == whole.height() { whole.clone() } else { whole.take(&IdxCa::new("".into(), rows))? };
         let columns = wanted.iter().map(|(name, dtype)| match frame.column(name) {
-            Ok(column) => column.cast(dtype),
+            Ok(column) => column.strict_cast(dtype),
             Err(_) => Ok(Series::full_null(name.as_str().into(), frame.height(), dtype)),
         });
         let columns = columns.collect::<Result<Vec<_>, _>>()?;

@@ -146,7 +146,7 @@ fn own_columns(
     let names = union(frames, identity);
     let aligned = |frame: &DataFrame| {
         let columns = names.iter().map(|(name, dtype)| match frame.column(name) {
-            Ok(column) => column.cast(dtype),
+            Ok(column) => column.strict_cast(dtype),
             Err(_) => Ok(Series::full_null(name.clone(), frame.height(), dtype)),
         });
         DataFrame::new(frame.height(), columns.collect::<Result<Vec<_>, _>>()?)

@@ -9,6 +9,7 @@ use super::Store;
 use super::error::StoreError;
 use super::files::files_below;
 use super::part::PartName;
+use super::writing::Companion;
 use crate::plan::CellId;
 
 /// Folder of the weights.
@@ -62,12 +63,7 @@ impl Store {
     /// # Errors
     /// What the file system refuses.
     pub fn add_weights(&self, chunk: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        self.publish_weights(chunk, true, bytes).map(|_| ())
-    }
-
-    /// Returns the path below the run directory.
-    pub(super) fn publish_weights(&self, chunk: u64, partial: bool, bytes: &[u8]) -> Result<String, StoreError> {
-        self.publish_companion(WEIGHTS, chunk, partial, bytes, "safetensors")
+        self.publish_companion(&Companion::of_weights(chunk, true, bytes))
     }
 
     /// The cells whose weights are saved, sorted.

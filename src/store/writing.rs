@@ -1,5 +1,6 @@
 //! Publishing what a chunk came to: side tables and weights first, rows last, so that a row implies the rest.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use polars::prelude::{DataFrame, DataType};
@@ -12,6 +13,7 @@ use super::publish::Published;
 use super::row::Row;
 use super::rows::cells_of;
 use super::side::Side;
+use super::weights::WEIGHTS;
 use super::{PARTS, PlanRecord, Store};
 
 /// Rows of a side table, of any cells of one chunk.
@@ -49,47 +51,27 @@ impl Store {
         let mut table = frame(&plan.experiment, &plan.schema(), &result.rows)?;
         let mut companions = Vec::new();
         for side in &result.side {
-            companions.push(self.publish_side(result.chunk, partial, side, &table)?);
+            companions.push(Companion::of_side(result.chunk, partial, side, &table)?);
         }
         if let Some(bytes) = &result.weights {
-            companions.push(self.publish_weights(result.chunk, partial, bytes)?);
+            companions.push(Companion::of_weights(result.chunk, partial, bytes));
         }
-        companions.sort();
-        let bytes = encode(result.chunk, &companions, &mut table)?;
+        let mut names: Vec<String> = companions.iter().map(Companion::path).collect();
+        names.sort();
+        let bytes = encode(result.chunk, &names, &mut table)?;
         let name = PartName::of(result.chunk, partial, &bytes);
+        // First, so that a refused result leaves nothing behind; then what stands beside the rows, so that rows never lack it.
         self.refuse_conflict(&name, &bytes, &table)?;
+        companions.iter().try_for_each(|companion| self.publish_companion(companion))?;
         let path = self.folder(&Path::new(PARTS).join(folder_of(result.chunk)))?.join(name.file_name("parquet"));
         self.disk.publish(&path, &bytes)
     }
 
-    fn publish_side(
-        &self,
-        chunk: u64,
-        partial: bool,
-        side: &SideTable,
-        rows: &DataFrame,
-    ) -> Result<String, StoreError> {
-        let mut frame = side.frame.clone();
-        check_side(&frame, rows)
-            .map_err(|reason| StoreError::WrongShape { reason: format!("{}: {reason}", side.side.name()) })?;
-        let bytes = encode(chunk, &[], &mut frame)?;
-        self.publish_companion(side.side.name(), chunk, partial, &bytes, "parquet")
-    }
-
-    /// Publishes a file beside the rows and returns its path below the run directory.
-    pub(super) fn publish_companion(
-        &self,
-        folder: &str,
-        chunk: u64,
-        partial: bool,
-        bytes: &[u8],
-        extension: &str,
-    ) -> Result<String, StoreError> {
-        let fan_out = folder_of(chunk);
-        let name = PartName::of(chunk, partial, bytes).file_name(extension);
-        let path = self.folder(&Path::new(folder).join(&fan_out))?.join(&name);
-        self.disk.publish(&path, bytes)?;
-        Ok(format!("{folder}/{fan_out}/{name}"))
+    pub(super) fn publish_companion(&self, companion: &Companion) -> Result<(), StoreError> {
+        let fan_out = folder_of(companion.name.chunk);
+        let folder = self.folder(&Path::new(companion.folder).join(&fan_out))?;
+        let path = folder.join(companion.name.file_name(companion.extension));
+        self.disk.publish(&path, &companion.bytes).map(|_| ())
     }
 
     /// Compares with every other part of the same chunk; on a difference keeps both in `conflicts/`.
@@ -118,6 +100,35 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// A file that stands beside rows.
+pub(super) struct Companion<'a> {
+    folder: &'static str,
+    extension: &'static str,
+    name: PartName,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Companion<'a> {
+    fn of_side(chunk: u64, partial: bool, side: &SideTable, rows: &DataFrame) -> Result<Companion<'a>, StoreError> {
+        let folder = side.side.name();
+        let mut frame = side.frame.clone();
+        check_side(&frame, rows).map_err(|reason| StoreError::WrongShape { reason: format!("{folder}: {reason}") })?;
+        let bytes = encode(chunk, &[], &mut frame)?;
+        let name = PartName::of(chunk, partial, &bytes);
+        Ok(Companion { folder, extension: "parquet", name, bytes: Cow::Owned(bytes) })
+    }
+
+    pub(super) fn of_weights(chunk: u64, partial: bool, bytes: &'a [u8]) -> Companion<'a> {
+        let name = PartName::of(chunk, partial, bytes);
+        Companion { folder: WEIGHTS, extension: "safetensors", name, bytes: Cow::Borrowed(bytes) }
+    }
+
+    /// Below the run directory.
+    fn path(&self) -> String {
+        format!("{}/{}/{}", self.folder, folder_of(self.name.chunk), self.name.file_name(self.extension))
     }
 }
 
@@ -220,6 +231,19 @@ mod tests {
         assert_eq!(parts(&store).len(), 1, "the first result stays, the second is not added");
         let kept = std::fs::read_dir(folder.path().join("conflicts")).expect("made").count();
         assert_eq!(kept, 2);
+    }
+
+    #[test]
+    fn a_refused_result_leaves_nothing_beside_the_rows() {
+        let (folder, store) = store_of(&plan(4, 2));
+        store.publish(&chunk(0, 0..2)).expect("publishes");
+        let mut other = chunk(0, 0..2);
+        other.rows[1].scores[1] = Value::Float(0.1 + 0.2);
+        let frame = df!["cell" => [row(0).cell.to_string()], "norm" => [1.0]].expect("two columns");
+        other.side = vec![SideTable { side: Side::Features, frame }];
+        other.weights = Some(vec![1, 2, 3]);
+        store.publish(&other).expect_err("another mcc");
+        assert!(!folder.path().join("features").exists() && !folder.path().join("weights").exists());
     }
 
     #[test]
