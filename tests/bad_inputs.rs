@@ -99,7 +99,9 @@ rows! {
     row_61_zip_of_different_lengths: with("zip: [{toy.d_hidden: [1, 2], toy.restarts: [1, 2, 3]}]\n"), ["`toy.restarts` has 3 values, `toy.d_hidden` has 2"];
     row_62_axis_of_no_parameter: with("sweep: {toy.d_hiden: [1, 2]}\n"), ["x.yaml:4:9: `toy.d_hiden` is not something to sweep", "did you mean `d_hidden`?"];
     row_64_filter_removes_every_cell: with("sweep: {toy.d_hidden: [1, 2]}\nexclude: toy.d_hidden > 0\n"), ["x.yaml:5:10:", "leaves no cell"];
-    row_65_filter_does_not_parse: with("sweep: {toy.d_hidden: [1, 2]}\nexclude: toy.d_hidden >>> 0\n"), ["x.yaml:5:10:", "exclude"];
+    row_65_filter_does_not_parse: with("sweep: {toy.d_hidden: [1, 2]}\nexclude: toy.d_hidden >>> 0\n"), ["x.yaml:5:24:", "exclude"];
+    row_65_filter_that_divides_by_zero: with("sweep: {toy.d_hidden: [1, 2]}\nexclude: 1 / (toy.d_hidden - 1) > 0\n"), ["x.yaml:5:12:", "divides by zero"];
+    row_65_filter_that_calls_a_function: with("sweep: {toy.d_hidden: [1, 2]}\nexclude: read_csv('/etc/passwd') = 1\n"), ["x.yaml:5:18:", "no functions"];
     row_66_toy_and_dictionary: with("").replace("0.1}", "0.1, dictionary: {d_hidden: 3}}"), ["both `toy` (line 3) and `data.dictionary`"];
     row_67_unknown_model: with("").replace("d_hidden: 2", "d_hidden: 2, model: relu_outptu"), ["unknown model `relu_outptu`", "did you mean `relu_output`?"];
     row_67_unknown_score: with("score: [los]\n"), ["x.yaml:4:9: unknown score `los`", "did you mean `loss`?"];

@@ -240,7 +240,7 @@ fn steps_of_autoencoders_run_as_graphs() {
     let topk = "\
 name: topk
 data: {n_features: 12, firing_probability: 0.15, dictionary: {d_hidden: 7, vectors: random}}
-sae: [{topk: {n_latents: 12, k: 2}}]
+sae: [{topk: {n_latents: 12, k: 2, aux_k: 0}}]
 sae_train: {steps: 33, batch_size: 40}
 score: [mcc]
 ";

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::saelens::{self, Tensors};
 use super::{Failure, Outcome, print};
+use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::plan::{CellId, CellMethod};
 use crate::progress::Progress;
@@ -115,6 +116,10 @@ fn saved(results: &Results, id: CellId) -> Result<Option<Tensors>, Failure> {
 
 fn trained_again(results: &Results, index: usize) -> Result<Tensors, Failure> {
     tracing::info!("the run kept no weights of this cell; it is trained again");
+    let profile = results.store.current_plan()?.profile;
+    if profile != CpuBackend.profile() {
+        tracing::warn!("the rows are of {profile}, these weights of {}: alike, not equal", CpuBackend.profile());
+    }
     let records = with_bench(results, |bench| bench.compute(&[index]))?;
     Ok(records.into_iter().flatten().flat_map(|r| r.tensors).collect())
 }
