@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{Outcome, doubts, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::Plan;
+use crate::plan::chunk::{SPEED, bytes, duration};
 use crate::run::questions;
 use crate::score::{Definition, definition};
 
@@ -20,9 +21,6 @@ pub struct Args {
     #[arg(long)]
     yes_cells: Option<u64>,
 }
-
-/// Floating-point operations a second of one core that the estimate assumes: small models on a core with AVX2.
-const SPEED: f64 = 2.5e10;
 
 pub fn carry_out(args: &Args) -> Outcome {
     let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;
@@ -102,22 +100,4 @@ fn estimates(plan: &Plan, columns: usize) -> String {
         bytes(1e8 + memory * cores),
         bytes(rows + features + 30.0 * side_rows)
     )
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 1.0 => "under a second".to_owned(),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} days", s / 86_400.0),
-    }
-}
-
-fn bytes(count: f64) -> String {
-    match count {
-        b if b < 1e6 => format!("{:.0} kB", (b / 1e3).max(1.0)),
-        b if b < 1e9 => format!("{:.0} MB", b / 1e6),
-        b => format!("{:.1} GB", b / 1e9),
-    }
 }

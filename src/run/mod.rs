@@ -255,15 +255,17 @@ fn keep_inputs(plan: &Plan, out: &Path) -> Result<(), RunError> {
     for file in plan.document.experiment.data.files() {
         let name = Path::new(&file.name);
         let inside = name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        let (from, to) = (plan.document.folder().join(name), out.join(name));
+        let to = out.join(name);
         // An absolute name is found as it is; one that leads out of the folder is left where it is.
-        let known = to.exists() && std::fs::read(&from).ok() == std::fs::read(&to).ok();
-        if !inside || known || file.optional && !from.exists() {
+        // As the plan knows it: what has changed since is no input of this run.
+        let content = plan.files.read(&file.name).map_err(RunError::Input)?;
+        let Some(content) = content.filter(|content| inside && std::fs::read(&to).ok().as_ref() != Some(content))
+        else {
             continue;
-        }
+        };
         let fail = |error: std::io::Error| RunError::Input(format!("{}: {error}", to.display()));
         std::fs::create_dir_all(to.parent().unwrap_or(out)).map_err(fail)?;
-        std::fs::copy(&from, &to).map(|_| ()).map_err(fail)?;
+        std::fs::write(&to, content).map_err(fail)?;
     }
     Ok(())
 }
