@@ -33,11 +33,12 @@ const CPU: f64 = 2.0;
 const MEMORY: i64 = 256 << 10;
 
 /// Rows that functions hold to, because they need a device, a writer beside them or a run that is under way.
-const FUNCTIONS: [(u32, &str); 19] = [
+const FUNCTIONS: [(u32, &str); 20] = [
     (13, "rows_13_and_14_a_byte_order_mark_and_carriage_returns_change_nothing"),
     (14, "rows_13_and_14_a_byte_order_mark_and_carriage_returns_change_nothing"),
     (48, "a_model_without_a_bottleneck_is_a_warning_and_an_error_with_strict"),
     (50, "divergence_is_a_row_with_its_reason"),
+    (74, "cuda_says_what_is_missing_and_exits_7"),
     (75, "a_driver_that_lacks_a_function_is_named_with_it_and_exits_7"),
     (76, "a_driver_without_a_device_is_named_and_exits_7"),
     (82, "a_folder_of_rows_that_is_a_link_is_refused_and_the_run_directory_itself_may_be_one"),
