@@ -377,7 +377,7 @@ fn row_108_a_file_of_the_world_that_changes_is_an_error_and_not_another_world() 
     assert!(resolve::dictionary(&data, 0, &plan.files).is_some_and(|made| made.is_ok()));
     world_of(folder.path(), 2.0);
     let told = resolve::dictionary(&data, 0, &plan.files).expect("there is one").expect_err("it has changed");
-    assert!(told.contains("x.yaml:4:44: m.npy has changed since the plan was made"), "{told}");
+    assert!(told.contains("x.yaml:4:45: m.npy has changed since the plan was made"), "{told}");
     // Back as it was it is the same world.
     world_of(folder.path(), 1.0);
     assert!(resolve::dictionary(&data, 0, &plan.files).is_some_and(|made| made.is_ok()));
