@@ -15,6 +15,7 @@ use crate::spec::Document;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 
 mod check;
+mod collect;
 mod devices;
 mod expect;
 mod explain;
@@ -28,6 +29,7 @@ mod schema;
 mod score;
 mod table;
 mod train;
+mod verify;
 mod world;
 
 /// Toy superposition models and sparse autoencoders, scored against the truth, from one YAML file.
@@ -60,6 +62,10 @@ enum Command {
     Table(table::Args),
     /// Redraw the figures of a run from its rows
     Figure(figure::Args),
+    /// Compare every byte of a run with what was written
+    Verify(verify::Args),
+    /// All rows of a run in one file, from one directory or several
+    Collect(collect::Args),
     /// Evaluate the expectations of a run again
     Expect(expect::Args),
     /// Definition of a score, or meaning and default of a field
@@ -163,6 +169,8 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::carry_out(args),
         Command::Table(args) => table::carry_out(args),
         Command::Figure(args) => figure::carry_out(args),
+        Command::Verify(args) => verify::carry_out(args),
+        Command::Collect(args) => collect::carry_out(args),
         Command::Expect(args) => expect::carry_out(args),
         Command::Explain(args) => explain::carry_out(args),
         Command::Schema => schema::carry_out(),

@@ -123,6 +123,7 @@ pub fn plan_record(plan: &Plan, columns: &[ScoreColumn], algorithms: &str, profi
         chunks: plan.chunks().iter().map(|c| (c.first as u64, c.count as u64)).collect(),
         algo_versions: [("all".to_owned(), algorithms.to_owned())].into(),
         profile: profile.to_owned(),
+        kept: kept(plan),
     }
 }
 
@@ -290,6 +291,24 @@ fn waves<'a>(plan: &Plan, todo: &'a [Todo], appetite: Appetite) -> Vec<&'a [Todo
         }
     }
     waves
+}
+
+/// What the experiment has kept beside its rows: see [`PlanRecord::kept`].
+fn kept(plan: &Plan) -> Vec<String> {
+    let save = &plan.document.experiment.save;
+    let weights = match keep(plan) {
+        WeightsSection::All => Some("weights=all"),
+        WeightsSection::Best => Some("weights=best"),
+        WeightsSection::Auto | WeightsSection::None => None,
+    };
+    let mut kept: Vec<String> = weights.map(str::to_owned).into_iter().collect();
+    kept.extend(save.features.then(|| "features".to_owned()));
+    kept.extend(save.samples.then(|| "samples".to_owned()));
+    let every = save.trace.every;
+    kept.extend((every > 0).then(|| format!("trace={every}")));
+    kept.extend(save.trace.features.then(|| format!("snapshots={every}")));
+    kept.sort();
+    kept
 }
 
 /// Which weights the run keeps; never [`WeightsSection::Auto`].

@@ -25,6 +25,7 @@ mod error;
 #[cfg(test)]
 mod faulty;
 mod files;
+mod merge;
 mod part;
 mod plan_file;
 mod provenance;
@@ -41,6 +42,7 @@ mod writing;
 
 pub use collect::Collected;
 pub use error::{Conflict, StoreError};
+pub use merge::Absorbed;
 pub use part::{PartName, dtype, frame, layout, parquet};
 pub use plan_file::PlanRecord;
 pub use publish::Published;

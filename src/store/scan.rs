@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::conflict::{Source, compare};
 use super::error::StoreError;
 use super::files::files_below;
-use super::part::{Part, PartName, decode, folder_of};
+use super::part::{Part, PartName, decode, folder_of, keeps_all};
 use super::publish::TEMPORARY;
 use super::rows::ids_of;
 use super::side::Side;
@@ -72,22 +72,30 @@ struct RowsPart {
 }
 
 impl Store {
-    /// Lists the directory, compares every table with its name, and moves damaged ones to `quarantine/` with a warning.
-    /// Weights are only looked for, not read: they may be large.
+    /// Lists the directory, compares every file of rows, side tables and weights with its name, and moves damaged ones to
+    /// `quarantine/` with a warning.
     ///
     /// # Errors
     /// An unreadable directory, or two different results for one cell.
     pub fn scan(&self) -> Result<Scan, StoreError> {
-        self.examine(true, false)
+        self.examine(true)
     }
 
-    /// As [`Store::scan`] but reads the weights, the plans, the checkpoints and what was collected too, and moves nothing.
+    /// As [`Store::scan`], and moves nothing.
     ///
     /// # Errors
-    /// As [`Store::scan`], and a damaged plan.
+    /// As [`Store::scan`].
+    pub fn look_over(&self) -> Result<Scan, StoreError> {
+        self.examine(false)
+    }
+
+    /// As [`Store::scan`] but reads the plans, the checkpoints and what was collected too, and moves nothing.
+    ///
+    /// # Errors
+    /// As [`Store::scan`].
     pub fn verify(&self) -> Result<Scan, StoreError> {
-        self.plans()?;
-        let mut scan = self.examine(false, true)?;
+        let mut scan = self.examine(false)?;
+        scan.quarantined.extend(self.damaged_plans()?);
         scan.quarantined.extend(self.check_collected()?);
         scan.quarantined.extend(self.damaged_checkpoints()?);
         Ok(scan)
@@ -99,20 +107,22 @@ impl Store {
         stale.filter(|path| self.disk.files.remove(path).is_ok()).count()
     }
 
-    fn examine(&self, set_aside: bool, read_weights: bool) -> Result<Scan, StoreError> {
+    fn examine(&self, set_aside: bool) -> Result<Scan, StoreError> {
         let mut scan = Scan::default();
         let mut companions = BTreeSet::new();
         for side in Side::ALL {
             let sound = self.judge(side.name(), "parquet", true, set_aside, &mut scan, |_, _, _| Ok(()))?;
             companions.extend(sound.into_iter().map(|(path, ())| self.below(&path)));
         }
-        let sound = self.judge(WEIGHTS, "safetensors", read_weights, set_aside, &mut scan, |_, _, _| Ok(()))?;
+        let sound = self.judge(WEIGHTS, "safetensors", true, set_aside, &mut scan, |_, _, _| Ok(()))?;
         companions.extend(sound.into_iter().map(|(path, ())| self.below(&path)));
         let scores: Vec<String> =
             self.plan.iter().flat_map(|plan| plan.scores.iter().map(|score| score.name.clone())).collect();
+        let wanted = self.plan.as_ref().map_or(&[][..], |plan| &plan.kept);
         let parts = self.judge(PARTS, "parquet", true, set_aside, &mut scan, |path, name, bytes| {
             let part = decode(name, bytes, Some(&["cell"]))?;
             let complete = scores.iter().all(|score| part.columns.contains(score))
+                && keeps_all(&part.kept, wanted)
                 && part.companions.iter().all(|file| companions.contains(file));
             Ok(RowsPart { path: path.to_path_buf(), cells: ids_of(&part.frame)?, complete })
         })?;
@@ -228,7 +238,7 @@ impl Store {
         }
     }
 
-    fn below(&self, path: &Path) -> String {
+    pub(super) fn below(&self, path: &Path) -> String {
         path.strip_prefix(&self.dir).unwrap_or(path).to_string_lossy().into_owned()
     }
 
@@ -262,7 +272,7 @@ mod tests {
     use super::*;
     use crate::store::row::{Column, Kind, Value};
     use crate::store::testing::{cell, ids, plan, row, store_of};
-    use crate::store::{ChunkResult, SideTable};
+    use crate::store::{ChunkResult, SideTable, WeightTensor, encode_weights};
     use polars::prelude::df;
     use std::fs;
 
@@ -289,6 +299,46 @@ mod tests {
         assert_eq!(scan.done(), ids(6));
         assert!(scan.is_done(&cell(5)) && !scan.is_done(&cell(6)));
         assert_eq!((parts.len(), scan.quarantined.len(), scan.unknown.len(), scan.incomplete), (3, 0, 0, 0));
+    }
+
+    /// One bit of one byte at a time, of every file that the store has written: rows, a side table, weights, plan, hint at the plan,
+    /// what was collected, its manifest, a state of a training.
+    #[test]
+    fn every_single_changed_byte_of_a_run_is_found() {
+        let plan = plan(2, 2);
+        let (folder, store) = store_of(&plan);
+        let frame = df!["cell" => [row(0).cell.to_string()], "norm" => [1.0]].expect("two columns");
+        let side = vec![SideTable { side: Side::Features, frame }];
+        let tensor = WeightTensor { cell: cell(0), name: "sae.decoder", shape: vec![2], values: &[1.0, 2.0] };
+        let weights = Some(encode_weights(&[tensor]).expect("encodes"));
+        store.publish(&ChunkResult { chunk: 0, rows: vec![row(0), row(1)], side, weights }).expect("publishes");
+        store.write_checkpoint(&cell(1), b"state").expect("written");
+        let rows = store.rows(&plan, &ids(2)).expect("rows");
+        store.collect(&plan, &ids(2), &store.scan().expect("sound"), &rows, false).expect("collects");
+        assert!(store.verify().expect("readable").quarantined.is_empty());
+        let (mut files, mut flips) = (vec![folder.path().to_path_buf()], 0);
+        while let Some(path) = files.pop() {
+            if path.is_dir() {
+                files.extend(fs::read_dir(&path).expect("a folder").flatten().map(|entry| entry.path()));
+                continue;
+            }
+            if path.ends_with("spec.yaml") {
+                // The user's own text; what follows from it is in the plan.
+                continue;
+            }
+            let bytes = fs::read(&path).expect("readable");
+            for at in 0..bytes.len() {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << (at % 8);
+                fs::write(&path, &changed).expect("writable");
+                let found = store.verify().expect("readable").quarantined;
+                assert!(found.iter().any(|damage| damage.path == path), "byte {at} of {}", path.display());
+                flips += 1;
+            }
+            fs::write(&path, &bytes).expect("writable");
+        }
+        assert!(flips > 5000, "{flips}");
+        assert!(store.verify().expect("readable").quarantined.is_empty());
     }
 
     #[test]

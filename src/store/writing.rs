@@ -8,7 +8,7 @@ use polars::prelude::{DataFrame, DataType};
 use super::conflict::{Source, compare};
 use super::error::StoreError;
 use super::files::list_if_there;
-use super::part::{PartName, decode, encode, folder_of, frame};
+use super::part::{PartName, decode, encode, encode_rows, folder_of, frame};
 use super::publish::Published;
 use super::row::Row;
 use super::rows::cells_of;
@@ -58,7 +58,7 @@ impl Store {
         }
         let mut names: Vec<String> = companions.iter().map(Companion::path).collect();
         names.sort();
-        let bytes = encode(result.chunk, &names, &mut table)?;
+        let bytes = encode_rows(result.chunk, &names, &plan.kept, &mut table)?;
         let name = PartName::of(result.chunk, partial, &bytes);
         // First, so that a refused result leaves nothing behind; then what stands beside the rows, so that rows never lack it.
         self.refuse_conflict(&name, &bytes, &table)?;
@@ -116,7 +116,7 @@ impl<'a> Companion<'a> {
         let folder = side.side.name();
         let mut frame = side.frame.clone();
         check_side(&frame, rows).map_err(|reason| StoreError::WrongShape { reason: format!("{folder}: {reason}") })?;
-        let bytes = encode(chunk, &[], &mut frame)?;
+        let bytes = encode(chunk, &mut frame)?;
         let name = PartName::of(chunk, partial, &bytes);
         Ok(Companion { folder, extension: "parquet", name, bytes: Cow::Owned(bytes) })
     }
