@@ -9,8 +9,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
 use crate::progress::{Progress, say};
+use crate::run::preflight::{self, Estimate};
 use crate::run::results::Results;
-use crate::run::{Options, Summary, questions, run};
+use crate::run::{Options, Summary, kept_weights, questions, run};
 use crate::spec::Document;
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +57,15 @@ pub struct Settings {
     /// Allow more than ten million cells
     #[arg(long)]
     yes_cells: Option<u64>,
+    /// Memory that the run may have, such as 64G, instead of what this machine has
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
+    max_mem: Option<f64>,
+    /// Seconds that a full disk is waited for before the run ends with 5
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    disk_wait: f64,
+    /// Begin although the disk is probably too small
+    #[arg(long)]
+    yes: bool,
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {
@@ -65,6 +75,16 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
         (Ok(i), Ok(s)) if i < s => Ok((i, s)),
         _ => Err(wrong()),
     }
+}
+
+/// Bytes as people write them: 512M, 64G, 1T.
+pub fn memory(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix(['K', 'M', 'G', 'T']) {
+        Some(number) => (number, 1024f64.powi(1 + "KMGT".find(&text[number.len()..]).map_or(0, |at| at as i32))),
+        None => (text, 1.0),
+    };
+    let bytes = number.parse::<f64>().ok().map(|number| number * unit).filter(|bytes| (0.0..=1e18).contains(bytes));
+    bytes.ok_or_else(|| "expected bytes, for example 512M or 64G".to_owned())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -94,6 +114,9 @@ pub fn carry_out_document(
     questions::check(&plan, &columns)?;
     let experiment = &plan.document.experiment;
     let out = args.out.clone().unwrap_or_else(|| default_out(&experiment.name));
+    let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
+    preflight::memory(&plan, &estimate, args.max_mem)?;
+    preflight::disk(&out, &estimate, args.yes)?;
     if args.fresh {
         set_aside(&out)?;
     }
@@ -103,7 +126,14 @@ pub fn carry_out_document(
     }
     let stop = stop_on_signals()?;
     let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
-    let options = Options { out: out.clone(), shard: args.shard, stop, extend: args.extend, checkpoint_every };
+    let options = Options {
+        out: out.clone(),
+        shard: args.shard,
+        stop,
+        extend: args.extend,
+        checkpoint_every,
+        disk_wait: Duration::from_secs_f64(args.disk_wait),
+    };
     let progress = Progress::new(quiet);
     let summary = run(&plan, &columns, &*backend, &options, &progress)?;
     if !quiet {

@@ -52,6 +52,18 @@ impl Plan {
         weights + entries + hidden + 16.0 * d * (n + m) + 512.0 * n
     }
 
+    /// Where the bytes of [`Plan::memory`] come from, for a message.
+    pub fn memory_in_words(&self, index: usize) -> String {
+        let [data, toy, evaluate, method] = self.facts(self.cells[index]);
+        let d = if toy.d_hidden > 0 { toy.d_hidden } else { data.d_hidden };
+        let (n, m) = (data.n_features, method.n_latents);
+        let latents = if m > 0 { format!(" and for {m} latents twice") } else { String::new() };
+        format!(
+            "16 bytes for each weight, of {n} features by d = {d}{latents}, and 20 for each entry of {:.0} evaluation samples",
+            evaluate.work
+        )
+    }
+
     /// Estimated bytes that a trained cell holds until its chunk is published: weights, moments and what its rows come from.
     pub fn held(&self, index: usize) -> f64 {
         let [data, toy, _, method] = self.facts(self.cells[index]);

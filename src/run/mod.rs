@@ -12,6 +12,7 @@ pub mod chunk;
 pub mod columns;
 pub mod evaluation;
 pub mod given;
+pub mod preflight;
 pub mod probe;
 pub mod questions;
 pub mod record;
@@ -48,6 +49,8 @@ pub struct Options {
     pub stop: Arc<AtomicBool>,
     /// The directory may hold the run of another experiment.
     pub extend: bool,
+    /// How long a full disk is waited for.
+    pub disk_wait: Duration,
     /// How much time the training of an SAE may lose when the process is killed; none: all of it.
     pub checkpoint_every: Option<Duration>,
 }
@@ -173,6 +176,7 @@ pub fn run(
         )));
     }
     let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), &record)?;
+    let store = store.with_disk_wait(options.disk_wait);
     let scan = store.scan()?;
     store.remove_stale(&scan);
     store.tidy_checkpoints(|cell| scan.is_done(cell))?;
@@ -201,7 +205,7 @@ pub fn run(
         given = given::open_checked(&plan.document)?;
     }
     let failure = || given.as_ref().and_then(|activations| activations.failure());
-    let keep = keep(plan);
+    let keep = kept_weights(plan);
     let keeper = options.checkpoint_every.map(|every| Keeper { store: &store, every });
     let activations = given.clone();
     let bench = Bench { plan, columns, backend, watch: &watch, trace, keep: &keep, given: activations, keeper };
@@ -296,7 +300,7 @@ fn waves<'a>(plan: &Plan, todo: &'a [Todo], appetite: Appetite) -> Vec<&'a [Todo
 /// What the experiment has kept beside its rows: see [`PlanRecord::kept`].
 fn kept(plan: &Plan) -> Vec<String> {
     let save = &plan.document.experiment.save;
-    let weights = match keep(plan) {
+    let weights = match kept_weights(plan) {
         WeightsSection::All => Some("weights=all"),
         WeightsSection::Best => Some("weights=best"),
         WeightsSection::Auto | WeightsSection::None => None,
@@ -312,7 +316,7 @@ fn kept(plan: &Plan) -> Vec<String> {
 }
 
 /// Which weights the run keeps; never [`WeightsSection::Auto`].
-fn keep(plan: &Plan) -> WeightsSection {
+pub fn kept_weights(plan: &Plan) -> WeightsSection {
     let experiment = &plan.document.experiment;
     match &experiment.save.weights {
         WeightsSection::Auto if Widths::of(&plan.document).is_some() => WeightsSection::All,
