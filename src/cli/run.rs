@@ -149,6 +149,7 @@ pub fn carry_out_document(
         return Ok((0, None));
     }
     let results = Results::of_plan(&out, plan, columns, backend.profile())?;
+    results.collect(false)?;
     for path in results.draw(None, None, &out)? {
         if !quiet {
             print(&format!("drew {}\n", path.display()))?;
