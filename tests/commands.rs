@@ -229,8 +229,13 @@ fn what_no_machine_has_room_for_is_refused_with_the_sum_before_anything_is_made(
     let file = write(folder.path(), "vast.yaml", text);
     for command in ["check", "run"] {
         let answer = tegum(folder.path(), &[command, &file]);
-        let said = answer.stderr.contains("vast.yaml:2:7: a cell needs about") && answer.stderr.contains("TB of memory");
-        assert!(answer.code == 3 && said && answer.stderr.contains("10000000 features by d = 10000000"), "{}", answer.stderr);
+        let said =
+            answer.stderr.contains("vast.yaml:2:7: a cell needs about") && answer.stderr.contains("TB of memory");
+        assert!(
+            answer.code == 3 && said && answer.stderr.contains("10000000 features by d = 10000000"),
+            "{}",
+            answer.stderr
+        );
     }
     assert!(!folder.path().join("results").exists(), "nothing was begun");
     let small = write(folder.path(), "small.yaml", SMALL);

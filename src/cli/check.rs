@@ -7,6 +7,7 @@ use super::run::memory;
 use super::{Outcome, doubts, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::Plan;
+use crate::plan::chunk::SPEED;
 use crate::run::preflight::{self, Estimate, bytes};
 use crate::run::{kept_weights, questions};
 use crate::score::{Definition, definition};
@@ -25,9 +26,6 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     max_mem: Option<f64>,
 }
-
-/// Floating-point operations a second of one core that the estimate assumes: small models on a core with AVX2.
-const SPEED: f64 = 2.5e10;
 
 pub fn carry_out(args: &Args) -> Outcome {
     let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;

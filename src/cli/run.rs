@@ -8,6 +8,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
+use crate::plan::chunk::SECONDS;
 use crate::progress::{Progress, say};
 use crate::run::preflight::{self, Estimate};
 use crate::run::results::Results;
@@ -57,6 +58,9 @@ pub struct Settings {
     /// Allow more than ten million cells
     #[arg(long)]
     yes_cells: Option<u64>,
+    /// Seconds of one core, estimated, that the cells published together take. The rows do not depend on it
+    #[arg(long, value_name = "SECONDS", default_value_t = SECONDS, value_parser = seconds)]
+    chunk_seconds: f64,
     /// Memory that the run may have, such as 64G, instead of what this machine has
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     max_mem: Option<f64>,
@@ -109,6 +113,7 @@ pub fn carry_out_document(
         pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
     }
     let (plan, columns) = planned_document(load()?, backend.profile(), args.yes_cells)?;
+    let plan = plan.in_chunks_of(args.chunk_seconds);
     // Before anything on disk is touched.
     doubts(&plan, args.strict, quiet)?;
     questions::check(&plan, &columns)?;

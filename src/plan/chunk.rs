@@ -9,8 +9,11 @@ const ACTIVE_LATENTS: f64 = 64.0;
 /// Numbers of evaluation samples' hidden states that a stem keeps; of more, every dictionary draws its own again.
 pub const KEPT_HIDDEN: usize = 1 << 24;
 
-/// Estimated work of one chunk, in floating-point operations: about half a minute of one core.
-pub const WORK: f64 = 6e11;
+/// Floating-point operations a second of one core that estimates assume: small models on a core with AVX2.
+pub const SPEED: f64 = 2.5e10;
+
+/// Estimated seconds of one core that a chunk takes, where nothing else is asked for.
+pub const SECONDS: f64 = 24.0;
 /// Cells of one chunk, at most.
 const MOST: usize = 5_000;
 
@@ -78,6 +81,11 @@ impl Plan {
         self.snapshot_rows(&data, &toy)
     }
 
+    /// The same plan in chunks of so many estimated seconds of one core. Rows do not depend on it: cells are found by their ids.
+    pub fn in_chunks_of(self, seconds: f64) -> Plan {
+        Plan { chunk_seconds: seconds, ..self }
+    }
+
     /// The chunks. Cells of one stem stay together unless they alone are too many.
     pub fn chunks(&self) -> Vec<Chunk> {
         let mut chunks = Vec::new();
@@ -93,7 +101,8 @@ impl Plan {
                 true => self.snapshot_rows_of(index),
                 false => 0,
             };
-            let full = index > first && (work >= WORK || index - first >= MOST || snapshots + rows > SNAPSHOT_ROWS);
+            let full = index > first
+                && (work >= self.chunk_seconds * SPEED || index - first >= MOST || snapshots + rows > SNAPSHOT_ROWS);
             if full && (new_stem || index - first >= MOST) {
                 chunks.push(Chunk { first, count: index - first });
                 (first, work) = (index, if stem_start < index { stem } else { 0.0 });

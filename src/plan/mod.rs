@@ -89,6 +89,8 @@ pub struct Plan {
     pub columns: Vec<AxisColumn>,
     pub cells: Vec<CellRef>,
     pub ids: Vec<CellId>,
+    /// Estimated seconds of one core that a chunk takes.
+    chunk_seconds: f64,
     lengths: Vec<usize>,
     /// Axes that every method shares.
     stem_axes: Vec<usize>,
@@ -148,7 +150,9 @@ impl Plan {
             .collect();
         let columns = columns_of(&document);
         let (cells, ids) = (Vec::new(), Vec::new());
-        let mut plan = Plan { document, methods, columns, cells, ids, lengths, stem_axes, variant_axes, tables };
+        let chunk_seconds = chunk::SECONDS;
+        let mut plan =
+            Plan { document, methods, columns, cells, ids, chunk_seconds, lengths, stem_axes, variant_axes, tables };
         plan.check_across().map_err(|e| plan.document.error(e))?;
         plan.lay_out();
         exclude::apply(&mut plan)?;
