@@ -66,3 +66,50 @@ impl Disk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::fs::crashing::{Machine, Oddities};
+    use crate::store::fs::{NewFile, StoreFs};
+
+    /// A machine with a file `/a`, and a process's disk on it.
+    fn machine(oddities: Oddities, content: &[u8]) -> (Machine, Disk) {
+        let machine = Machine::new(1).copy(1, oddities);
+        let process = machine.process();
+        let mut file: Box<dyn NewFile> = process.create_new(Path::new("/a")).expect("a new name");
+        file.write(content).expect("there is space");
+        (machine, Disk::new(Arc::new(process), Path::new("/")))
+    }
+
+    fn names(machine: &Machine) -> Vec<String> {
+        machine.files().iter().map(|(path, _)| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_damaged_file_is_moved_and_never_over_another_one() {
+        for no_links in [false, true] {
+            let (machine, disk) = machine(Oddities { no_links, ..Default::default() }, b"bad");
+            assert!(matches!(disk.set_aside(Path::new("/a"), |_| false), Ok(Aside::Moved(_))));
+            let mut file = disk.files.create_new(Path::new("/a")).expect("a new name");
+            file.write(b"bad too").expect("there is space");
+            assert!(matches!(disk.set_aside(Path::new("/a"), |_| false), Ok(Aside::Moved(_))));
+            let names = names(&machine);
+            assert!(names.len() == 2 && names.iter().all(|name| name.starts_with("/quarantine/a")), "{names:?}");
+            assert_eq!(disk.set_aside(Path::new("/a"), |_| false).expect("nothing there"), Aside::Gone);
+        }
+    }
+
+    /// Another writer replaced it between the moment it was judged and the moment it was moved.
+    #[test]
+    fn a_file_that_is_sound_after_all_gets_its_name_back() {
+        for no_links in [false, true] {
+            let (machine, disk) = machine(Oddities { no_links, ..Default::default() }, b"good");
+            let outcome = disk.set_aside(Path::new("/a"), |bytes| bytes == b"good").expect("moved and put back");
+            assert_eq!((outcome, names(&machine)), (Aside::Restored, vec!["/a".to_string()]));
+            assert_eq!(disk.files.read(Path::new("/a")).expect("readable"), b"good");
+        }
+    }
+}

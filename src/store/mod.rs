@@ -59,7 +59,7 @@ pub use writing::{ChunkResult, SideTable};
 
 pub use fs::{Entry, Identity, NewFile, StoreFs};
 use fs::{RealFs, parent, refuse_link};
-use publish::Disk;
+use publish::{Disk, is_closed};
 
 /// Folder of the rows.
 const PARTS: &str = "parts";
@@ -113,11 +113,10 @@ impl Store {
     /// Puts the names of the folders above the run directory on disk: a process that died may have made them. Those that
     /// this user may not open were not made by a run of hers.
     fn sync_above(&self) -> Result<(), StoreError> {
-        for folder in parent(&self.dir).ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
+        for folder in parent(&self.dir).ancestors().skip(1) {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             match self.disk.files.sync_dir(folder) {
-                Err(error) if !matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
-                    return Err(StoreError::io("sync", folder)(error));
-                }
+                Err(error) if !is_closed(&error) => return Err(StoreError::io("sync", folder)(error)),
                 _ => {}
             }
         }

@@ -142,7 +142,11 @@ impl Disk {
         };
         let durable = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         if is_new || !durable().contains(path) {
-            self.files.sync_dir(parent(path))?;
+            match self.files.sync_dir(parent(path)) {
+                // Who may not open the folder above made no folders in it.
+                Err(error) if is_new || !is_closed(&error) => return Err(error),
+                _ => {}
+            }
             durable().insert(path.to_path_buf());
         }
         Ok(())
@@ -277,6 +281,11 @@ fn vanished(error: io::Error) -> Setback {
     if error.kind() == io::ErrorKind::NotFound { Setback::Disturbed(error) } else { Setback::Io(error) }
 }
 
+/// Whether a folder cannot be opened, and so not synced, by this user.
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
 pub(super) fn is_taken(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AlreadyExists
 }
@@ -302,6 +311,7 @@ fn is_full(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::store::fs::RealFs;
+    use crate::store::fs::crashing::Machine;
     use crate::store::fs::faulty::{Fault, Faulty};
 
     fn real(folder: &Path) -> Disk {
@@ -372,6 +382,57 @@ mod tests {
             assert_eq!(disk.publish(&path, b"bytes").expect("publishes"), Published::New);
             assert_eq!(disk.publish(&path, b"bytes").expect("publishes"), Published::Same);
             assert_eq!(names(folder.path()), ["a"]);
+        }
+    }
+
+    #[test]
+    fn short_writes_and_interrupted_ones_are_gone_on_with() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a");
+        faulty(folder.path(), Fault::Short(2)).publish(&path, b"bytes").expect("publishes");
+        assert_eq!(std::fs::read(&path).expect("readable"), b"bytes");
+        let path = folder.path().join("b");
+        faulty(folder.path(), Fault::Once(1, Errno::INTR)).publish(&path, b"bytes").expect("publishes");
+        assert_eq!(std::fs::read(&path).expect("readable"), b"bytes");
+    }
+
+    /// A temporary file that somebody takes for a dead writer's, as often as one tries.
+    #[test]
+    fn a_writer_whose_temporary_files_are_removed_goes_on_for_a_while_and_then_says_so() {
+        for (times, arrives) in [(5, true), (100, false)] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let path = folder.path().join("a");
+            let outcome = faulty(folder.path(), Fault::NoTemporary(times)).publish(&path, b"bytes");
+            assert_eq!(outcome.is_ok(), arrives, "{outcome:?}");
+            assert_eq!(names(folder.path()).len(), usize::from(arrives));
+        }
+    }
+
+    /// The first sync of the directory fails, and the second has nothing left to put on disk.
+    #[test]
+    fn a_name_whose_sync_failed_is_made_again() {
+        for seed in 0..50 {
+            let machine = Machine::new(seed);
+            let disk = |fault| Disk::new(Arc::new(Faulty::on(&machine.process(), fault)), Path::new("/"));
+            // create, write, sync, len, link, sync_dir
+            disk(Fault::Once(5, Errno::IO)).publish(Path::new("/a"), b"bytes").expect("a second try succeeds");
+            machine.restart();
+            assert_eq!(disk(Fault::Never).files.read(Path::new("/a")).expect("on disk"), b"bytes", "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_a_dead_process_made_is_put_on_disk() {
+        for seed in 0..50 {
+            let machine = Machine::new(seed);
+            machine.process().create_dir(Path::new("/results")).expect("new");
+            machine.process().create_dir(Path::new("/results/run")).expect("new");
+            let disk = Disk::new(Arc::new(machine.process()), Path::new("/results/run"));
+            disk.ensure_dir(Path::new("/results")).expect("synced");
+            disk.ensure_dir(Path::new("/results/run")).expect("synced");
+            disk.publish(Path::new("/results/run/a"), b"bytes").expect("published");
+            machine.restart();
+            assert_eq!(machine.files().len(), 1, "seed {seed}");
         }
     }
 

@@ -258,7 +258,8 @@ impl Store {
         let damaged = |reason| StoreError::Damaged { path: path.to_path_buf(), reason };
         match self.look(path, "parquet", true)? {
             Found::Sound((name, bytes)) => decode(&name, bytes, None).map(Some).map_err(damaged),
-            Found::Damaged(reason) => Err(damaged(reason)),
+            // It was sound a moment ago: the next start sets it aside.
+            Found::Damaged(reason) => Err(StoreError::io("read", path)(io::Error::other(reason))),
             _ => Ok(None),
         }
     }
@@ -300,11 +301,14 @@ fn count(parts: &[RowsPart], scan: &mut Scan) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::fs::RealFs;
+    use crate::store::fs::faulty::{Fault, Faulty};
     use crate::store::row::{Column, Kind, Value};
     use crate::store::testing::{cell, ids, plan, row, store_of};
     use crate::store::{ChunkResult, SideTable};
     use polars::prelude::df;
     use std::fs;
+    use std::sync::Arc;
 
     fn publish(store: &Store, chunk: u64, indices: std::ops::Range<u64>) {
         let rows = indices.map(row).collect();
@@ -399,6 +403,42 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_cannot_be_read_is_set_aside_and_its_cells_are_computed_again() {
+        let (folder, store, parts) = filled();
+        let name = parts[1].file_name().expect("a name").to_string_lossy().into_owned();
+        for errno in [Errno::IO, Errno::ACCESS] {
+            let fault = Fault::Unreadable(Box::leak(name.clone().into_boxed_str()), errno);
+            let broken = Arc::new(Faulty::new(Arc::new(RealFs), fault));
+            let disk = Store::create_or_open_on(broken, folder.path(), b"name: test\n", &plan(6, 2)).expect("opens");
+            let scan = disk.scan().expect("the rest is sound");
+            assert_eq!((scan.done().len(), scan.quarantined.len()), (4, 1), "{errno}");
+            assert!(scan.quarantined[0].reason.contains("cannot be read") && !parts[1].exists());
+            publish(&store, 1, 2..4);
+            assert_eq!(store.scan().expect("sound").done(), ids(6));
+        }
+        // Too many open files say nothing of the part.
+        let fault = Fault::Unreadable(Box::leak(name.into_boxed_str()), Errno::MFILE);
+        let broken = Arc::new(Faulty::new(Arc::new(RealFs), fault));
+        let disk = Store::create_or_open_on(broken, folder.path(), b"name: test\n", &plan(6, 2)).expect("opens");
+        assert_eq!(disk.scan().expect_err("not read").exit_code(), 5);
+        assert!(parts[1].exists());
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_read_is_no_reason_to_let_another_result_in() {
+        let (folder, _store, parts) = filled();
+        let name = parts[1].file_name().expect("a name").to_string_lossy().into_owned();
+        let fault = Fault::Unreadable(Box::leak(name.into_boxed_str()), Errno::IO);
+        let broken = Arc::new(Faulty::new(Arc::new(RealFs), fault));
+        let disk = Store::create_or_open_on(broken, folder.path(), b"name: test\n", &plan(6, 2)).expect("opens");
+        let mut rows = vec![row(2), row(3)];
+        rows[0].scores[0] = Value::Float(-1.0);
+        let error = disk.publish(&ChunkResult { chunk: 1, rows, ..Default::default() }).expect_err("not compared");
+        assert_eq!(error.exit_code(), 5);
+        assert_eq!(files_below(&RealFs, &folder.path().join(PARTS)).expect("listed").len(), 3);
+    }
+
+    #[test]
     fn rows_without_their_side_table_are_not_done() {
         let (_folder, store) = store_of(&plan(2, 2));
         let frame = df!["cell" => [cell(0).to_string()], "feature" => [0i64]].expect("two columns");
@@ -407,7 +447,7 @@ mod tests {
         store.publish(&result).expect("publishes");
         assert_eq!(store.scan().expect("sound").done().len(), 2);
         for folder in ["features", WEIGHTS] {
-            let files = files_below(&crate::store::fs::RealFs, &store.dir().join(folder)).expect("listed");
+            let files = files_below(&RealFs, &store.dir().join(folder)).expect("listed");
             fs::remove_file(&files[0]).expect("removable");
             let scan = store.scan().expect("sound");
             assert_eq!((scan.done().len(), scan.incomplete), (0, 2), "{folder}");

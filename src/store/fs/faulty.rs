@@ -21,6 +21,8 @@ pub enum Fault {
     LostReply(u64, Errno),
     NoLinks(Errno),
     LostLinkReplies,
+    /// The first n links find that the file has been removed.
+    NoTemporary(u64),
     /// The first n writes find the disk full.
     FullFor(u64),
     /// A write takes no more than so many bytes at once.
@@ -36,6 +38,7 @@ pub struct Faulty {
     fault: Fault,
     calls: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
+    links: Arc<AtomicU64>,
     /// A failed sync of a directory drops the names from its memory.
     process: Option<Process>,
     log: Arc<Mutex<Option<Vec<String>>>>,
@@ -43,7 +46,8 @@ pub struct Faulty {
 
 impl Faulty {
     pub fn new(inner: Arc<dyn StoreFs>, fault: Fault) -> Self {
-        Faulty { inner, fault, calls: Arc::default(), writes: Arc::default(), process: None, log: Arc::default() }
+        let (calls, writes, links) = (Arc::default(), Arc::default(), Arc::default());
+        Faulty { inner, fault, calls, writes, links, process: None, log: Arc::default() }
     }
 
     /// Faults of a process whose machine may crash: names whose sync failed may be gone then, whatever later syncs say.
@@ -127,6 +131,10 @@ impl StoreFs for Faulty {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.call("link", to, || match self.fault {
             Fault::NoLinks(errno) => Err(errno.into()),
+            Fault::NoTemporary(times) if self.links.fetch_add(1, Ordering::Relaxed) < times => {
+                self.inner.remove(from)?;
+                Err(Errno::NOENT.into())
+            }
             Fault::LostLinkReplies => self.inner.link(from, to).and(Err(Errno::EXIST.into())),
             _ => self.inner.link(from, to),
         })

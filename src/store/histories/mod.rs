@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use polars::prelude::{DataFrame, IdxCa, IdxSize, NamedFrom, df};
+use rustix::io::Errno;
 
 use super::fs::StoreFs;
 use super::fs::broken::{Broken, Rule};
@@ -31,6 +32,10 @@ const DIR: &str = "/results/run";
 const SPEC: &[u8] = b"name: test\nseeds: [0, 1]\n";
 const CELLS: u64 = 6;
 const CHUNK: u64 = 2;
+
+/// What a file system says in earnest.
+const ERRORS: [Errno; 8] =
+    [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::INTR, Errno::MFILE, Errno::ROFS, Errno::PERM, Errno::STALE];
 
 /// What may be wrong with a store, to show that it would be noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
