@@ -2,7 +2,8 @@
 //!
 //! Between the moment a file was found damaged and the moment it is moved, another writer may have put the sound one under
 //! its name; and a read over a network may have been short or stale. So the file is judged again where no other
-//! process touches it, and put back if it is what its name says. Nothing is ever removed by a name after it was read.
+//! process touches it, and put back if it is what its name says. (Killed between the two, its cells are computed again: that
+//! takes damage, another writer at the same file and a kill in one moment.) Nothing is ever removed by a name after it was read.
 
 use std::io;
 use std::path::{Path, PathBuf};

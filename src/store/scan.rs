@@ -404,33 +404,35 @@ mod tests {
 
     #[test]
     fn a_part_that_cannot_be_read_is_set_aside_and_its_cells_are_computed_again() {
-        let (folder, store, parts) = filled();
-        let name = parts[1].file_name().expect("a name").to_string_lossy().into_owned();
         for errno in [Errno::IO, Errno::ACCESS] {
-            let fault = Fault::Unreadable(Box::leak(name.clone().into_boxed_str()), errno);
-            let broken = Arc::new(Faulty::new(Arc::new(RealFs), fault));
-            let disk = Store::create_or_open_on(broken, folder.path(), b"name: test\n", &plan(6, 2)).expect("opens");
-            let scan = disk.scan().expect("the rest is sound");
+            let (folder, store, parts) = filled();
+            let scan = unreadable(folder.path(), &parts[1], errno).scan().expect("the rest is sound");
             assert_eq!((scan.done().len(), scan.quarantined.len()), (4, 1), "{errno}");
             assert!(scan.quarantined[0].reason.contains("cannot be read") && !parts[1].exists());
             publish(&store, 1, 2..4);
             assert_eq!(store.scan().expect("sound").done(), ids(6));
         }
-        // Too many open files say nothing of the part.
-        let fault = Fault::Unreadable(Box::leak(name.into_boxed_str()), Errno::MFILE);
-        let broken = Arc::new(Faulty::new(Arc::new(RealFs), fault));
-        let disk = Store::create_or_open_on(broken, folder.path(), b"name: test\n", &plan(6, 2)).expect("opens");
-        assert_eq!(disk.scan().expect_err("not read").exit_code(), 5);
-        assert!(parts[1].exists());
+    }
+
+    #[test]
+    fn too_many_open_files_say_nothing_of_a_part() {
+        let (folder, store, parts) = filled();
+        let error = unreadable(folder.path(), &parts[1], Errno::MFILE).scan().expect_err("not read");
+        assert!(error.exit_code() == 5 && parts[1].exists(), "{error}");
+        assert_eq!(store.scan().expect("sound").done(), ids(6));
+    }
+
+    /// The same store where one file cannot be read.
+    fn unreadable(folder: &Path, file: &Path, errno: Errno) -> Store {
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        let files = Faulty::new(Arc::new(RealFs), Fault::Unreadable(Box::leak(name.into_boxed_str()), errno));
+        Store::create_or_open_on(Arc::new(files), folder, b"name: test\n", &plan(6, 2)).expect("opens")
     }
 
     #[test]
     fn a_part_that_cannot_be_read_is_no_reason_to_let_another_result_in() {
         let (folder, _store, parts) = filled();
-        let name = parts[1].file_name().expect("a name").to_string_lossy().into_owned();
-        let fault = Fault::Unreadable(Box::leak(name.into_boxed_str()), Errno::IO);
-        let broken = Arc::new(Faulty::new(Arc::new(RealFs), fault));
-        let disk = Store::create_or_open_on(broken, folder.path(), b"name: test\n", &plan(6, 2)).expect("opens");
+        let disk = unreadable(folder.path(), &parts[1], Errno::IO);
         let mut rows = vec![row(2), row(3)];
         rows[0].scores[0] = Value::Float(-1.0);
         let error = disk.publish(&ChunkResult { chunk: 1, rows, ..Default::default() }).expect_err("not compared");
