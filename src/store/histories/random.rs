@@ -176,7 +176,7 @@ fn a_store_that_breaks_a_rule_fails() {
     let cases = [
         (Build::Without(Rule::SyncFiles), "not what its name says"),
         (Build::Without(Rule::SyncDirs), "was published and is not there"),
-        (Build::Without(Rule::WriteAside), "not what its name says"),
+        (Build::Without(Rule::WriteAside), "/c0000000"),
         (Build::BelievingNames, "at the end: "),
     ];
     for (build, expected) in cases {

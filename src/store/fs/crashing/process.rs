@@ -29,12 +29,18 @@ enum Kind {
 }
 
 impl Process {
-    /// The process ends, by itself or because it was killed: the others go on.
+    /// The process ends, by itself or because it was killed: the others go on. Names whose sync failed were in doubt for
+    /// it alone: nobody can tell them from others any more, and the next sync puts them on disk.
     pub fn end(&self) {
         let mut world = self.machine.world();
         let pid = self.pid;
         world.players.retain(|player| *player != pid);
         world.dead.push(pid);
+        for node in &mut world.nodes {
+            if let Node::Dir { changes, .. } = node {
+                changes.iter_mut().filter(|change| change.by == pid).for_each(|change| change.lost = false);
+            }
+        }
         world.next_turn();
         self.machine.0.turns.notify_all();
     }
@@ -45,7 +51,7 @@ impl Process {
         !world.powered || world.dead.contains(&self.pid)
     }
 
-    /// The names this process made in a directory and has not synced stay in doubt for ever.
+    /// The names this process made in a directory and has not synced stay in doubt as long as it lives.
     pub fn lose_names(&self, path: &Path) {
         let mut world = self.machine.world();
         let Ok(found) = world.find(path) else { return };
