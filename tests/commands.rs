@@ -231,11 +231,7 @@ fn what_no_machine_has_room_for_is_refused_with_the_sum_before_anything_is_made(
         let answer = tegum(folder.path(), &[command, &file]);
         let said =
             answer.stderr.contains("vast.yaml:2:7: a cell needs about") && answer.stderr.contains("GB of memory");
-        assert!(
-            answer.code == 3 && said && answer.stderr.contains("131071 features by d = "),
-            "{}",
-            answer.stderr
-        );
+        assert!(answer.code == 3 && said && answer.stderr.contains("131071 features by d = "), "{}", answer.stderr);
     }
     assert!(!folder.path().join("results").exists(), "nothing was begun");
     let small = write(folder.path(), "small.yaml", SMALL);

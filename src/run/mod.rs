@@ -180,7 +180,7 @@ pub fn run(
     let scan = store.scan()?;
     store.remove_stale(&scan);
     store.tidy_checkpoints(|cell| scan.is_done(cell))?;
-    keep_inputs(plan, &options.out)?;
+    keep_inputs(plan, &store)?;
     let state = store::Progress::of(&record, &plan.ids, &scan)?;
     let chunks = plan.chunks();
     let mine = |chunk: usize| chunk as u64 % options.shard.1 == options.shard.0;
@@ -248,27 +248,24 @@ pub fn run(
 /// Copies the files that the world names beside the kept spec, where the same relative names find them again.
 ///
 /// Activations are too large for that: where they are named relative to the experiment, its folder is written down instead.
-fn keep_inputs(plan: &Plan, out: &Path) -> Result<(), RunError> {
+fn keep_inputs(plan: &Plan, store: &Store) -> Result<(), RunError> {
     if let Some(section) = &plan.document.experiment.activations
         && section.files.iter().any(|file| Path::new(file).is_relative())
     {
-        let path = out.join(FOLDER);
-        let fail = |error: std::io::Error| RunError::Unreadable(format!("{}: {error}", path.display()));
+        let fail = |error: std::io::Error| RunError::Unreadable(format!("the experiment's folder: {error}"));
         let folder = std::path::absolute(plan.document.folder().join(".")).map_err(fail)?;
-        return std::fs::write(&path, folder.display().to_string()).map_err(fail);
+        return Ok(store.keep_file(Path::new(FOLDER), folder.display().to_string().as_bytes())?);
     }
     for file in plan.document.experiment.data.files() {
         let name = Path::new(&file.name);
         let inside = name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        let (from, to) = (plan.document.folder().join(name), out.join(name));
+        let from = plan.document.folder().join(name);
         // An absolute name is found as it is; one that leads out of the folder is left where it is.
-        let known = to.exists() && std::fs::read(&from).ok() == std::fs::read(&to).ok();
-        if !inside || known || file.optional && !from.exists() {
+        if !inside || file.optional && !from.exists() {
             continue;
         }
-        let fail = |error: std::io::Error| RunError::Input(format!("{}: {error}", to.display()));
-        std::fs::create_dir_all(to.parent().unwrap_or(out)).map_err(fail)?;
-        std::fs::copy(&from, &to).map(|_| ()).map_err(fail)?;
+        let fail = |error: std::io::Error| RunError::Input(format!("{}: {error}", from.display()));
+        store.keep_file(name, &std::fs::read(&from).map_err(fail)?)?;
     }
     Ok(())
 }

@@ -6,8 +6,7 @@
 use std::path::Path;
 
 use super::error::StoreError;
-use super::files::files_below;
-use super::files::list_if_there;
+use super::fs::{files_below, list_if_there};
 use super::part::PartName;
 use super::side::Side;
 use super::weights::WEIGHTS;

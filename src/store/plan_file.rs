@@ -1,13 +1,13 @@
 //! The plan on disk: what the experiment was resolved to, immutable and named by its content.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::error::StoreError;
-use super::files::list_if_there;
+use super::fs::list_if_there;
 use super::row::{Column, Schema};
 use super::scan::Damage;
 
@@ -158,7 +158,7 @@ impl Store {
     }
 
     /// Writes a small file of the run directory unless it already holds these bytes.
-    pub(super) fn replace_if_other(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn replace_if_other(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.dir.join(name);
         if self.disk.files.read(&path).is_ok_and(|there| there == bytes) {
             return Ok(());

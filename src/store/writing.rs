@@ -7,7 +7,7 @@ use polars::prelude::{DataFrame, DataType};
 
 use super::conflict::{Source, compare};
 use super::error::StoreError;
-use super::files::list_if_there;
+use super::fs::list_if_there;
 use super::part::{PartName, decode, encode, encode_rows, folder_of, frame};
 use super::publish::Published;
 use super::row::Row;
@@ -85,9 +85,14 @@ impl Store {
                 continue;
             }
             let path = folder.join(&entry.name);
-            let Ok(theirs) = files.read(&path) else { continue };
+            let theirs = match files.read(&path) {
+                // Another process set it aside since it was listed.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                // Unread it may hold another result; the next start sets it aside.
+                other => other.map_err(StoreError::io("read", &path))?,
+            };
             // A damaged part is not a result; the next start sets it aside.
-            if PartName::of(other.chunk, other.partial, &theirs) != other {
+            if !self.disk.fits(&other, &theirs) {
                 continue;
             }
             let Ok(part) = decode(&other, theirs.clone(), None) else { continue };
@@ -177,7 +182,7 @@ mod tests {
     }
 
     fn parts(store: &Store) -> Vec<String> {
-        let paths = crate::store::files::files_below(&crate::store::files::RealFiles, &store.dir().join(PARTS));
+        let paths = crate::store::fs::files_below(&crate::store::fs::RealFs, &store.dir().join(PARTS));
         let name = |path: std::path::PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
         paths.expect("parts").into_iter().filter_map(name).collect()
     }
