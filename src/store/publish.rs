@@ -58,7 +58,7 @@ impl Writer {
     }
 
     /// Whether a temporary file of that name was left by a process of this host that is gone.
-    fn knows_to_be_dead(&self, name: &str) -> bool {
+    pub(super) fn knows_to_be_dead(&self, name: &str) -> bool {
         let Some((host, pid)) = writer_of(name) else { return false };
         host == self.host && pid != self.pid && !is_alive(pid)
     }
