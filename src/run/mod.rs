@@ -11,7 +11,9 @@ pub mod checkpoints;
 pub mod chunk;
 pub mod columns;
 pub mod evaluation;
+mod fault;
 pub mod given;
+mod harvest;
 pub mod probe;
 pub mod questions;
 pub mod record;
@@ -20,10 +22,16 @@ mod samples;
 pub mod snapshots;
 pub mod stand_in;
 mod summary;
+pub mod supervise;
+pub mod suspects;
 mod sweep;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod training_set;
+mod waves;
 pub mod widths;
+pub mod worker;
 
 use crate::backend::{Backend, BackendError};
 use crate::plan::chunk::Chunk;
@@ -34,8 +42,9 @@ use crate::spec::node::Node;
 use crate::store::{Column, Kind, PlanRecord, StoreError, Value};
 use chunk::BenchError;
 use columns::ScoreColumn;
-pub use summary::Summary;
+pub use summary::{FailedCell, Summary};
 pub use sweep::run;
+use worker::Worker;
 
 /// How a run is carried out; nothing here changes a row.
 pub struct Options {
@@ -48,6 +57,8 @@ pub struct Options {
     pub extend: bool,
     /// How much time the training of an SAE may lose when the process is killed; none: all of it.
     pub checkpoint_every: Option<Duration>,
+    /// The supervisor that started this process, and what it wants; none: a process of its own.
+    pub worker: Option<Worker>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +178,8 @@ fn provenance(summary: &Summary, backend: &dyn Backend, chunks: &[Chunk], option
         "shard": [options.shard.0, options.shard.1],
         "chunks": chunks.len(),
         "cells_computed": summary.computed,
+        "cells_failed": summary.failed.len(),
+        "restarts": options.worker.as_ref().map_or(0, |worker| worker.orders.restarts),
         "seconds": summary.seconds,
         "finished": std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
