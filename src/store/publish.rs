@@ -81,7 +81,14 @@ fn writer_of(name: &str) -> Option<(&str, u32)> {
 /// Whether a process of that id runs on this machine; on any doubt, yes.
 fn is_alive(pid: u32) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return true };
-    rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
+    rustix::process::test_kill_process(pid) != Err(Errno::SRCH) && !is_zombie(pid)
+}
+
+/// Whether a process has ended and only waits for its parent to hear of it; where the system does not tell, no.
+fn is_zombie(pid: rustix::process::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 /// What publishing a file found.
