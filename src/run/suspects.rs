@@ -53,7 +53,7 @@ pub struct Suspects {
 
 impl Suspects {
     /// The next group to compute by itself, ascending.
-    pub fn next(&mut self) -> Option<Vec<usize>> {
+    pub fn next_group(&mut self) -> Option<Vec<usize>> {
         self.queue.pop().map(|cells| cells.indices().collect())
     }
 
@@ -121,7 +121,7 @@ mod tests {
             } else {
                 done.extend(cells);
             }
-            group = suspects.next();
+            group = suspects.next_group();
         }
         done.sort_unstable();
         (suspects, done, groups)
@@ -153,9 +153,9 @@ mod tests {
         let mut suspects = Suspects::default();
         // Stems of 3: the border nearest to the middle, 4, is at 3.
         suspects.blame(&[0, 1, 2, 3, 4, 5, 6, 7], "x", |a, b| a / 3 == b / 3);
-        assert_eq!(suspects.next(), Some(vec![0, 1, 2]));
+        assert_eq!(suspects.next_group(), Some(vec![0, 1, 2]));
         suspects.blame(&[0, 1, 2], "x", |_, _| true);
-        assert_eq!(suspects.next(), Some(vec![0]), "one stem is split by its cells");
+        assert_eq!(suspects.next_group(), Some(vec![0]), "one stem is split by its cells");
         assert_eq!(suspects.held().collect::<Vec<_>>(), [3, 4, 5, 6, 7, 1, 2]);
     }
 
@@ -163,9 +163,9 @@ mod tests {
     fn a_cell_that_fails_twice_and_then_not_is_not_left_out() {
         let mut suspects = Suspects::default();
         assert_eq!(suspects.blame(&[7], "a", |_, _| true), Blamed::Again(7, 1));
-        assert_eq!(suspects.next(), Some(vec![7]));
+        assert_eq!(suspects.next_group(), Some(vec![7]));
         assert_eq!(suspects.blame(&[7], "b", |_, _| true), Blamed::Again(7, 2));
-        assert_eq!((suspects.next(), suspects.next()), (Some(vec![7]), None));
+        assert_eq!((suspects.next_group(), suspects.next_group()), (Some(vec![7]), None));
         assert!(suspects.failed().is_empty());
         assert_eq!(suspects.blame(&[], "c", |_, _| true), Blamed::Nobody);
     }

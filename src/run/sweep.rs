@@ -207,7 +207,7 @@ impl Sweep<'_> {
     /// nothing is left.
     fn next(&self, course: &mut Course) -> Result<Option<Vec<usize>>, RunError> {
         loop {
-            if let Some(group) = course.suspects.next() {
+            if let Some(group) = course.suspects.next_group() {
                 let cells = self.still_missing(course, group)?;
                 if !cells.is_empty() {
                     return Ok(Some(cells));
