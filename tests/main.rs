@@ -10,4 +10,5 @@ mod pipeline;
 mod program;
 mod schema;
 mod specs;
+mod supervisor;
 mod train;

@@ -9,7 +9,7 @@ use crate::backend::cuda::{Arithmetic, CudaBackend};
 use crate::backend::simd::Isa;
 use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
-use crate::progress::say;
+use crate::progress::{Log, event, say, speak_json};
 use crate::run::columns::{ScoreColumn, algorithms, score_columns};
 use crate::spec::Document;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
@@ -160,6 +160,15 @@ pub fn main() -> ExitCode {
         say(message);
         return ExitCode::from(2);
     }
+    let json = match &cli.command {
+        Command::Run(args) => args.json_progress(),
+        Command::Train(args) => args.json_progress(),
+        _ => false,
+    };
+    if json {
+        speak_json();
+        std::panic::set_hook(Box::new(|panic| event("panic", serde_json::json!({ "text": panic.to_string() }))));
+    }
     start_log(&cli);
     let outcome = match &cli.command {
         Command::Init(args) => init::carry_out(args),
@@ -198,7 +207,7 @@ fn start_log(cli: &Cli) {
     let colour = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Log)
         .with_ansi(colour)
         .without_time()
         .with_target(false)

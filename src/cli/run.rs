@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use serde_json::json;
 
 use super::{ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
 use crate::plan::chunk::SECONDS;
-use crate::progress::{Progress, say};
+use crate::progress::{Progress, event, say};
 use crate::run::preflight::{self, Estimate};
 use crate::run::results::Results;
+use crate::run::supervise::{STOPPED, stopping, supervise};
+use crate::run::worker::Worker;
 use crate::run::{Options, Summary, kept_weights, questions, run};
 use crate::spec::Document;
 
@@ -21,6 +23,16 @@ pub struct Args {
     file: PathBuf,
     #[command(flatten)]
     settings: Settings,
+    /// Compute in this process, for debuggers: a crash ends the run
+    #[arg(long)]
+    no_supervisor: bool,
+}
+
+impl Args {
+    /// Whether stderr is for scripts.
+    pub fn json_progress(&self) -> bool {
+        self.settings.json_progress
+    }
 }
 
 /// How a run is carried out, whatever it trains on.
@@ -70,6 +82,9 @@ pub struct Settings {
     /// Begin although the disk is probably too small
     #[arg(long)]
     yes: bool,
+    /// Write what happens to stderr as JSON, an object a line
+    #[arg(long)]
+    pub(super) json_progress: bool,
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {
@@ -97,7 +112,18 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
-    carry_out_document(|| Ok(Document::load(&args.file)?), &args.settings, quiet).map(|(code, _)| code)
+    let load = || Ok(Document::load(&args.file)?);
+    if args.no_supervisor {
+        return carry_out_document(load, &args.settings, quiet).map(|(code, _)| code);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    match Worker::start(stop.clone()).map_err(|e| Failure::new(5, format!("a worker without a supervisor: {e}")))? {
+        None => supervise().map_err(|e| Failure::new(5, format!("cannot start a process: {e}; try --no-supervisor"))),
+        Some(worker) => {
+            leave_signals_to_the_supervisor()?;
+            carry_out_in(load, &args.settings, quiet, stop, Some(worker)).map(|(code, _)| code)
+        }
+    }
 }
 
 /// Runs an experiment; returns the exit code and, where all of it is done, its results.
@@ -106,6 +132,18 @@ pub fn carry_out_document(
     args: &Settings,
     quiet: bool,
 ) -> Result<(i32, Option<Results>), Failure> {
+    carry_out_in(load, args, quiet, stop_on_signals()?, None)
+}
+
+fn carry_out_in(
+    load: impl FnOnce() -> Result<Document, Failure>,
+    args: &Settings,
+    quiet: bool,
+    stop: Arc<AtomicBool>,
+    worker: Option<Worker>,
+) -> Result<(i32, Option<Results>), Failure> {
+    // What the first worker has said is not said again, and what it has set aside is where it belongs.
+    let first = worker.as_ref().is_none_or(|worker| worker.orders.restarts == 0);
     let backend = backend(args.backend, &args.devices, args.arithmetic)?;
     // Before anything else: planning already uses the threads.
     if let Some(threads) = args.threads {
@@ -115,21 +153,20 @@ pub fn carry_out_document(
     let (plan, columns) = planned_document(load()?, backend.profile(), args.yes_cells)?;
     let plan = plan.in_chunks_of(args.chunk_seconds);
     // Before anything on disk is touched.
-    doubts(&plan, args.strict, quiet)?;
+    doubts(&plan, args.strict, quiet || !first)?;
     questions::check(&plan, &columns)?;
     let experiment = &plan.document.experiment;
     let out = args.out.clone().unwrap_or_else(|| default_out(&experiment.name));
     let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
     preflight::memory(&plan, &estimate, args.max_mem)?;
     preflight::disk(&out, &estimate, args.yes)?;
-    if args.fresh {
+    if args.fresh && first {
         set_aside(&out)?;
     }
-    if !quiet {
+    if !quiet && first {
         let (name, cells) = (&experiment.name, plan.cells.len());
         say(format_args!("{name}: {cells} cells, plan {}, {}", plan.hash(), out.display()));
     }
-    let stop = stop_on_signals()?;
     let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
     let options = Options {
         out: out.clone(),
@@ -137,6 +174,7 @@ pub fn carry_out_document(
         stop,
         extend: args.extend,
         checkpoint_every,
+        worker,
         disk_wait: Duration::from_secs_f64(args.disk_wait),
     };
     let progress = Progress::new(quiet);
@@ -144,14 +182,8 @@ pub fn carry_out_document(
     if !quiet {
         print(&told(&summary))?;
     }
-    if summary.stopped {
-        say("stopped; what was published stays, and the same command continues");
-        return Ok((75, None));
-    }
-    if summary.already + summary.computed < summary.cells {
-        let done = summary.already + summary.computed;
-        print(&format!("{done} of {} cells are done; figures and expectations wait for the rest\n", summary.cells))?;
-        return Ok((0, None));
+    if let Some(code) = unfinished(&summary, &out, args.json_progress, quiet)? {
+        return Ok((code, None));
     }
     let results = Results::of_plan(&out, plan, columns, backend.profile())?;
     results.collect(false)?;
@@ -165,16 +197,82 @@ pub fn carry_out_document(
     Ok((if passed { 0 } else { 8 }, Some(results)))
 }
 
-/// A flag that the first SIGINT or SIGTERM sets, so that what is published stays and exit 75 says "run again to
-/// continue"; the second one ends the process at once.
+/// Says what is on disk; the exit code if that is not the whole plan.
+fn unfinished(summary: &Summary, out: &std::path::Path, json: bool, quiet: bool) -> Result<Option<i32>, Failure> {
+    let code = match summary {
+        Summary { stopped: true, .. } => Some(STOPPED),
+        _ if !summary.failed.is_empty() => Some(FAILED),
+        _ if summary.missing() > 0 => Some(0),
+        _ => None,
+    };
+    if json {
+        event(
+            "end",
+            json!({
+                "cells": summary.cells,
+                "done": summary.done(),
+                "computed": summary.computed,
+                "failed": summary.failed.iter().map(|failed| failed.cell.to_string()).collect::<Vec<_>>(),
+                "missing": summary.missing(),
+                "parts": summary.parts,
+                "stopped": summary.stopped,
+                "seconds": summary.seconds,
+                "out": out.display().to_string(),
+            }),
+        );
+    } else if !quiet || !summary.failed.is_empty() {
+        for failed in &summary.failed {
+            say(format_args!("failed: cell {} ({}): {}", failed.cell, failed.what, failed.reason));
+        }
+        if !summary.failed.is_empty() {
+            say(format_args!(
+                "the next start tries failed cells again; what is known of them is in {}/failed",
+                out.display()
+            ));
+        }
+    }
+    if summary.stopped {
+        say("stopped; what was published stays, and the same command continues");
+    } else if code.is_some() {
+        let done = summary.done();
+        print(&format!("{done} of {} cells are done; figures and expectations wait for the rest\n", summary.cells))?;
+    }
+    if !quiet {
+        print(&format!("on disk: {}\n", on_disk(summary, out)))?;
+    }
+    Ok(code)
+}
+
+/// Exit code of a run that has computed all but the cells that fail.
+const FAILED: i32 = 4;
+
+fn on_disk(summary: &Summary, out: &std::path::Path) -> String {
+    let (done, parts, failed) = (summary.done(), summary.parts, summary.failed.len());
+    let parts = format!("{parts} {}", if parts == 1 { "part" } else { "parts" });
+    let dir = out.display();
+    format!("{done} of {} cells in {parts} in {dir}, {failed} failed, {} missing", summary.cells, summary.missing())
+}
+
+/// A flag that the first SIGINT, SIGTERM, SIGUSR1 or SIGHUP sets, so that what is published stays and exit 75 says "run again
+/// to continue"; the second one ends the process at once.
 fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
-        signal_hook::flag::register_conditional_shutdown(signal, code, stop.clone())
+    for signal in stopping() {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())
             .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
             .map_err(|e| Failure::new(5, format!("signals cannot be watched: {e}")))?;
     }
     Ok(stop)
+}
+
+/// A terminal or a cluster manager sends a signal to both processes: the supervisor passes it on.
+fn leave_signals_to_the_supervisor() -> Result<(), Failure> {
+    let nobody = Arc::new(AtomicBool::new(false));
+    for signal in stopping() {
+        signal_hook::flag::register(signal, nobody.clone())
+            .map_err(|e| Failure::new(5, format!("signals cannot be watched: {e}")))?;
+    }
+    Ok(())
 }
 
 fn told(summary: &Summary) -> String {

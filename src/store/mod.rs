@@ -12,6 +12,7 @@
 //! weights/xx/c00000017-<hash>.safetensors
 //! prov/<writer>-<n>.json  failed/<writer>-<n>.jsonl
 //! checkpoints/<cell>                           trainings under way
+//! .writer-<writer>                             a run that is under way; advice only
 //! conflicts/  quarantine/  collected/
 //! ```
 
@@ -28,8 +29,10 @@ mod fs;
 #[cfg(test)]
 mod histories;
 mod merge;
+mod news;
 mod part;
 mod plan_file;
+mod presence;
 mod provenance;
 mod publish;
 mod resume;
@@ -48,6 +51,7 @@ pub use error::{Conflict, StoreError};
 pub use merge::Absorbed;
 pub use part::{PartName, dtype, frame, layout, parquet};
 pub use plan_file::PlanRecord;
+pub use presence::Presence;
 pub use publish::Published;
 pub use resume::{ChunkState, Progress};
 pub use row::{Column, Kind, Row, Schema, Status, Value};

@@ -34,6 +34,13 @@ impl NewFile for File {
     }
 }
 
+/// Whether a process has ended and only waits for its parent to hear of it; where the system does not tell, no.
+fn is_zombie(pid: rustix::process::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
 impl StoreFs for RealFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
         Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))
@@ -117,7 +124,7 @@ impl StoreFs for RealFs {
 
     fn is_alive(&self, pid: u32) -> bool {
         let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return true };
-        rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
+        rustix::process::test_kill_process(pid) != Err(Errno::SRCH) && !is_zombie(pid)
     }
 
     fn now(&self) -> Duration {
