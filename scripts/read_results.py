@@ -18,7 +18,7 @@ def main(tegum: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = pathlib.Path(folder) / "run"
         subprocess.run([tegum, "--quiet", "run", EXPERIMENT, "--out", run], check=True, stdout=subprocess.DEVNULL)
-        rows = pl.read_parquet(run / "parts/**/*.parquet").sort("plan_index")
+        rows = pl.read_parquet(run / "collected/rows.parquet")
         assert rows.height == 36, rows.height
         assert rows.schema["toy.importance.last"] == pl.Float64
         best = rows.filter(pl.col("status") == "ok").sort("loss_weighted").row(0, named=True)

@@ -1,20 +1,72 @@
-//! How far a run is: a bar on a terminal, a plain line every ten seconds elsewhere, nothing when asked to be quiet.
+//! How far a run is: a bar on a terminal, a plain line every ten seconds elsewhere, JSON lines for scripts, nothing when asked
+//! to be quiet.
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stderr};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
-/// Seconds between plain lines.
+/// Time between plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Time between lines of JSON.
+const JSON_EVERY: Duration = Duration::from_secs(2);
+
+/// Whether all that goes to stderr is JSON, an object a line.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on every line on stderr is a JSON object.
+pub fn speak_json() {
+    JSON.store(true, Ordering::Relaxed);
+}
+
+fn speaks_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+/// What a run found when it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Cells of the plan.
+    pub cells: u64,
+    /// Of them, on disk.
+    pub done: u64,
+    /// Files set aside because they are not what their names say.
+    pub damaged: usize,
+    /// Unfinished files, of writers that live or died.
+    pub temporary: usize,
+    /// Files that are not the store's.
+    pub unknown: usize,
+    /// Other writers that may be alive.
+    pub others: usize,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Standing { cells, done, damaged, temporary, unknown, others } = self;
+        write!(f, "{done} of {cells} cells are done, {} are missing", cells.saturating_sub(*done))?;
+        let counted = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+        write!(f, "; {}, {}", counted(*damaged, "damaged file"), counted(*temporary, "temporary file"))?;
+        if *unknown > 0 {
+            write!(f, ", {}", counted(*unknown, "unknown file"))?;
+        }
+        match others {
+            0 => f.write_str(", no other writer"),
+            n => write!(f, ", {} at work", counted(*n, "other writer")),
+        }
+    }
+}
 
 enum Show {
     Bar(ProgressBar),
     /// When the last line was written.
     Lines(Mutex<Instant>),
+    /// The same, for lines of JSON.
+    Json(Mutex<Instant>),
     Nothing,
 }
 
@@ -22,17 +74,30 @@ enum Show {
 pub struct Progress {
     show: Show,
     start: Instant,
+    /// When the first cell was begun.
+    begun: OnceLock<Instant>,
     cells: AtomicU64,
     cells_done: AtomicU64,
     steps: AtomicU64,
     steps_done: AtomicU64,
     /// Of the steps that are done, those that took none of this run's time.
     restored: AtomicU64,
+    /// The same of cells.
+    others: AtomicU64,
+}
+
+/// What is known of the speed.
+struct Speed {
+    cells_per_second: f64,
+    /// Seconds; none where nothing is known yet.
+    left: Option<f64>,
 }
 
 impl Progress {
     pub fn new(quiet: bool) -> Progress {
-        let show = if quiet {
+        let show = if speaks_json() {
+            Show::Json(Mutex::new(Instant::now()))
+        } else if quiet {
             Show::Nothing
         } else if stderr().is_terminal() {
             Show::Bar(ProgressBar::new(0).with_style(style()))
@@ -40,13 +105,49 @@ impl Progress {
             Show::Lines(Mutex::new(Instant::now()))
         };
         let zero = || AtomicU64::new(0);
-        let (cells, cells_done, steps, steps_done, restored) = (zero(), zero(), zero(), zero(), zero());
-        Progress { show, start: Instant::now(), cells, cells_done, steps, steps_done, restored }
+        let (cells, cells_done, steps, steps_done) = (zero(), zero(), zero(), zero());
+        let (restored, others, begun) = (zero(), zero(), OnceLock::new());
+        Progress { show, start: Instant::now(), begun, cells, cells_done, steps, steps_done, restored, others }
+    }
+
+    /// What the run directory holds at the start.
+    pub fn standing(&self, standing: &Standing) {
+        match &self.show {
+            Show::Nothing => {}
+            Show::Json(_) => event(
+                "start",
+                json!({
+                    "cells": standing.cells,
+                    "done": standing.done,
+                    "missing": standing.cells.saturating_sub(standing.done),
+                    "damaged": standing.damaged,
+                    "temporary": standing.temporary,
+                    "unknown": standing.unknown,
+                    "other_writers": standing.others,
+                }),
+            ),
+            _ => say(standing),
+        }
+    }
+
+    /// Rows of a chunk, or of some of its cells, are on disk.
+    pub fn published(&self, chunk: usize, cells: usize) {
+        if let Show::Json(_) = &self.show {
+            event("published", json!({ "chunk": chunk, "cells": cells }));
+        }
+    }
+
+    /// Cells that others have computed since the run began.
+    pub fn done_by_others(&self, cells: u64, steps: u64) {
+        self.others.fetch_add(cells, Ordering::Relaxed);
+        self.restored(steps);
+        self.cells_done(cells);
     }
 
     pub fn begin(&self, cells: u64, steps: u64) {
         self.cells.store(cells, Ordering::Relaxed);
         self.steps.store(steps, Ordering::Relaxed);
+        self.begun.get_or_init(Instant::now);
         if let Show::Bar(bar) = &self.show {
             bar.set_length(steps.max(1));
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -57,7 +158,8 @@ impl Progress {
         let done = self.steps_done.fetch_add(steps, Ordering::Relaxed) + steps;
         match &self.show {
             Show::Bar(bar) => bar.set_position(done),
-            Show::Lines(last) => self.line(last),
+            Show::Lines(last) => self.line(last, LINE_EVERY),
+            Show::Json(last) => self.line(last, JSON_EVERY),
             Show::Nothing => {}
         }
     }
@@ -75,26 +177,58 @@ impl Progress {
 
     pub fn cells_done(&self, cells: u64) {
         let done = self.cells_done.fetch_add(cells, Ordering::Relaxed) + cells;
-        if let Show::Bar(bar) = &self.show {
-            bar.set_message(format!("{done}/{} cells", self.cells.load(Ordering::Relaxed)));
+        match &self.show {
+            Show::Bar(bar) => {
+                let rate = self.speed().cells_per_second;
+                bar.set_message(format!("{done}/{} cells, {}", self.cells.load(Ordering::Relaxed), Rate(rate)));
+            }
+            Show::Lines(last) => self.line(last, LINE_EVERY),
+            Show::Json(last) => self.line(last, JSON_EVERY),
+            Show::Nothing => {}
         }
     }
 
+    /// Cells in a second and seconds left, from what this run has measured.
+    fn speed(&self) -> Speed {
+        let seconds = self.begun.get().unwrap_or(&self.start).elapsed().as_secs_f64();
+        let own = |done: &AtomicU64, not: &AtomicU64| {
+            done.load(Ordering::Relaxed).saturating_sub(not.load(Ordering::Relaxed)) as f64
+        };
+        let (steps, done) = (self.steps.load(Ordering::Relaxed), self.steps_done.load(Ordering::Relaxed));
+        let left = seconds * steps.saturating_sub(done) as f64 / own(&self.steps_done, &self.restored);
+        let cells_per_second = own(&self.cells_done, &self.others) / seconds.max(1e-9);
+        Speed { cells_per_second, left: Some(left).filter(|left| left.is_finite()) }
+    }
+
     /// A line if the last one is old enough.
-    fn line(&self, last: &Mutex<Instant>) {
+    fn line(&self, last: &Mutex<Instant>, every: Duration) {
         let Ok(mut last) = last.try_lock() else { return };
-        if last.elapsed() < LINE_EVERY {
+        if last.elapsed() < every {
             return;
         }
         *last = Instant::now();
-        let (done, steps) = (self.steps_done.load(Ordering::Relaxed), self.steps.load(Ordering::Relaxed).max(1));
-        let share = (done as f64 / steps as f64).min(1.0);
-        let elapsed = self.start.elapsed().as_secs_f64();
-        let own = done.saturating_sub(self.restored.load(Ordering::Relaxed));
-        let left = if own > 0 { elapsed * steps.saturating_sub(done) as f64 / own as f64 } else { f64::NAN };
-        let left = if left.is_finite() { format!(", about {left:.0} s left") } else { String::new() };
+        let (done, steps) = (self.steps_done.load(Ordering::Relaxed), self.steps.load(Ordering::Relaxed));
         let (cells_done, cells) = (self.cells_done.load(Ordering::Relaxed), self.cells.load(Ordering::Relaxed));
-        say(format_args!("{cells_done}/{cells} cells, {:.0} % of the steps, {elapsed:.0} s{left}", 100.0 * share));
+        let (elapsed, speed) = (self.start.elapsed().as_secs_f64(), self.speed());
+        if let Show::Json(_) = &self.show {
+            let progress = json!({
+                "cells_done": cells_done,
+                "cells": cells,
+                "steps_done": done,
+                "steps": steps,
+                "seconds": elapsed,
+                "cells_per_second": speed.cells_per_second,
+                "seconds_left": speed.left,
+            });
+            return event("progress", progress);
+        }
+        let share = (done as f64 / steps.max(1) as f64).min(1.0);
+        let left = speed.left.map_or(String::new(), |left| format!(", about {left:.0} s left"));
+        let rate = Rate(speed.cells_per_second);
+        say(format_args!(
+            "{cells_done}/{cells} cells, {rate}, {:.0} % of the steps, {elapsed:.0} s{left}",
+            100.0 * share
+        ));
     }
 
     pub fn end(&self) {
@@ -104,9 +238,51 @@ impl Progress {
     }
 }
 
+/// Cells in a second, or in a minute or an hour where a second sees few.
+struct Rate(f64);
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            rate if rate >= 1.0 => write!(f, "{rate:.1} cells/s"),
+            rate if 60.0 * rate >= 1.0 => write!(f, "{:.1} cells/min", 60.0 * rate),
+            rate => write!(f, "{:.1} cells/h", 3600.0 * rate),
+        }
+    }
+}
+
 /// A line on stderr. Nobody reading it any more (`2>&1 | head`) is no reason to stop a run.
 pub fn say(line: impl fmt::Display) {
+    if speaks_json() {
+        return event("message", json!({ "text": line.to_string() }));
+    }
     let _ = writeln!(stderr().lock(), "{line}");
+}
+
+/// A line of JSON on stderr: `event`, then what belongs to it.
+pub fn event(name: &str, mut fields: Value) {
+    if let Some(fields) = fields.as_object_mut() {
+        fields.shift_insert(0, "event".to_owned(), json!(name));
+    }
+    let _ = writeln!(stderr().lock(), "{fields}");
+}
+
+/// Stderr for the log: each record is a line, as it is or as JSON.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, record: &[u8]) -> std::io::Result<usize> {
+        if !speaks_json() {
+            return stderr().lock().write(record);
+        }
+        let text = String::from_utf8_lossy(record);
+        event("warning", json!({ "text": text.trim() }));
+        Ok(record.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        stderr().flush()
+    }
 }
 
 fn style() -> ProgressStyle {
@@ -121,5 +297,39 @@ impl crate::backend::Watch for Progress {
 
     fn restored(&self, model_steps: u64) {
         Progress::restored(self, model_steps);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_finds_is_told_in_a_line() {
+        let nothing = Standing { cells: 32, ..Standing::default() };
+        let text = "0 of 32 cells are done, 32 are missing; 0 damaged files, 0 temporary files, no other writer";
+        assert_eq!(nothing.to_string(), text);
+        let busy = Standing { cells: 32, done: 30, damaged: 1, temporary: 2, unknown: 1, others: 1 };
+        let text = "30 of 32 cells are done, 2 are missing; 1 damaged file, 2 temporary files, 1 unknown file, 1 other writer at work";
+        assert_eq!(busy.to_string(), text);
+    }
+
+    #[test]
+    fn rates_are_told_in_the_unit_that_has_digits() {
+        let told = [12.34, 0.1, 0.001].map(|rate| Rate(rate).to_string());
+        assert_eq!(told, ["12.3 cells/s", "6.0 cells/min", "3.6 cells/h"]);
+    }
+
+    #[test]
+    fn what_others_did_counts_as_done_and_not_as_speed() {
+        let progress = Progress::new(true);
+        progress.begin(4, 400);
+        assert!(progress.speed().left.is_none());
+        progress.done_by_others(2, 200);
+        assert!(progress.speed().left.is_none() && progress.speed().cells_per_second == 0.0);
+        progress.advance(100);
+        progress.cells_done(1);
+        let speed = progress.speed();
+        assert!(speed.left.is_some_and(|left| left > 0.0) && speed.cells_per_second > 0.0);
     }
 }

@@ -220,3 +220,21 @@ fn methods_are_compared_over_seeds_in_words() {
     assert_eq!(ask(&["--group-by", "method"]).code, 2);
     assert!(ask(&["--by", "methd"]).stderr.contains("did you mean `method`"));
 }
+
+#[test]
+fn what_no_machine_has_room_for_is_refused_with_the_sum_before_anything_is_made() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "name: vast\ndata: {n_features: 131071, firing_probability: 0.1}\n\
+                toy: {d_hidden: 1048576, train: {steps: 1}}\nscore: [loss]\n";
+    let file = write(folder.path(), "vast.yaml", text);
+    for command in ["check", "run"] {
+        let answer = tegum(folder.path(), &[command, &file]);
+        let said =
+            answer.stderr.contains("vast.yaml:2:7: a cell needs about") && answer.stderr.contains("GB of memory");
+        assert!(answer.code == 3 && said && answer.stderr.contains("131071 features by d = "), "{}", answer.stderr);
+    }
+    assert!(!folder.path().join("results").exists(), "nothing was begun");
+    let small = write(folder.path(), "small.yaml", SMALL);
+    let little = tegum(folder.path(), &["run", &small, "--max-mem", "1M"]);
+    assert!(little.code == 3 && little.stderr.contains("--max-mem has 1 MB"), "{}", little.stderr);
+}

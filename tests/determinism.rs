@@ -32,6 +32,54 @@ fn threads_and_shards_do_not_change_a_bit() {
     assert_eq!(one, rows(folder, "shards"));
 }
 
+/// Twelve cells of two stems each, every one an instant.
+const TINY: &str = "\
+name: tiny
+seeds: 3
+data: {n_features: 4, firing_probability: 0.3}
+toy: {d_hidden: 2, train: {steps: 20, batch_size: 16}}
+sae: [{topk: {n_latents: 6, k: 1}}, {relu: {n_latents: 6, l1: 0.1}}]
+sae_train: {steps: 20, batch_size: 16}
+evaluate: {samples: 64}
+sweep: {data.firing_probability: [0.2, 0.4]}
+";
+
+/// The hash of all rows, which `collect` tells.
+fn logical_hash(folder: &Path, out: &str) -> String {
+    let answer = tegum(folder, &["collect", out]);
+    assert_eq!(answer.code, 0, "{out}: {}{}", answer.stdout, answer.stderr);
+    answer.stdout.rsplit("12 rows, hash ").next().expect("it is told").trim().to_owned()
+}
+
+/// Threads x shards x chunk sizes, each whole and with half of its parts lost on the way: 54 ways to the same rows.
+#[test]
+fn threads_shards_chunks_and_lost_parts_give_one_hash() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "small.yaml", TINY);
+    let folder = folder.path();
+    run(folder, &["--out", "first"]);
+    let first = logical_hash(folder, "first");
+    for threads in ["1", "2", "8"] {
+        for shards in [1, 3, 16] {
+            for seconds in ["0", "0.00001", "24"] {
+                let out = format!("out-{threads}-{shards}-{seconds}");
+                for shard in 0..shards {
+                    let shard = format!("{shard}/{shards}");
+                    run(folder, &["--threads", threads, "--shard", &shard, "--chunk-seconds", seconds, "--out", &out]);
+                }
+                assert_eq!(logical_hash(folder, &out), first, "{out}");
+                let parts = std::fs::read_dir(folder.join(&out).join("parts")).expect("made").flatten();
+                let parts = parts.flat_map(|entry| std::fs::read_dir(entry.path()).expect("a folder").flatten());
+                let mut parts: Vec<_> = parts.map(|entry| entry.path()).collect();
+                parts.sort();
+                parts.iter().step_by(2).for_each(|part| std::fs::remove_file(part).expect("it is there"));
+                run(folder, &["--threads", threads, "--out", &out]);
+                assert_eq!(logical_hash(folder, &out), first, "{out} after a loss");
+            }
+        }
+    }
+}
+
 #[test]
 fn instruction_sets_do_not_change_a_bit() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -13,4 +13,5 @@ mod pipeline;
 mod program;
 mod schema;
 mod specs;
+mod supervisor;
 mod train;

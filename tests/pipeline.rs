@@ -47,6 +47,68 @@ fn a_wider_sweep_keeps_the_cells_that_are_there() {
 }
 
 #[test]
+fn what_save_asks_for_later_is_made_by_the_same_command() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    assert_eq!(tegum(folder.path(), &["run", &file]).code, 0);
+    write(folder.path(), "small.yaml", &SMALL.replace("trace: {every: 100}", "weights: all, trace: {every: 150}"));
+    let again = tegum(folder.path(), &["run", &file]);
+    assert!(again.code == 0 && again.stdout.contains("32 cells: 32 computed"), "{}{}", again.stdout, again.stderr);
+    let count = |sql: &str| tegum(folder.path(), &["table", "results/small", "--sql", sql, "--format", "csv"]).stdout;
+    assert_eq!(count("select count(*) as n from rows"), "n\n32\n");
+    // Steps 0, 150 and 299 of each toy model: those of the trace before are not read any more.
+    assert_eq!(count("select count(*) as n from trace where model = 'toy'"), "n\n96\n");
+    let less =
+        write(folder.path(), "small.yaml", &SMALL.replace("trace: {every: 100}", "weights: best, features: false"));
+    let less = tegum(folder.path(), &["run", &less]);
+    assert!(less.code == 0 && less.stdout.contains(" 0 computed"), "what is kept is more: {}", less.stdout);
+}
+
+#[test]
+fn damage_is_found_by_verify_and_mended_by_the_same_command() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", &SMALL.replace("trace: {every: 100}", "weights: all"));
+    assert_eq!(tegum(folder.path(), &["run", &file]).code, 0);
+    let out = folder.path().join("results/small");
+    let sound = tegum(folder.path(), &["verify", "results/small"]);
+    assert!(sound.code == 0 && sound.stdout.contains("with 32 cells; 0 damaged"), "{}{}", sound.stdout, sound.stderr);
+    for kind in ["parts", "features", "weights"] {
+        let folders = std::fs::read_dir(out.join(kind)).expect("it was made").flatten();
+        let mut files = folders.flat_map(|entry| std::fs::read_dir(entry.path()).expect("a folder").flatten());
+        let path = files.next().expect("a file").path();
+        let mut bytes = std::fs::read(&path).expect("readable");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        std::fs::write(&path, bytes).expect("writable");
+        let damaged = tegum(folder.path(), &["verify", "results/small"]);
+        assert!(damaged.code == 6 && damaged.stdout.contains("DAMAGED"), "{kind}: {}", damaged.stdout);
+        let again = tegum(folder.path(), &["run", &file]);
+        assert!(again.code == 0 && again.stderr.contains("quarantine"), "{kind}: {}{}", again.stdout, again.stderr);
+        assert_eq!(tegum(folder.path(), &["verify", "results/small"]).code, 0, "{kind}");
+    }
+}
+
+#[test]
+fn shards_of_two_machines_are_collected_into_one_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    assert_eq!(tegum(folder.path(), &["run", &file, "--out", "whole"]).code, 0);
+    assert_eq!(tegum(folder.path(), &["run", &file, "--out", "a", "--shard", "0/2"]).code, 0);
+    assert_eq!(tegum(folder.path(), &["run", &file, "--out", "b", "--shard", "1/2"]).code, 0);
+    let hash = |arguments: &[&str]| {
+        let answer = tegum(folder.path(), arguments);
+        assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+        answer.stdout.rsplit("32 rows, hash ").next().map(str::to_owned)
+    };
+    assert_eq!(hash(&["collect", "a", "b"]), hash(&["collect", "whole"]));
+    assert_eq!(tegum(folder.path(), &["verify", "a"]).code, 0);
+    let other = write(folder.path(), "other.yaml", &SMALL.replace("name: small", "name: other"));
+    let taken = tegum(folder.path(), &["run", &other, "--out", "a"]);
+    assert!(taken.code == 3 && taken.stderr.contains("holds a run of `small`"), "{}", taken.stderr);
+    assert_eq!(tegum(folder.path(), &["collect", "b"]).code, 75, "half of it is missing");
+}
+
+#[test]
 fn a_failed_expectation_exits_8_and_shows_the_measured_value() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = write(folder.path(), "small.yaml", &SMALL.replace("equals: 32", "at_least: 33"));

@@ -38,10 +38,11 @@ pub trait Watch: Sync {
     }
 }
 
-/// What a backend is given at once: as many models and as much work, or as many bytes of models.
+/// What a backend is given at once: as many models and as much work, or as many bytes of models. All of it is trained before
+/// any of it is published, so it is also what a kill may lose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Appetite {
-    /// Toy models, or hidden states that SAEs share.
+    /// Toy models, or hidden states that SAEs share; fewer of them are enough if work could be dealt out to as many threads.
     pub models: usize,
     /// Estimated floating-point operations.
     pub work: f64,
@@ -49,10 +50,14 @@ pub struct Appetite {
     pub bytes: f64,
 }
 
+/// Estimated floating-point operations of half a minute of one thread; as those of a chunk.
+const HALF_A_MINUTE: f64 = 6e11;
+
 impl Appetite {
-    /// Two models for each thread, and about half a minute of one core.
+    /// About half a minute of every thread, and never less than a model for each.
     fn of_threads() -> Appetite {
-        Appetite { models: 2 * rayon::current_num_threads(), work: 6e11, bytes: 256e6 }
+        let threads = rayon::current_num_threads();
+        Appetite { models: threads, work: HALF_A_MINUTE * threads as f64, bytes: 256e6 }
     }
 }
 

@@ -3,11 +3,13 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use super::run::memory;
 use super::{Outcome, doubts, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::Plan;
 use crate::plan::chunk::{SPEED, bytes, duration};
-use crate::run::questions;
+use crate::run::preflight::{self, Estimate};
+use crate::run::{kept_weights, questions};
 use crate::score::{Definition, definition};
 
 #[derive(Debug, clap::Args)]
@@ -20,12 +22,16 @@ pub struct Args {
     /// Allow more than ten million cells
     #[arg(long)]
     yes_cells: Option<u64>,
+    /// Memory that a run may have, such as 64G, instead of what this machine has
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
+    max_mem: Option<f64>,
 }
 
 pub fn carry_out(args: &Args) -> Outcome {
     let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;
     doubts(&plan, args.strict, false)?;
     questions::check(&plan, &columns)?;
+    preflight::memory(&plan, &Estimate::of(&plan, columns.len(), &kept_weights(&plan)), args.max_mem)?;
     let experiment = &plan.document.experiment;
     let mut text = format!(
         "{}: {} cells in {} chunks, plan {}\n",
@@ -74,30 +80,12 @@ pub fn carry_out(args: &Args) -> Outcome {
 }
 
 fn estimates(plan: &Plan, columns: usize) -> String {
-    let mut work = 0.0;
-    let mut memory = 0.0f64;
-    let mut side_rows = 0.0;
-    let step = (plan.cells.len() / 100_000).max(1);
-    for index in (0..plan.cells.len()).step_by(step) {
-        let (stem, own) = plan.work(index);
-        let new_stem = index == 0 || !plan.same_stem(index - 1, index);
-        work += (own + if new_stem { stem } else { 0.0 }) * step as f64;
-        memory = memory.max(plan.memory(index));
-        let snapshots = plan.snapshot_rows_of(index) as f64;
-        let samples = plan.facts(plan.cells[index])[0].dataset as f64;
-        side_rows += (snapshots + if plan.document.experiment.save.samples { samples } else { 0.0 }) * step as f64;
-    }
+    let estimate = Estimate::of(plan, columns, &kept_weights(plan));
     let cores = rayon::current_num_threads() as f64;
-    let rows = plan.cells.len() as f64 * (200.0 + 9.0 * columns as f64);
-    let features: f64 = if plan.document.experiment.save.features {
-        plan.cells.len() as f64 * 40.0 * plan.document.experiment.data.n_features as f64
-    } else {
-        0.0
-    };
     format!(
         "estimates, rough: {} on {cores} cores, {} of memory, {} of disk\n",
-        duration(work / SPEED / cores),
-        bytes(1e8 + memory * cores),
-        bytes(rows + features + 30.0 * side_rows)
+        duration(estimate.work / SPEED / cores),
+        bytes(1e8 + estimate.memory * cores),
+        bytes(estimate.disk)
     )
 }

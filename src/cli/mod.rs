@@ -9,12 +9,13 @@ use crate::backend::cuda::{Arithmetic, CudaBackend};
 use crate::backend::simd::Isa;
 use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
-use crate::progress::say;
+use crate::progress::{Log, event, say, speak_json};
 use crate::run::columns::{ScoreColumn, algorithms, score_columns};
 use crate::spec::Document;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 
 mod check;
+mod collect;
 mod devices;
 mod expect;
 mod explain;
@@ -28,6 +29,7 @@ mod schema;
 mod score;
 mod table;
 mod train;
+mod verify;
 mod world;
 
 /// Toy superposition models and sparse autoencoders, scored against the truth, from one YAML file.
@@ -60,6 +62,10 @@ enum Command {
     Table(table::Args),
     /// Redraw the figures of a run from its rows
     Figure(figure::Args),
+    /// Compare every byte of a run with what was written
+    Verify(verify::Args),
+    /// All rows of a run in one file, from one directory or several
+    Collect(collect::Args),
     /// Evaluate the expectations of a run again
     Expect(expect::Args),
     /// Definition of a score, or meaning and default of a field
@@ -154,6 +160,15 @@ pub fn main() -> ExitCode {
         say(message);
         return ExitCode::from(2);
     }
+    let json = match &cli.command {
+        Command::Run(args) => args.json_progress(),
+        Command::Train(args) => args.json_progress(),
+        _ => false,
+    };
+    if json {
+        speak_json();
+        std::panic::set_hook(Box::new(|panic| event("panic", serde_json::json!({ "text": panic.to_string() }))));
+    }
     start_log(&cli);
     let outcome = match &cli.command {
         Command::Init(args) => init::carry_out(args),
@@ -163,6 +178,8 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::carry_out(args),
         Command::Table(args) => table::carry_out(args),
         Command::Figure(args) => figure::carry_out(args),
+        Command::Verify(args) => verify::carry_out(args),
+        Command::Collect(args) => collect::carry_out(args),
         Command::Expect(args) => expect::carry_out(args),
         Command::Explain(args) => explain::carry_out(args),
         Command::Schema => schema::carry_out(),
@@ -190,7 +207,7 @@ fn start_log(cli: &Cli) {
     let colour = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Log)
         .with_ansi(colour)
         .without_time()
         .with_target(false)

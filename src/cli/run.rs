@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use serde_json::json;
 
 use super::{ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
-use crate::progress::{Progress, say};
+use crate::plan::chunk::SECONDS;
+use crate::progress::{Progress, event, say};
+use crate::run::preflight::{self, Estimate};
 use crate::run::results::Results;
-use crate::run::{Options, Summary, questions, run};
+use crate::run::supervise::{STOPPED, stopping, supervise};
+use crate::run::worker::Worker;
+use crate::run::{Options, Summary, kept_weights, questions, run};
 use crate::spec::Document;
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +23,16 @@ pub struct Args {
     file: PathBuf,
     #[command(flatten)]
     settings: Settings,
+    /// Compute in this process, for debuggers: a crash ends the run
+    #[arg(long)]
+    no_supervisor: bool,
+}
+
+impl Args {
+    /// Whether stderr is for scripts.
+    pub fn json_progress(&self) -> bool {
+        self.settings.json_progress
+    }
 }
 
 /// How a run is carried out, whatever it trains on.
@@ -56,6 +70,21 @@ pub struct Settings {
     /// Allow more than ten million cells
     #[arg(long)]
     yes_cells: Option<u64>,
+    /// Seconds of one core, estimated, that the cells published together take. The rows do not depend on it
+    #[arg(long, value_name = "SECONDS", default_value_t = SECONDS, value_parser = seconds)]
+    chunk_seconds: f64,
+    /// Memory that the run may have, such as 64G, instead of what this machine has
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
+    max_mem: Option<f64>,
+    /// Seconds that a full disk is waited for before the run ends with 5
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    disk_wait: f64,
+    /// Begin although the disk is probably too small
+    #[arg(long)]
+    yes: bool,
+    /// Write what happens to stderr as JSON, an object a line
+    #[arg(long)]
+    pub(super) json_progress: bool,
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {
@@ -67,13 +96,34 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
+/// Bytes as people write them: 512M, 64G, 1T.
+pub fn memory(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix(['K', 'M', 'G', 'T']) {
+        Some(number) => (number, 1024f64.powi(1 + "KMGT".find(&text[number.len()..]).map_or(0, |at| at as i32))),
+        None => (text, 1.0),
+    };
+    let bytes = number.parse::<f64>().ok().map(|number| number * unit).filter(|bytes| (0.0..=1e18).contains(bytes));
+    bytes.ok_or_else(|| "expected bytes, for example 512M or 64G".to_owned())
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
     seconds.ok_or_else(|| "expected seconds from 0 to 1e9, for example 60".to_owned())
 }
 
 pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
-    carry_out_document(|| Ok(Document::load(&args.file)?), &args.settings, quiet).map(|(code, _)| code)
+    let load = || Ok(Document::load(&args.file)?);
+    if args.no_supervisor {
+        return carry_out_document(load, &args.settings, quiet).map(|(code, _)| code);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    match Worker::start(stop.clone()).map_err(|e| Failure::new(5, format!("a worker without a supervisor: {e}")))? {
+        None => supervise().map_err(|e| Failure::new(5, format!("cannot start a process: {e}; try --no-supervisor"))),
+        Some(worker) => {
+            leave_signals_to_the_supervisor()?;
+            carry_out_in(load, &args.settings, quiet, stop, Some(worker)).map(|(code, _)| code)
+        }
+    }
 }
 
 /// Runs an experiment; returns the exit code and, where all of it is done, its results.
@@ -82,6 +132,18 @@ pub fn carry_out_document(
     args: &Settings,
     quiet: bool,
 ) -> Result<(i32, Option<Results>), Failure> {
+    carry_out_in(load, args, quiet, stop_on_signals()?, None)
+}
+
+fn carry_out_in(
+    load: impl FnOnce() -> Result<Document, Failure>,
+    args: &Settings,
+    quiet: bool,
+    stop: Arc<AtomicBool>,
+    worker: Option<Worker>,
+) -> Result<(i32, Option<Results>), Failure> {
+    // What the first worker has said is not said again, and what it has set aside is where it belongs.
+    let first = worker.as_ref().is_none_or(|worker| worker.orders.restarts == 0);
     let backend = backend(args.backend, &args.devices, args.arithmetic)?;
     // Before anything else: planning already uses the threads.
     if let Some(threads) = args.threads {
@@ -89,36 +151,42 @@ pub fn carry_out_document(
         pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
     }
     let (plan, columns) = planned_document(load()?, backend.profile(), args.yes_cells)?;
+    let plan = plan.in_chunks_of(args.chunk_seconds);
     // Before anything on disk is touched.
-    doubts(&plan, args.strict, quiet)?;
+    doubts(&plan, args.strict, quiet || !first)?;
     questions::check(&plan, &columns)?;
     let experiment = &plan.document.experiment;
     let out = args.out.clone().unwrap_or_else(|| default_out(&experiment.name));
-    if args.fresh {
+    let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
+    preflight::memory(&plan, &estimate, args.max_mem)?;
+    preflight::disk(&out, &estimate, args.yes)?;
+    if args.fresh && first {
         set_aside(&out)?;
     }
-    if !quiet {
+    if !quiet && first {
         let (name, cells) = (&experiment.name, plan.cells.len());
         say(format_args!("{name}: {cells} cells, plan {}, {}", plan.hash(), out.display()));
     }
-    let stop = stop_on_signals()?;
     let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
-    let options = Options { out: out.clone(), shard: args.shard, stop, extend: args.extend, checkpoint_every };
+    let options = Options {
+        out: out.clone(),
+        shard: args.shard,
+        stop,
+        extend: args.extend,
+        checkpoint_every,
+        worker,
+        disk_wait: Duration::from_secs_f64(args.disk_wait),
+    };
     let progress = Progress::new(quiet);
     let summary = run(&plan, &columns, &*backend, &options, &progress)?;
     if !quiet {
         print(&told(&summary))?;
     }
-    if summary.stopped {
-        say("stopped; what was published stays, and the same command continues");
-        return Ok((75, None));
-    }
-    if summary.already + summary.computed < summary.cells {
-        let done = summary.already + summary.computed;
-        print(&format!("{done} of {} cells are done; figures and expectations wait for the rest\n", summary.cells))?;
-        return Ok((0, None));
+    if let Some(code) = unfinished(&summary, &out, args.json_progress, quiet)? {
+        return Ok((code, None));
     }
     let results = Results::of_plan(&out, plan, columns, backend.profile())?;
+    results.collect(false)?;
     for path in results.draw(None, None, &out)? {
         if !quiet {
             print(&format!("drew {}\n", path.display()))?;
@@ -129,16 +197,82 @@ pub fn carry_out_document(
     Ok((if passed { 0 } else { 8 }, Some(results)))
 }
 
-/// A flag that the first SIGINT or SIGTERM sets, so that what is published stays and exit 75 says "run again to
-/// continue"; the second one ends the process at once.
+/// Says what is on disk; the exit code if that is not the whole plan.
+fn unfinished(summary: &Summary, out: &std::path::Path, json: bool, quiet: bool) -> Result<Option<i32>, Failure> {
+    let code = match summary {
+        Summary { stopped: true, .. } => Some(STOPPED),
+        _ if !summary.failed.is_empty() => Some(FAILED),
+        _ if summary.missing() > 0 => Some(0),
+        _ => None,
+    };
+    if json {
+        event(
+            "end",
+            json!({
+                "cells": summary.cells,
+                "done": summary.done(),
+                "computed": summary.computed,
+                "failed": summary.failed.iter().map(|failed| failed.cell.to_string()).collect::<Vec<_>>(),
+                "missing": summary.missing(),
+                "parts": summary.parts,
+                "stopped": summary.stopped,
+                "seconds": summary.seconds,
+                "out": out.display().to_string(),
+            }),
+        );
+    } else if !quiet || !summary.failed.is_empty() {
+        for failed in &summary.failed {
+            say(format_args!("failed: cell {} ({}): {}", failed.cell, failed.what, failed.reason));
+        }
+        if !summary.failed.is_empty() {
+            say(format_args!(
+                "the next start tries failed cells again; what is known of them is in {}/failed",
+                out.display()
+            ));
+        }
+    }
+    if summary.stopped {
+        say("stopped; what was published stays, and the same command continues");
+    } else if code.is_some() {
+        let done = summary.done();
+        print(&format!("{done} of {} cells are done; figures and expectations wait for the rest\n", summary.cells))?;
+    }
+    if !quiet {
+        print(&format!("on disk: {}\n", on_disk(summary, out)))?;
+    }
+    Ok(code)
+}
+
+/// Exit code of a run that has computed all but the cells that fail.
+const FAILED: i32 = 4;
+
+fn on_disk(summary: &Summary, out: &std::path::Path) -> String {
+    let (done, parts, failed) = (summary.done(), summary.parts, summary.failed.len());
+    let parts = format!("{parts} {}", if parts == 1 { "part" } else { "parts" });
+    let dir = out.display();
+    format!("{done} of {} cells in {parts} in {dir}, {failed} failed, {} missing", summary.cells, summary.missing())
+}
+
+/// A flag that the first SIGINT, SIGTERM, SIGUSR1 or SIGHUP sets, so that what is published stays and exit 75 says "run again
+/// to continue"; the second one ends the process at once.
 fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
-        signal_hook::flag::register_conditional_shutdown(signal, code, stop.clone())
+    for signal in stopping() {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())
             .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
             .map_err(|e| Failure::new(5, format!("signals cannot be watched: {e}")))?;
     }
     Ok(stop)
+}
+
+/// A terminal or a cluster manager sends a signal to both processes: the supervisor passes it on.
+fn leave_signals_to_the_supervisor() -> Result<(), Failure> {
+    let nobody = Arc::new(AtomicBool::new(false));
+    for signal in stopping() {
+        signal_hook::flag::register(signal, nobody.clone())
+            .map_err(|e| Failure::new(5, format!("signals cannot be watched: {e}")))?;
+    }
+    Ok(())
 }
 
 fn told(summary: &Summary) -> String {

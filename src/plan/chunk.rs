@@ -9,11 +9,11 @@ const ACTIVE_LATENTS: f64 = 64.0;
 /// Numbers of evaluation samples' hidden states that a stem keeps; of more, every dictionary draws its own again.
 pub const KEPT_HIDDEN: usize = 1 << 24;
 
-/// Floating-point operations a second of one core that the estimate assumes: small models on a core with AVX2.
+/// Floating-point operations a second of one core that estimates assume: small models on a core with AVX2.
 pub const SPEED: f64 = 2.5e10;
 
-/// Estimated work of one chunk, in floating-point operations: about half a minute of one core.
-pub const WORK: f64 = 6e11;
+/// Estimated seconds of one core that a chunk takes, where nothing else is asked for.
+pub const SECONDS: f64 = 24.0;
 /// Cells of one chunk, at most.
 const MOST: usize = 5_000;
 
@@ -55,6 +55,18 @@ impl Plan {
         weights + entries + hidden + 16.0 * d * (n + m) + 512.0 * n
     }
 
+    /// Where the bytes of [`Plan::memory`] come from, for a message.
+    pub fn memory_in_words(&self, index: usize) -> String {
+        let [data, toy, evaluate, method] = self.facts(self.cells[index]);
+        let d = if toy.d_hidden > 0 { toy.d_hidden } else { data.d_hidden };
+        let (n, m) = (data.n_features, method.n_latents);
+        let latents = if m > 0 { format!(" and for {m} latents twice") } else { String::new() };
+        format!(
+            "16 bytes for each weight, of {n} features by d = {d}{latents}, and 20 for each entry of {:.0} evaluation samples",
+            evaluate.work
+        )
+    }
+
     /// Estimated bytes that a trained cell holds until its chunk is published: weights, moments and what its rows come from.
     pub fn held(&self, index: usize) -> f64 {
         let [data, toy, _, method] = self.facts(self.cells[index]);
@@ -67,6 +79,11 @@ impl Plan {
     pub fn snapshot_rows_of(&self, index: usize) -> u64 {
         let [data, toy, ..] = self.facts(self.cells[index]);
         self.snapshot_rows(&data, &toy)
+    }
+
+    /// The same plan in chunks of so many estimated seconds of one core. Rows do not depend on it: cells are found by their ids.
+    pub fn in_chunks_of(self, seconds: f64) -> Plan {
+        Plan { chunk_seconds: seconds, ..self }
     }
 
     /// The chunks. Cells of one stem stay together unless they alone are too many.
@@ -84,7 +101,8 @@ impl Plan {
                 true => self.snapshot_rows_of(index),
                 false => 0,
             };
-            let full = index > first && (work >= WORK || index - first >= MOST || snapshots + rows > SNAPSHOT_ROWS);
+            let full = index > first
+                && (work >= self.chunk_seconds * SPEED || index - first >= MOST || snapshots + rows > SNAPSHOT_ROWS);
             if full && (new_stem || index - first >= MOST) {
                 chunks.push(Chunk { first, count: index - first });
                 (first, work) = (index, if stem_start < index { stem } else { 0.0 });

@@ -90,6 +90,8 @@ pub struct Plan {
     pub columns: Vec<AxisColumn>,
     pub cells: Vec<CellRef>,
     pub ids: Vec<CellId>,
+    /// Estimated seconds of one core that a chunk takes.
+    chunk_seconds: f64,
     lengths: Vec<usize>,
     /// Axes that every method shares.
     stem_axes: Vec<usize>,
@@ -152,7 +154,20 @@ impl Plan {
             .collect();
         let columns = columns_of(&document);
         let (cells, ids) = (Vec::new(), Vec::new());
-        let mut plan = Plan { document, methods, columns, cells, ids, lengths, stem_axes, variant_axes, tables, files };
+        let chunk_seconds = chunk::SECONDS;
+        let mut plan = Plan {
+            document,
+            methods,
+            columns,
+            cells,
+            ids,
+            chunk_seconds,
+            lengths,
+            stem_axes,
+            variant_axes,
+            tables,
+            files,
+        };
         plan.check_across().map_err(|e| plan.document.error(e))?;
         plan.lay_out();
         exclude::apply(&mut plan)?;
@@ -166,9 +181,11 @@ impl Plan {
     }
 
     fn lay_out(&mut self) {
-        let mut cells = Vec::new();
+        let seeds = self.document.experiment.seeds.len();
+        let of_stem: usize = self.variant_axes.iter().map(|axes| self.product(axes)).sum();
+        let mut cells = Vec::with_capacity(self.product(&self.stem_axes) * seeds * of_stem);
         for stem in 0..self.product(&self.stem_axes) as u32 {
-            for seed in 0..self.document.experiment.seeds.len() as u32 {
+            for seed in 0..seeds as u32 {
                 for method in 0..self.methods.len() as u32 {
                     let variants = self.product(&self.variant_axes[method as usize]) as u32;
                     cells.extend((0..variants).map(|variant| CellRef { stem, seed, method, variant }));
@@ -203,9 +220,7 @@ impl Plan {
 
     /// Two cells with the same settings would be one row.
     fn refuse_equal_cells(&self) -> Result<(), SpecError> {
-        let mut order: Vec<(CellId, usize)> = self.ids.iter().copied().zip(0..).collect();
-        order.sort_unstable();
-        let Some(pair) = order.windows(2).find(|pair| pair[0].0 == pair[1].0) else { return Ok(()) };
+        let Some(pair) = id::equal_ids(&self.ids) else { return Ok(()) };
         let told = |index: usize| {
             let cell = self.cells[index];
             let mut words: Vec<String> = (self.columns.iter())
@@ -218,7 +233,7 @@ impl Plan {
         };
         let key = ["sweep", "zip", "sae", "baselines"].into_iter().find_map(|key| self.document.root.get(key));
         let place = key.map_or(self.document.root.place, |n| n.place);
-        let message = format!("two cells are the same: ({}) and ({})", told(pair[0].1), told(pair[1].1));
+        let message = format!("two cells are the same: ({}) and ({})", told(pair[0]), told(pair[1]));
         let help = "an axis is overridden by another setting, or two methods have equal settings: leave one out";
         Err(self.document.error(vec![Diagnostic { place, message, help: Some(help.to_owned()) }]))
     }

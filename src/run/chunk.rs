@@ -1,17 +1,18 @@
 //! One chunk of a plan: train what its cells share once, then what is theirs, then score.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::checkpoints::{Keeper, Kept};
 use super::columns::ScoreColumn;
 use super::evaluation::{Evaluation, Judged, Losses, asks_for_losses, losses, reads_samples};
-use super::given;
 use super::record::CellRecord;
 use super::snapshots::snapshots;
 use super::stand_in::{self, job, stand_in};
 use super::training_set::TrainingSet;
+use super::{fault, given};
 use crate::activations::Activations;
 use crate::backend::{Backend, BackendError, SaeGroup, Watch};
 use crate::data::World;
@@ -28,6 +29,14 @@ struct Stem {
     sections: Vec<Cell>,
     world: Arc<World>,
     importance: Option<Vec<f64>>,
+}
+
+impl Stem {
+    /// Takes a cell out, by its position.
+    fn leave_out(&mut self, cell: usize) {
+        self.cells.remove(cell);
+        self.sections.remove(cell);
+    }
 }
 
 /// A stem after training.
@@ -74,32 +83,84 @@ pub struct Bench<'a> {
     pub keeper: Option<Keeper<'a>>,
 }
 
+/// Who takes the records of cells as they are finished, from any thread.
+pub trait Sink: Sync {
+    /// Records of cells of one stem.
+    fn take(&self, records: Vec<CellRecord>);
+    /// False where nothing more is wanted: what is not scored yet is left out.
+    fn wants_more(&self) -> bool {
+        true
+    }
+}
+
+/// Keeps all records.
+#[derive(Default)]
+struct All(Mutex<Vec<CellRecord>>);
+
+impl Sink for All {
+    fn take(&self, records: Vec<CellRecord>) {
+        self.0.lock().expect("no thread panics while it holds this").extend(records);
+    }
+}
+
 impl Bench<'_> {
     /// Records of the cells with these plan indices (ascending); none where training was told to stop.
     ///
     /// # Errors
     /// A file that the experiment names cannot be read, or what trains has failed.
     pub fn compute(&self, indices: &[usize]) -> Result<Option<Vec<CellRecord>>, BenchError> {
+        let all = All::default();
+        self.compute_each(indices, &all)?;
+        let mut records = all.0.into_inner().expect("no thread panics while it holds this");
+        records.sort_by_key(|record| record.index);
+        Ok((records.len() == indices.len()).then_some(records))
+    }
+
+    /// Trains the cells with these plan indices (ascending) and hands on the records of each stem when it is scored, in any
+    /// order. Cells whose training was told to stop are left out. Where scoring one stem panics, the others are finished
+    /// before the panic goes on.
+    ///
+    /// # Errors
+    /// A file that the experiment names cannot be read, or what trains has failed.
+    pub fn compute_each(&self, indices: &[usize], sink: &dyn Sink) -> Result<(), BenchError> {
+        fault::strike(indices, fault::Phase::Training);
         if let Some(activations) = &self.given {
-            return given::compute(self, activations, indices);
+            return given::compute(self, activations, indices, sink);
         }
         let stems = self.stems(indices)?;
-        let Some(toys) = self.train_toys(&stems)? else { return Ok(None) };
-        let mut trained = Vec::with_capacity(stems.len());
-        for (stem, toy) in stems.iter().zip(toys) {
-            let source = self.source(stem, toy.as_ref())?;
+        let (mut begun, mut trained) = (Vec::with_capacity(stems.len()), Vec::with_capacity(stems.len()));
+        let toys = self.train_toys(&stems)?;
+        for (stem, toy) in stems.into_iter().zip(toys) {
+            // Told to stop before its toy model was done.
+            let Some(toy) = toy else { continue };
+            let source = self.source(&stem, toy.as_ref())?;
             trained.push(Trained { source, toy, saes: Vec::new() });
+            begun.push(stem);
         }
-        if !self.train_saes(&stems, &mut trained)? {
-            return Ok(None);
-        }
-        let losses = self.losses(&stems, &trained);
+        self.train_saes(&mut begun, &mut trained)?;
+        let losses = self.losses(&begun, &trained);
         // Large stems one after the other: each has work for all threads, and their memory need not add up.
         let in_turn = self.in_turn(indices);
-        let stems = stems.into_par_iter().zip(trained).zip(losses).with_min_len(in_turn);
-        let records: Vec<Vec<CellRecord>> =
-            stems.map(|((stem, trained), losses)| self.score_stem(&stem, trained, losses)).collect();
-        Ok(Some(records.into_iter().flatten().collect()))
+        let panicked = Mutex::new(None);
+        let score = |((stem, trained), losses): ((Stem, Trained), Option<Losses>)| {
+            if stem.cells.is_empty() || !sink.wants_more() {
+                return;
+            }
+            // Nothing of a stem whose scoring panicked is used again.
+            let scored = catch_unwind(AssertUnwindSafe(|| {
+                fault::strike(&stem.cells, fault::Phase::Scoring);
+                self.score_stem(&stem, trained, losses)
+            }));
+            match scored {
+                Ok(records) => sink.take(records),
+                Err(payload) => *panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload),
+            }
+        };
+        begun.into_par_iter().zip(trained).zip(losses).with_min_len(in_turn).for_each(score);
+        match panicked.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(payload) => resume_unwind(payload),
+            None => Ok(()),
+        }
     }
 
     /// The autoencoder or baseline of one cell, trained again: the same bits. None where the cell has none, where training
@@ -111,17 +172,15 @@ impl Bench<'_> {
         if let Some(activations) = &self.given {
             return given::coder(self, activations, index);
         }
-        let stems = self.stems(&[index])?;
-        let Some(toy) = self.train_toys(&stems)?.and_then(|mut toys| toys.pop()) else { return Ok(None) };
+        let mut stems = self.stems(&[index])?;
+        let Some(toy) = self.train_toys(&stems)?.pop().flatten() else { return Ok(None) };
         let Some(source) = self.source(&stems[0], toy.as_ref())? else { return Ok(None) };
         let cell = &stems[0].sections[0];
         if stand_in::steps(&cell.method).is_none() {
             return Ok(stand_in(&cell.method, &source, cell.seed));
         }
         let mut trained = [Trained { source: Some(source), toy, saes: Vec::new() }];
-        if !self.train_saes(&stems, &mut trained)? {
-            return Ok(None);
-        }
+        self.train_saes(&mut stems, &mut trained)?;
         let outcome = trained[0].saes.pop().flatten();
         Ok(outcome.filter(|outcome| outcome.end == TrainingEnd::Finished).map(|outcome| outcome.coder))
     }
@@ -145,8 +204,8 @@ impl Bench<'_> {
         groups.into_iter().map(stem).collect()
     }
 
-    /// `[stem]`; the inner option is empty where there is no toy model, the outer one where training was stopped.
-    fn train_toys(&self, stems: &[Stem]) -> Result<Option<Vec<Option<ToyOutcome>>>, BenchError> {
+    /// `[stem]`; the inner option is empty where there is no toy model, the outer one where its training was stopped.
+    fn train_toys(&self, stems: &[Stem]) -> Result<Vec<Option<Option<ToyOutcome>>>, BenchError> {
         let job = |stem: &Stem| -> Option<ToyJob> {
             let cell = &stem.sections[0];
             let job = resolve::toy_job(cell.toy.as_ref()?, &stem.world, cell.seed, self.trace.every);
@@ -154,7 +213,7 @@ impl Bench<'_> {
         };
         let jobs: Vec<ToyJob> = stems.iter().filter_map(job).collect();
         if jobs.is_empty() {
-            return Ok(Some(stems.iter().map(|_| None).collect()));
+            return Ok(stems.iter().map(|_| Some(None)).collect());
         }
         let outcomes = self.backend.train_toys(&jobs, self.watch)?;
         Ok(outcomes.into_iter().map(|outcome| outcome.map(Some)).collect())
@@ -174,8 +233,8 @@ impl Bench<'_> {
         Ok(Some(HiddenSource { world: stem.world.clone(), seed: cell.seed, maker }))
     }
 
-    /// Fills `saes`; false where training was stopped.
-    fn train_saes(&self, stems: &[Stem], trained: &mut [Trained]) -> Result<bool, BenchError> {
+    /// Fills `saes`; cells whose training was stopped are taken out of their stems.
+    fn train_saes(&self, stems: &mut [Stem], trained: &mut [Trained]) -> Result<(), BenchError> {
         let (mut groups, mut owners) = (Vec::new(), Vec::new());
         for (at, (stem, trained)) in stems.iter().zip(trained.iter_mut()).enumerate() {
             trained.saes.resize_with(stem.cells.len(), || None);
@@ -202,11 +261,18 @@ impl Bench<'_> {
                 self.backend.train_saes(&groups, &Kept { watch: self.watch, keeper, cells })
             }
         }?;
-        for ((stem, cell), outcome) in owners.into_iter().flatten().zip(outcomes.into_iter().flatten()) {
-            let Some(outcome) = outcome else { return Ok(false) };
-            trained[stem].saes[cell] = Some(outcome);
+        // From the last to the first, so that cells before one that is taken out keep their places.
+        let outcomes: Vec<Option<SaeOutcome>> = outcomes.into_iter().flatten().collect();
+        let owners: Vec<(usize, usize)> = owners.into_iter().flatten().collect();
+        for ((stem, cell), outcome) in owners.into_iter().zip(outcomes).rev() {
+            if outcome.is_some() {
+                trained[stem].saes[cell] = outcome;
+            } else {
+                stems[stem].leave_out(cell);
+                trained[stem].saes.remove(cell);
+            }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// `[stem]`: losses of toy models that did not diverge, where a column or the choice of weights to keep asks for them.

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use super::RunError;
 use super::checkpoints::Kept;
-use super::chunk::{Bench, BenchError};
+use super::chunk::{Bench, BenchError, Sink};
 use super::columns::ScoreColumn;
 use super::evaluation::CellScores;
 use super::record::CellRecord;
 use super::stand_in::{job, learned, steps};
+use super::{RunError, fault};
 use crate::activations::{Activations, GivenSource};
 use crate::backend::{SaeGroup, Watch};
 use crate::baseline;
 use crate::hidden::SaeSource;
 use crate::plan::{Cell, CellMethod};
-use crate::sae::{Coder, SaeOutcome, SaeTrace};
+use crate::sae::{Coder, SaeTrace};
 use crate::score::{self, Arrays, Definition, Entry, PIECE, Rebuilt, Scores, Undefined, Vector};
 use crate::spec::Document;
 use crate::store::Value;
@@ -52,7 +52,7 @@ pub fn open_checked(document: &Document) -> Result<Option<Arc<Activations>>, Run
     Ok(Some(activations))
 }
 
-/// Records of the cells with these plan indices (ascending); none where training was told to stop.
+/// Hands on the records of the cells with these plan indices (ascending), as [`Bench::compute_each`] has it.
 ///
 /// # Errors
 /// A file could not be read again, or what trains has failed.
@@ -60,7 +60,8 @@ pub fn compute(
     bench: &Bench,
     activations: &Arc<Activations>,
     indices: &[usize],
-) -> Result<Option<Vec<CellRecord>>, BenchError> {
+    sink: &dyn Sink,
+) -> Result<(), BenchError> {
     let together = |a: &usize, b: &usize| bench.plan.same_stem(*a, *b);
     let stems: Vec<Vec<(usize, Cell)>> = (indices.chunk_by(together))
         .map(|cells| cells.iter().map(|&index| (index, bench.plan.cell(index))).collect())
@@ -78,19 +79,25 @@ pub fn compute(
         None => bench.backend.train_saes(&groups, &watch),
         Some(keeper) => bench.backend.train_saes(&groups, &Kept { watch: &watch, keeper, cells }),
     }?;
-    let Some(trained) = outcomes.into_iter().flatten().collect::<Option<Vec<SaeOutcome>>>() else {
-        return activations.failure().map_or(Ok(None), |why| Err(why.into()));
-    };
-    let (mut trained, mut records) = (trained.into_iter(), Vec::new());
+    if let Some(failure) = activations.failure() {
+        return Err(failure.into());
+    }
+    let mut trained = outcomes.into_iter().flatten();
     for stem in stems {
-        let mut coded = Vec::new();
+        if !sink.wants_more() {
+            break;
+        }
+        let cells: Vec<usize> = stem.iter().map(|(index, _)| *index).collect();
+        fault::strike(&cells, fault::Phase::Scoring);
+        let (mut coded, mut records) = (Vec::new(), Vec::new());
         for (index, cell) in &stem {
             let (coder, trace, missed) = match &cell.method {
                 CellMethod::None => {
                     return Err(BenchError::Input("there is nothing to train on the activations".into()));
                 }
                 method if steps(method).is_some() => {
-                    let outcome = trained.next().expect("one outcome for each job");
+                    // Told to stop before it was done.
+                    let Some(outcome) = trained.next().expect("one outcome for each job") else { continue };
                     if let end @ TrainingEnd::Diverged { .. } = &outcome.end {
                         let columns = bench.columns.len();
                         records.push(CellRecord::diverged(*index, "sae", end, columns, None, outcome.trace));
@@ -116,12 +123,13 @@ pub fn compute(
         for ((index, cell, coder, trace, missed), tally) in coded.into_iter().zip(tallies) {
             records.push(record(index, cell, coder, trace, &tally, bench.columns).off_target(missed));
         }
+        // Rows that could not be read make no score.
+        if let Some(failure) = activations.failure() {
+            return Err(failure.into());
+        }
+        sink.take(records);
     }
-    if let Some(failure) = activations.failure() {
-        return Err(failure.into());
-    }
-    records.sort_by_key(|record| record.index);
-    Ok(Some(records))
+    Ok(())
 }
 
 /// The coder of one cell, as [`Bench::coder`] has it.

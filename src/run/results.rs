@@ -14,8 +14,19 @@ use crate::score;
 use crate::spec::Document;
 use crate::spec::figure::SeedsSection;
 use crate::spec::output::{self, ReduceRule};
-use crate::store::{PlanRecord, PlannedCell, Side, Store, Tensor};
+use crate::store::{Collected, PlanRecord, PlannedCell, Side, Store, Tensor};
 use crate::table::{self, Bound, Expectation, Reduce, Tables};
+
+/// The rows of a plan's cells in its order, or all rows where there is no plan.
+fn stored_rows(store: &Store, record: &PlanRecord, plan: Option<&Plan>) -> Result<DataFrame, RunError> {
+    Ok(match plan {
+        Some(plan) => store.rows_as_planned(record, &plan.ids, &|index| PlannedCell {
+            axes: axis_values(plan, index as usize),
+            method: plan.method_name(plan.cells[index as usize]).map(str::to_owned),
+        })?,
+        None => store.all_rows(record)?,
+    })
+}
 
 /// A run and what its experiment says of it.
 pub struct Results {
@@ -61,14 +72,21 @@ impl Results {
         Results::with(Store::open(dir)?, document, record, Some(plan))
     }
 
+    /// Writes the rows as they are stored, without what is derived from them, to `collected/`.
+    ///
+    /// # Errors
+    /// Missing cells unless `partial`; a plan that this version does not lay out; what the file system refuses.
+    pub fn collect(&self, partial: bool) -> Result<Collected, RunError> {
+        let plan = self.plan.as_ref().ok_or_else(|| {
+            RunError::Input("the plan of this run cannot be laid out again, so nobody knows which cells it has".into())
+        })?;
+        let rows = stored_rows(&self.store, &self.record, Some(plan))?;
+        let scan = self.store.look_over()?;
+        Ok(self.store.collect(&self.record, &plan.ids, &scan, &rows, partial)?)
+    }
+
     fn with(store: Store, document: Document, record: PlanRecord, plan: Option<Plan>) -> Result<Results, RunError> {
-        let rows = match &plan {
-            Some(plan) => store.rows_as_planned(&record, &plan.ids, &|index| PlannedCell {
-                axes: axis_values(plan, index as usize),
-                method: plan.method_name(plan.cells[index as usize]).map(str::to_owned),
-            })?,
-            None => store.all_rows(&record)?,
-        };
+        let rows = stored_rows(&store, &record, plan.as_ref())?;
         let rows = table::with_gaps(rows, &standards(&document)).map_err(|error| RunError::Input(error.to_string()))?;
         let rows = match Widths::of(&document) {
             Some(widths) => widths.add_to(rows, &|cells| store.tensors_of(cells, DECODER))?,

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::files::list_if_there;
+use super::fs::list_if_there;
 use super::publish::TEMPORARY;
 use super::{CellId, Damage, Store, StoreError};
 

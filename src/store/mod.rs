@@ -12,21 +12,27 @@
 //! weights/xx/c00000017-<hash>.safetensors
 //! prov/<writer>-<n>.json  failed/<writer>-<n>.jsonl
 //! checkpoints/<cell>                           trainings under way
+//! .writer-<writer>                             a run that is under way; advice only
 //! conflicts/  quarantine/  collected/
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+mod aside;
 mod checkpoint;
 mod collect;
 mod conflict;
 mod error;
+mod fs;
 #[cfg(test)]
-mod faulty;
-mod files;
+mod histories;
+mod merge;
+mod news;
 mod part;
 mod plan_file;
+mod presence;
 mod provenance;
 mod publish;
 mod resume;
@@ -37,12 +43,15 @@ mod side;
 #[cfg(test)]
 pub(crate) mod testing;
 mod weights;
+mod writer;
 mod writing;
 
 pub use collect::Collected;
 pub use error::{Conflict, StoreError};
+pub use merge::Absorbed;
 pub use part::{PartName, dtype, frame, layout, parquet};
 pub use plan_file::PlanRecord;
+pub use presence::Presence;
 pub use publish::Published;
 pub use resume::{ChunkState, Progress};
 pub use row::{Column, Kind, Row, Schema, Status, Value};
@@ -54,8 +63,9 @@ pub use side::{Side, identity_of};
 pub use weights::{Tensor, WeightTensor, encode_weights};
 pub use writing::{ChunkResult, SideTable};
 
-use files::{RealFiles, ensure_dir, ensure_dirs, refuse_link};
-use publish::Disk;
+pub use fs::{Entry, Identity, NewFile, StoreFs};
+use fs::{RealFs, parent, refuse_link};
+use publish::{Disk, is_closed};
 
 /// Folder of the rows.
 const PARTS: &str = "parts";
@@ -76,20 +86,47 @@ impl Store {
     /// # Errors
     /// What the file system refuses, with advice.
     pub fn create_or_open(dir: &Path, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {
-        let store = Store { dir: dir.to_path_buf(), disk: Disk::new(Arc::new(RealFiles)), plan: None };
-        store.set_up(spec, plan)
+        Store::create_or_open_on(Arc::new(RealFs), dir, spec, plan)
+    }
+
+    /// As [`Store::create_or_open`], on another file system than the operating system's.
+    ///
+    /// # Errors
+    /// As [`Store::create_or_open`].
+    pub fn create_or_open_on(
+        files: Arc<dyn StoreFs>,
+        dir: &Path,
+        spec: &[u8],
+        plan: &PlanRecord,
+    ) -> Result<Store, StoreError> {
+        Store::on(files, dir).set_up(spec, plan)
+    }
+
+    fn on(files: Arc<dyn StoreFs>, dir: &Path) -> Store {
+        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None }
     }
 
     fn set_up(self, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {
-        let files = &*self.disk.files;
-        ensure_dirs(files, &self.dir).map_err(StoreError::io("create", &self.dir))?;
-        let parts = self.dir.join(PARTS);
-        refuse_link(files, &parts).map_err(StoreError::io("use", &parts))?;
-        ensure_dirs(files, &parts).map_err(StoreError::io("create", &parts))?;
+        self.disk.ensure_dir(&self.dir).map_err(StoreError::io("create", &self.dir))?;
+        self.sync_above()?;
+        let parts = self.folder(Path::new(PARTS))?;
         self.make_fan_out(&parts)?;
         self.replace_if_other("spec.yaml", spec)?;
         self.write_plan(plan)?;
         Ok(Store { plan: Some(Arc::new(plan.clone())), ..self })
+    }
+
+    /// Puts the names of the folders above the run directory on disk: a process that died may have made them. Those that
+    /// this user may not open were not made by a run of hers.
+    fn sync_above(&self) -> Result<(), StoreError> {
+        for folder in parent(&self.dir).ancestors().skip(1) {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            match self.disk.files.sync_dir(folder) {
+                Err(error) if !is_closed(&error) => return Err(StoreError::io("sync", folder)(error)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// All 256 folders at once, so that publishing never has to make a durable folder. One fsync for all of them, also
@@ -99,7 +136,7 @@ impl Store {
         for number in 0..256 {
             let folder = parts.join(format!("{number:02x}"));
             match files.create_dir(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                     return Err(StoreError::io("create", &folder)(error));
                 }
                 Err(_) => refuse_link(files, &folder).map_err(StoreError::io("use", &folder))?,
@@ -114,7 +151,7 @@ impl Store {
     /// # Errors
     /// An unreadable directory, or a damaged plan.
     pub fn holds_other(dir: &Path, experiment: &str) -> Result<Option<String>, StoreError> {
-        let store = Store { dir: dir.to_path_buf(), disk: Disk::new(Arc::new(RealFiles)), plan: None };
+        let store = Store::on(Arc::new(RealFs), dir);
         let plans = store.plans()?;
         if plans.iter().any(|(_, plan)| plan.experiment == experiment) {
             return Ok(None);
@@ -127,9 +164,17 @@ impl Store {
     /// # Errors
     /// The directory is no run directory.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        let store = Store { dir: dir.to_path_buf(), disk: Disk::new(Arc::new(RealFiles)), plan: None };
-        let entries = files::list_if_there(&*store.disk.files, dir).map_err(StoreError::io("open", dir))?;
-        let is_plan = |entry: &files::Entry| entry.name.starts_with("plan-") && entry.name.ends_with(".json");
+        Store::open_on(Arc::new(RealFs), dir)
+    }
+
+    /// As [`Store::open`], on another file system than the operating system's.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(files: Arc<dyn StoreFs>, dir: &Path) -> Result<Store, StoreError> {
+        let store = Store::on(files, dir);
+        let entries = fs::list_if_there(&*store.disk.files, dir).map_err(StoreError::io("open", dir))?;
+        let is_plan = |entry: &Entry| entry.name.starts_with("plan-") && entry.name.ends_with(".json");
         if entries.iter().any(|entry| is_plan(entry) || (entry.is_dir && entry.name == PARTS)) {
             Ok(store)
         } else {
@@ -162,21 +207,30 @@ impl Store {
         self
     }
 
-    /// A folder below the run directory, made durable if it was absent.
+    /// A folder below the run directory, made if it was absent, durable with those above it.
     fn folder(&self, path: &Path) -> Result<PathBuf, StoreError> {
-        let folder = self.dir.join(path);
-        for folder in folder.ancestors().take_while(|folder| *folder != self.dir) {
-            refuse_link(&*self.disk.files, folder).map_err(StoreError::io("use", folder))?;
-        }
-        match ensure_dir(&*self.disk.files, &folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                ensure_dirs(&*self.disk.files, &folder).map_err(StoreError::io("create", &folder))?;
-            }
-            other => {
-                other.map_err(StoreError::io("create", &folder))?;
-            }
+        let mut folder = self.dir.clone();
+        for name in path {
+            folder.push(name);
+            refuse_link(&*self.disk.files, &folder).map_err(StoreError::io("use", &folder))?;
+            self.disk.ensure_dir(&folder).map_err(StoreError::io("create", &folder))?;
         }
         Ok(folder)
+    }
+
+    /// Keeps a file that the experiment names, under that name below the run directory: whole or not at all.
+    ///
+    /// # Errors
+    /// What the file system refuses; a name that is not one below the run directory.
+    pub fn keep_file(&self, name: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if !name.components().all(inside) {
+            let reason = format!("{} is not a name below the run directory", name.display());
+            return Err(StoreError::WrongShape { reason });
+        }
+        let name: PathBuf = name.components().filter(|part| *part != Component::CurDir).collect();
+        self.folder(name.parent().unwrap_or(Path::new("")))?;
+        self.replace_if_other(&name, bytes)
     }
 }
 
@@ -248,7 +302,6 @@ mod tests {
     }
 
     fn names_in(path: &Path) -> Vec<String> {
-        use super::files::Files;
-        RealFiles.list(path).expect("a folder of the test").into_iter().map(|entry| entry.name).collect()
+        RealFs.list(path).expect("a folder of the test").into_iter().map(|entry| entry.name).collect()
     }
 }

@@ -20,6 +20,8 @@ use crate::plan::CellId;
 const CHUNK_KEY: &str = "tegum.chunk";
 /// Key under which a rows part lists the files that were published before it, one path a line.
 const COMPANIONS_KEY: &str = "tegum.companions";
+/// Key under which a rows part says what was kept beside it, as [`PlanRecord::kept`](super::PlanRecord::kept), one a line.
+const KEPT_KEY: &str = "tegum.kept";
 /// Larger than any chunk, so that a part has one row group and one page order.
 const ROW_GROUP: usize = 1 << 20;
 
@@ -68,20 +70,44 @@ pub struct Part {
     pub chunk: u64,
     /// Files that were published before this one, as paths below the run directory.
     pub companions: Vec<String>,
+    /// What was asked to be kept beside the rows.
+    pub kept: Vec<String>,
     /// Every column of the file, also those that were not read.
     pub columns: Vec<String>,
     pub frame: DataFrame,
 }
 
-/// The bytes of a part.
+/// Whether what was kept is all that is wanted; the weights of all cells are those of the best too.
+pub fn keeps_all(kept: &[String], wanted: &[String]) -> bool {
+    let has = |item: &str| kept.iter().any(|own| own == item);
+    wanted.iter().all(|item| has(item) || (item == "weights=best" && has("weights=all")))
+}
+
+/// The bytes of a part of rows, with what stands beside it.
 ///
 /// # Errors
 /// The table library's own.
-pub fn encode(chunk: u64, companions: &[String], frame: &mut DataFrame) -> Result<Vec<u8>, StoreError> {
-    let metadata = KeyValueMetadata::from_static(vec![
-        (CHUNK_KEY.into(), chunk.to_string()),
-        (COMPANIONS_KEY.into(), companions.join("\n")),
-    ]);
+pub fn encode_rows(
+    chunk: u64,
+    companions: &[String],
+    kept: &[String],
+    frame: &mut DataFrame,
+) -> Result<Vec<u8>, StoreError> {
+    let beside = vec![(COMPANIONS_KEY, companions.join("\n")), (KEPT_KEY, kept.join("\n"))];
+    encode_with(chunk, beside, frame)
+}
+
+/// The bytes of a side table.
+///
+/// # Errors
+/// The table library's own.
+pub fn encode(chunk: u64, frame: &mut DataFrame) -> Result<Vec<u8>, StoreError> {
+    encode_with(chunk, vec![], frame)
+}
+
+fn encode_with(chunk: u64, beside: Vec<(&str, String)>, frame: &mut DataFrame) -> Result<Vec<u8>, StoreError> {
+    let entries = [(CHUNK_KEY, chunk.to_string())].into_iter().chain(beside);
+    let metadata = KeyValueMetadata::from_static(entries.map(|(key, value)| (key.to_string(), value)).collect());
     parquet(frame, Some(metadata)).map_err(|error| StoreError::Encoding {
         action: "encode",
         chunk,
@@ -133,12 +159,12 @@ fn read_parquet(bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, String
         entries.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.clone())
     };
     let chunk = entry(CHUNK_KEY).and_then(|text| text.parse().ok()).ok_or("it carries no chunk number")?;
-    let companions = entry(COMPANIONS_KEY).unwrap_or_default();
-    let companions = companions.lines().map(str::to_string).collect();
+    let lines = |key| entry(key).unwrap_or_default().lines().map(str::to_string).collect();
+    let (companions, kept) = (lines(COMPANIONS_KEY), lines(KEPT_KEY));
     let all = reader.schema().map_err(in_words)?.iter_names().map(|name| name.to_string()).collect();
     let wanted = columns.map(|names| names.iter().map(|name| name.to_string()).collect());
     let frame = reader.with_columns(wanted).finish().map_err(in_words)?;
-    Ok(Part { chunk, companions, columns: all, frame })
+    Ok(Part { chunk, companions, kept, columns: all, frame })
 }
 
 /// The type of the table library for a column of the store.
@@ -315,14 +341,14 @@ mod tests {
     fn the_same_rows_give_the_same_bytes_in_any_order_and_memory_layout() {
         let rows: Vec<Row> = (0..50).map(row).collect();
         let mut whole = frame("test", &schema(), &rows).expect("rows fit");
-        let bytes = encode(3, &[], &mut whole).expect("encodes");
+        let bytes = encode(3, &mut whole).expect("encodes");
         let backwards: Vec<Row> = rows.iter().rev().cloned().collect();
         let mut again = frame("test", &schema(), &backwards).expect("rows fit");
-        assert_eq!(encode(3, &[], &mut again).expect("encodes"), bytes);
+        assert_eq!(encode(3, &mut again).expect("encodes"), bytes);
         let mut stacked = frame("test", &schema(), &rows[..20]).expect("rows fit");
         stacked.vstack_mut(&frame("test", &schema(), &rows[20..]).expect("rows fit")).expect("same columns");
-        assert_eq!(encode(3, &[], &mut stacked).expect("encodes"), bytes);
-        assert_ne!(encode(4, &[], &mut whole).expect("encodes"), bytes, "the chunk's number is part of it");
+        assert_eq!(encode(3, &mut stacked).expect("encodes"), bytes);
+        assert_ne!(encode(4, &mut whole).expect("encodes"), bytes, "the chunk's number is part of it");
     }
 
     #[test]
@@ -334,7 +360,7 @@ mod tests {
         rows[3].axes[0] = Value::Null;
         let mut table = frame("test", &schema(), &rows).expect("rows fit");
         let companions = vec!["features/ab/c".to_string(), "trace/ab/c".to_string()];
-        let bytes = encode(1, &companions, &mut table).expect("encodes");
+        let bytes = encode_rows(1, &companions, &["features".into()], &mut table).expect("encodes");
         let name = PartName::of(1, false, &bytes);
         let part = decode(&name, bytes, None).expect("decodes");
         assert_eq!(part.companions, companions);
@@ -363,7 +389,7 @@ mod tests {
     #[test]
     fn a_part_of_another_chunk_or_of_another_program_is_refused() {
         let mut table = frame("test", &schema(), &[row(0)]).expect("rows fit");
-        let bytes = encode(1, &[], &mut table).expect("encodes");
+        let bytes = encode(1, &mut table).expect("encodes");
         let renamed = PartName { chunk: 2, ..PartName::of(1, false, &bytes) };
         assert!(decode(&renamed, bytes, None).expect_err("chunk 1").contains("holds chunk 1"));
         let foreign = parquet(&mut table, None).expect("encodes");
@@ -399,7 +425,7 @@ mod tests {
     #[test]
     fn every_truncation_and_every_flipped_byte_changes_the_hash() {
         let mut table = frame("test", &schema(), &[row(0), row(1)]).expect("rows fit");
-        let bytes = encode(1, &[], &mut table).expect("encodes");
+        let bytes = encode(1, &mut table).expect("encodes");
         let name = PartName::of(1, false, &bytes);
         for at in 0..bytes.len() {
             assert_ne!(PartName::of(1, false, &bytes[..at]), name);

@@ -1,14 +1,15 @@
 //! The plan on disk: what the experiment was resolved to, immutable and named by its content.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::error::StoreError;
-use super::files::list_if_there;
+use super::fs::list_if_there;
 use super::row::{Column, Schema};
+use super::scan::Damage;
 
 /// Which plan the folder's spec was resolved to last; a hint that may be deleted where there is one plan.
 const CURRENT: &str = "current-plan";
@@ -29,6 +30,10 @@ pub struct PlanRecord {
     pub algo_versions: BTreeMap<String, String>,
     /// Arithmetic profile, for example `cpu-f32-v1`.
     pub profile: String,
+    /// What is kept beside the rows, such as `features`, `trace=100` or `weights=all`: rows that were published without it are
+    /// computed again. Sorted.
+    #[serde(default)]
+    pub kept: Vec<String>,
 }
 
 impl PlanRecord {
@@ -86,6 +91,27 @@ impl Store {
         Ok(plans)
     }
 
+    /// Plans that are not what their names say, and a hint at the current one that names none.
+    pub(super) fn damaged_plans(&self) -> Result<Vec<Damage>, StoreError> {
+        let entries = list_if_there(&*self.disk.files, &self.dir).map_err(StoreError::io("list", &self.dir))?;
+        let hash = |name: &str| Some(name.strip_prefix("plan-")?.strip_suffix(".json")?.to_owned());
+        let hashes: Vec<String> = entries.iter().filter_map(|entry| hash(&entry.name)).collect();
+        let mut damaged = vec![];
+        for hash in &hashes {
+            match self.read_plan(hash) {
+                Err(StoreError::Damaged { path, reason }) => damaged.push(Damage { path, reason, moved_to: None }),
+                other => drop(other?),
+            }
+        }
+        let path = self.dir.join(CURRENT);
+        if let Ok(named) = self.disk.files.read(&path)
+            && !hashes.iter().any(|hash| format!("{hash}\n").as_bytes() == named)
+        {
+            damaged.push(Damage { path, reason: "it names no plan of this directory".into(), moved_to: None });
+        }
+        Ok(damaged)
+    }
+
     /// The plan of that hash.
     ///
     /// # Errors
@@ -132,7 +158,7 @@ impl Store {
     }
 
     /// Writes a small file of the run directory unless it already holds these bytes.
-    pub(super) fn replace_if_other(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn replace_if_other(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.dir.join(name);
         if self.disk.files.read(&path).is_ok_and(|there| there == bytes) {
             return Ok(());

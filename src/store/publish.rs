@@ -11,78 +11,25 @@
 //! A kill or a power cut at any point leaves the final name absent or complete. No lock, lease or heartbeat takes part,
 //! so any number of writers on any number of machines may publish into one directory.
 
-use std::hash::{BuildHasher, Hasher};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::error::StoreError;
-use super::files::{Files, NewFile, ensure_dirs, parent};
+use super::fs::{NewFile, Patient, StoreFs, parent};
+use super::part::PartName;
+use super::writer::Writer;
 
 /// Every unfinished file's name begins so.
 pub const TEMPORARY: &str = ".tmp-";
 
 /// A temporary file that is older than a day has no living writer.
 const STALE_SECONDS: u64 = 24 * 3600;
-
-/// Who writes: host, process, start time and a random number, so that two writers never share a temporary name.
-#[derive(Clone, Debug)]
-pub struct Writer {
-    host: String,
-    pid: u32,
-    label: String,
-}
-
-impl Writer {
-    /// The writer that this process is from now on.
-    pub fn new() -> Self {
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let host: String =
-            name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '.').take(64).collect();
-        let pid = std::process::id();
-        let start = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        // The standard library seeds its hash maps from the operating system: 64 random bits without another crate.
-        // They name temporary files only and reach no result.
-        let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        let label = format!("{host}-{pid}-{start}-{random:016x}");
-        Writer { host, pid, label }
-    }
-
-    /// `host-pid-start-random`.
-    pub fn label(&self) -> &str {
-        &self.label
-    }
-
-    /// Whether a temporary file of that name was left by a process of this host that is gone.
-    fn knows_to_be_dead(&self, name: &str) -> bool {
-        let Some((host, pid)) = writer_of(name) else { return false };
-        host == self.host && pid != self.pid && !is_alive(pid)
-    }
-}
-
-impl Default for Writer {
-    fn default() -> Self {
-        Writer::new()
-    }
-}
-
-/// Host and process id in a temporary name. The host may hold dashes, so the name is read from its end.
-fn writer_of(name: &str) -> Option<(&str, u32)> {
-    let mut fields = name.strip_prefix(TEMPORARY)?.rsplitn(5, '-');
-    let (_number, _random, _start) = (fields.next()?, fields.next()?, fields.next()?);
-    let pid = fields.next()?.parse().ok()?;
-    Some((fields.next()?, pid))
-}
-
-/// Whether a process of that id runs on this machine; on any doubt, yes.
-fn is_alive(pid: u32) -> bool {
-    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return true };
-    rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
-}
 
 /// What publishing a file found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,19 +42,55 @@ pub enum Published {
 /// A file system and the one who writes to it.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    pub files: Arc<dyn Files>,
+    pub files: Arc<dyn StoreFs>,
     pub writer: Writer,
     /// How long a full disk is waited for before giving up.
     pub patience: Duration,
+    /// Where files go that are not what their names say.
+    pub(super) quarantine: PathBuf,
     counter: Arc<AtomicU64>,
+    /// Folders that this process has seen the name of reach the disk.
+    durable: Arc<Mutex<BTreeSet<PathBuf>>>,
+    /// A broken store for tests: bytes are not compared with names.
+    #[cfg(test)]
+    pub(super) believes_names: bool,
 }
 
 /// Pause between two tries on a full disk.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
 
+/// How often other processes may be in the way of one file.
+const DISTURBANCES: usize = 8;
+
+/// Why a try to put a file on disk came to nothing.
+enum Setback {
+    Io(io::Error),
+    /// The directory was not synced. The name may be gone after a power cut although a second sync succeeds, so it must
+    /// be made again.
+    NotSynced(io::Error),
+    /// Another process removed the temporary file, or a rotten file was moved out of the way: no fault of this disk.
+    Disturbed(io::Error),
+}
+
+impl From<io::Error> for Setback {
+    fn from(error: io::Error) -> Self {
+        Setback::Io(error)
+    }
+}
+
 impl Disk {
-    pub fn new(files: Arc<dyn Files>) -> Self {
-        Disk { files, writer: Writer::new(), patience: Duration::ZERO, counter: Arc::new(AtomicU64::new(0)) }
+    /// `root`: the run directory.
+    pub fn new(files: Arc<dyn StoreFs>, root: &Path) -> Self {
+        Disk {
+            writer: Writer::new(&*files),
+            files: Arc::new(Patient(files)),
+            patience: Duration::ZERO,
+            quarantine: root.join("quarantine"),
+            counter: Arc::default(),
+            durable: Arc::default(),
+            #[cfg(test)]
+            believes_names: false,
+        }
     }
 
     /// Publishes `bytes` as `path`, whose name must be derived from the bytes.
@@ -116,7 +99,8 @@ impl Disk {
     /// The file system's own, after one more try with a fresh file: a failed fsync may have dropped the data, so the
     /// file it was called on is never used again. A full disk is waited for up to `patience`.
     pub fn publish(&self, path: &Path, bytes: &[u8]) -> Result<Published, StoreError> {
-        self.persist(path, |temporary| self.link(temporary, path, bytes)).map_err(StoreError::io("publish", path))
+        self.persist(path, |temporary, again| self.link(temporary, path, bytes, again))
+            .map_err(StoreError::io("publish", path))
     }
 
     /// Puts `bytes` at `path` in one step, whatever was there before.
@@ -124,60 +108,90 @@ impl Disk {
     /// # Errors
     /// As [`Disk::publish`].
     pub fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let write = |temporary: &Path| {
+        let write = |temporary: &Path, _again| {
             self.write(temporary, bytes)?;
-            self.files.rename(temporary, path)?;
-            self.files.sync_dir(parent(path))
+            self.rename(temporary, path)?;
+            self.sync_names(path)
         };
         self.persist(path, write).map_err(StoreError::io("write", path))
     }
 
-    /// Moves a file out of the way into `folder`, keeping its name; a name that is taken there gets a number.
-    pub fn set_aside(&self, path: &Path, folder: &Path) -> io::Result<PathBuf> {
-        ensure_dirs(&*self.files, folder)?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        for number in 0u32.. {
-            let target = if number == 0 { folder.join(&name) } else { folder.join(format!("{name}.{number}")) };
-            match self.files.link(path, &target) {
-                Ok(()) => {
-                    self.files.remove(path)?;
-                    self.files.sync_dir(folder)?;
-                    return Ok(target);
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) if has_no_links(&error) => {
-                    self.files.rename(path, &target)?;
-                    return Ok(target);
-                }
-                Err(error) => return Err(error),
-            }
+    /// Whether bytes are those that a name promises.
+    pub fn fits(&self, name: &PartName, bytes: &[u8]) -> bool {
+        #[cfg(test)]
+        if self.believes_names {
+            return true;
         }
-        Err(io::ErrorKind::AlreadyExists.into())
+        PartName::of(name.chunk, name.partial, bytes) == *name
+    }
+
+    /// Makes a folder, and those above it, where they are absent; their names are on disk when this returns. Also if they
+    /// were there: the process that made them may have died before it came to that.
+    pub fn ensure_dir(&self, path: &Path) -> io::Result<()> {
+        let made = match self.files.create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.parent().is_some() => {
+                self.ensure_dir(parent(path))?;
+                self.files.create_dir(path)
+            }
+            other => other,
+        };
+        let is_new = match made {
+            Ok(()) => true,
+            Err(error) if is_taken(&error) => false,
+            Err(error) => return Err(error),
+        };
+        let durable = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_new || !durable().contains(path) {
+            match self.files.sync_dir(parent(path)) {
+                // Who may not open the folder above made no folders in it.
+                Err(error) if is_new || !is_closed(&error) => return Err(error),
+                _ => {}
+            }
+            durable().insert(path.to_path_buf());
+        }
+        Ok(())
     }
 
     /// Whether a leftover temporary file may be removed: its writer is a dead process of this host, or it is a day old.
     pub fn is_stale(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.writer.knows_to_be_dead(&name) || self.files.age_seconds(path).is_ok_and(|age| age > STALE_SECONDS)
+        self.writer.knows_to_be_dead(&name, &*self.files)
+            || self.files.age_seconds(path).is_ok_and(|age| age > STALE_SECONDS)
     }
 
-    /// Runs `write` on a fresh temporary name, once more if it fails, and for longer if the disk is full.
-    fn persist<T>(&self, path: &Path, write: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
-        let deadline = Instant::now() + self.patience;
-        let mut tried = false;
+    /// Runs `write` on a fresh temporary name, once more if it fails, for longer if the disk is full, and a few times if
+    /// others are in the way. `write` is told whether a name it made may be lost and must be made again.
+    fn persist<T>(&self, path: &Path, write: impl Fn(&Path, bool) -> Result<T, Setback>) -> io::Result<T> {
+        let deadline = self.files.now() + self.patience;
+        let (mut failures, mut disturbances, mut again) = (0, 0, false);
         loop {
             let temporary = self.temporary(path);
-            let outcome = write(&temporary);
+            let outcome = write(&temporary, again);
             // After a link the temporary name is the second one; after a failure it is rubbish; after a rename it is
             // gone. A leftover does no harm, so a failure to remove it is not one of the caller's.
             let _ = self.files.remove(&temporary);
-            match outcome {
-                Err(error) if is_full(&error) && Instant::now() < deadline => {
-                    tracing::warn!("no space for {}: {error}; waiting", path.display());
-                    std::thread::sleep(FULL_DISK_PAUSE.min(self.patience));
+            let setback = match outcome {
+                Ok(done) => return Ok(done),
+                Err(setback) => setback,
+            };
+            again |= matches!(setback, Setback::NotSynced(_));
+            match setback {
+                Setback::Disturbed(error) => {
+                    disturbances += 1;
+                    if disturbances > DISTURBANCES {
+                        return Err(error);
+                    }
                 }
-                Err(_) if !tried => tried = true,
-                other => return other,
+                Setback::Io(error) | Setback::NotSynced(error) => {
+                    if is_full(&error) && self.files.now() < deadline {
+                        tracing::warn!("no space for {}: {error}; waiting", path.display());
+                        self.files.sleep(FULL_DISK_PAUSE.min(self.patience));
+                    } else if failures > 0 {
+                        return Err(error);
+                    } else {
+                        failures += 1;
+                    }
+                }
             }
         }
     }
@@ -193,7 +207,15 @@ impl Disk {
 
     fn write(&self, temporary: &Path, bytes: &[u8]) -> io::Result<Box<dyn NewFile>> {
         let mut file = self.files.create_new(temporary)?;
-        file.write_all(bytes)?;
+        let mut left = bytes;
+        while !left.is_empty() {
+            match file.write(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => left = left.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         file.sync()?;
         let length = file.len()?;
         if length != bytes.len() as u64 {
@@ -202,46 +224,81 @@ impl Disk {
         Ok(file)
     }
 
-    fn link(&self, temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<Published> {
+    fn link(&self, temporary: &Path, path: &Path, bytes: &[u8], again: bool) -> Result<Published, Setback> {
         let file = self.write(temporary, bytes)?;
-        let published = match self.files.link(temporary, path) {
-            Ok(()) => Published::New,
-            // NFS may lose the reply of a link that worked and then find the name taken: the link count tells.
-            Err(error) if is_taken(&error) && file.links().is_ok_and(|links| links > 1) => Published::New,
-            Err(error) if is_taken(&error) => self.same(path, bytes)?,
-            Err(error) if has_no_links(&error) => self.rename_new(temporary, path, bytes)?,
-            Err(error) => return Err(error),
+        let published = if again {
+            // A link would find the name taken, and nobody knows whether that name is on disk. Replacing is harmless:
+            // the name is made from the content.
+            self.rename(temporary, path).map(|()| Published::New)?
+        } else {
+            match self.files.link(temporary, path) {
+                Ok(()) => Published::New,
+                // NFS may lose the reply of a link that worked and then find the name taken: the link count tells.
+                Err(error) if is_taken(&error) && file.links().is_ok_and(|links| links > 1) => Published::New,
+                Err(error) if is_taken(&error) => self.same(path, bytes)?,
+                Err(error) if has_no_links(&error) => self.rename_new(temporary, path, bytes)?,
+                Err(error) => return Err(vanished(error)),
+            }
         };
-        self.files.sync_dir(parent(path))?;
+        self.sync_names(path)?;
         Ok(published)
     }
 
     /// exFAT, SMB and some FUSE file systems have no hard links.
-    fn rename_new(&self, temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<Published> {
+    fn rename_new(&self, temporary: &Path, path: &Path, bytes: &[u8]) -> Result<Published, Setback> {
         match self.files.rename_new(temporary, path) {
             Ok(()) => Ok(Published::New),
             Err(error) if is_taken(&error) => self.same(path, bytes),
-            // Replacing is harmless: the name is made from the content.
-            Err(_) => self.files.rename(temporary, path).map(|()| Published::New),
+            Err(_) => self.rename(temporary, path).map(|()| Published::New),
         }
     }
 
-    /// The name is taken. What stands there must be the same bytes; if it has rotted since, it is replaced.
-    fn same(&self, path: &Path, bytes: &[u8]) -> io::Result<Published> {
-        if self.files.read(path)? == bytes {
-            return Ok(Published::Same);
+    fn rename(&self, temporary: &Path, path: &Path) -> Result<(), Setback> {
+        self.files.rename(temporary, path).map_err(vanished)
+    }
+
+    fn sync_names(&self, path: &Path) -> Result<(), Setback> {
+        self.files.sync_dir(parent(path)).map_err(Setback::NotSynced)
+    }
+
+    /// The name is taken. What stands there must be the same bytes; what has rotted since, or cannot be read, is set aside.
+    fn same(&self, path: &Path, bytes: &[u8]) -> Result<Published, Setback> {
+        match self.files.read(path) {
+            Ok(there) if there == bytes => return Ok(Published::Same),
+            // Set aside by another process in this moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Setback::Disturbed(error)),
+            Err(error) if !is_of_the_file(&error) => return Err(Setback::Io(error)),
+            _ => {}
         }
         tracing::warn!("{} does not hold what its name says: replaced", path.display());
-        self.files.remove(path)?;
-        Err(io::ErrorKind::Interrupted.into())
+        self.set_aside(path, |there| there == bytes)?;
+        Err(Setback::Disturbed(io::Error::other("it does not hold what its name says, however often it is replaced")))
     }
 }
 
-fn is_taken(error: &io::Error) -> bool {
+/// The temporary file was created and is gone: somebody took it for a dead writer's.
+fn vanished(error: io::Error) -> Setback {
+    if error.kind() == io::ErrorKind::NotFound { Setback::Disturbed(error) } else { Setback::Io(error) }
+}
+
+/// Whether a folder cannot be opened, and so not synced, by this user.
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+pub(super) fn is_taken(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AlreadyExists
 }
 
-fn has_no_links(error: &io::Error) -> bool {
+/// Whether an error of reading speaks of the one file (a bad sector, a checksum of the file system, its permissions) and
+/// not of the process or the machine: too many open files, no memory, a server that does not answer.
+pub(super) fn is_of_the_file(error: &io::Error) -> bool {
+    let of_the_file =
+        [Errno::IO, Errno::ACCESS, Errno::PERM, Errno::BADMSG, Errno::UCLEAN, Errno::NODATA, Errno::NXIO, Errno::ISDIR];
+    Errno::from_io_error(error).is_some_and(|errno| of_the_file.contains(&errno))
+}
+
+pub(super) fn has_no_links(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK))
         || error.kind() == io::ErrorKind::Unsupported
 }
@@ -253,23 +310,28 @@ fn is_full(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::faulty::Faulty;
-    use crate::store::files::RealFiles;
+    use crate::store::fs::RealFs;
+    use crate::store::fs::crashing::Machine;
+    use crate::store::fs::faulty::{Fault, Faulty};
 
-    fn real() -> Disk {
-        Disk::new(Arc::new(RealFiles))
+    fn real(folder: &Path) -> Disk {
+        Disk::new(Arc::new(RealFs), folder)
+    }
+
+    fn faulty(folder: &Path, fault: Fault) -> Disk {
+        Disk::new(Arc::new(Faulty::new(Arc::new(RealFs), fault)), folder)
     }
 
     fn names(folder: &Path) -> Vec<String> {
-        RealFiles.list(folder).expect("a folder of the test").into_iter().map(|entry| entry.name).collect()
+        RealFs.list(folder).expect("a folder of the test").into_iter().map(|entry| entry.name).collect()
     }
 
     #[test]
     fn a_published_file_is_whole_and_leaves_no_temporary_name() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a");
-        assert_eq!(real().publish(&path, b"bytes").expect("publishes"), Published::New);
-        assert_eq!(real().publish(&path, b"bytes").expect("publishes"), Published::Same);
+        assert_eq!(real(folder.path()).publish(&path, b"bytes").expect("publishes"), Published::New);
+        assert_eq!(real(folder.path()).publish(&path, b"bytes").expect("publishes"), Published::Same);
         assert_eq!(std::fs::read(&path).expect("readable"), b"bytes");
         assert_eq!(names(folder.path()), ["a"]);
     }
@@ -279,7 +341,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a");
         std::fs::write(&path, b"bytez").expect("writable");
-        assert_eq!(real().publish(&path, b"bytes").expect("publishes"), Published::New);
+        assert_eq!(real(folder.path()).publish(&path, b"bytes").expect("publishes"), Published::New);
         assert_eq!(std::fs::read(&path).expect("readable"), b"bytes");
     }
 
@@ -291,7 +353,7 @@ mod tests {
             for call in 0..8 {
                 let folder = tempfile::tempdir().expect("a temporary folder");
                 let path = folder.path().join("a");
-                let disk = Disk::new(Arc::new(Faulty::once(call, errno)));
+                let disk = faulty(folder.path(), Fault::Once(call, errno));
                 disk.publish(&path, b"bytes").expect("a second try succeeds");
                 assert_eq!(std::fs::read(&path).expect("readable"), b"bytes", "call {call}, {errno}");
             }
@@ -303,7 +365,7 @@ mod tests {
         for call in 0..6 {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let path = folder.path().join("a");
-            let disk = Disk::new(Arc::new(Faulty::from(call, Errno::NOSPC)));
+            let disk = faulty(folder.path(), Fault::From(call, Errno::NOSPC));
             let error = disk.publish(&path, b"bytes").expect_err("every later call fails");
             assert_eq!(error.exit_code(), 5);
             let there = std::fs::read(&path);
@@ -316,7 +378,7 @@ mod tests {
         for errno in [Errno::PERM, Errno::NOTSUP] {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let path = folder.path().join("a");
-            let disk = Disk::new(Arc::new(Faulty::without_links(errno)));
+            let disk = faulty(folder.path(), Fault::NoLinks(errno));
             assert_eq!(disk.publish(&path, b"bytes").expect("publishes"), Published::New);
             assert_eq!(disk.publish(&path, b"bytes").expect("publishes"), Published::Same);
             assert_eq!(names(folder.path()), ["a"]);
@@ -324,10 +386,62 @@ mod tests {
     }
 
     #[test]
+    fn short_writes_and_interrupted_ones_are_gone_on_with() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a");
+        faulty(folder.path(), Fault::Short(2)).publish(&path, b"bytes").expect("publishes");
+        assert_eq!(std::fs::read(&path).expect("readable"), b"bytes");
+        let path = folder.path().join("b");
+        faulty(folder.path(), Fault::Once(1, Errno::INTR)).publish(&path, b"bytes").expect("publishes");
+        assert_eq!(std::fs::read(&path).expect("readable"), b"bytes");
+    }
+
+    /// A temporary file that somebody takes for a dead writer's, as often as one tries.
+    #[test]
+    fn a_writer_whose_temporary_files_are_removed_goes_on_for_a_while_and_then_says_so() {
+        for (times, arrives) in [(5, true), (100, false)] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let path = folder.path().join("a");
+            let outcome = faulty(folder.path(), Fault::NoTemporary(times)).publish(&path, b"bytes");
+            assert_eq!(outcome.is_ok(), arrives, "{outcome:?}");
+            assert_eq!(names(folder.path()).len(), usize::from(arrives));
+        }
+    }
+
+    /// The first sync of the directory fails, and the second has nothing left to put on disk.
+    #[test]
+    fn a_name_whose_sync_failed_is_made_again() {
+        for seed in 0..50 {
+            let machine = Machine::new(seed);
+            let disk = |fault| Disk::new(Arc::new(Faulty::on(&machine.process(), fault)), Path::new("/"));
+            // create, write, sync, len, link, sync_dir
+            disk(Fault::Once(5, Errno::IO)).publish(Path::new("/a"), b"bytes").expect("a second try succeeds");
+            machine.restart();
+            assert_eq!(disk(Fault::Never).files.read(Path::new("/a")).expect("on disk"), b"bytes", "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_a_dead_process_made_is_put_on_disk() {
+        for seed in 0..50 {
+            let machine = Machine::new(seed);
+            machine.process().create_dir(Path::new("/results")).expect("new");
+            machine.process().create_dir(Path::new("/results/run")).expect("new");
+            let disk = Disk::new(Arc::new(machine.process()), Path::new("/results/run"));
+            disk.ensure_dir(Path::new("/results")).expect("synced");
+            disk.ensure_dir(Path::new("/results/run")).expect("synced");
+            disk.publish(Path::new("/results/run/a"), b"bytes").expect("published");
+            machine.restart();
+            let there = machine.files().into_iter().any(|(path, _)| path == Path::new("/results/run/a"));
+            assert!(there, "seed {seed}");
+        }
+    }
+
+    #[test]
     fn a_link_whose_reply_was_lost_counts_as_made() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a");
-        let disk = Disk::new(Arc::new(Faulty::losing_link_replies()));
+        let disk = faulty(folder.path(), Fault::LostLinkReplies);
         assert_eq!(disk.publish(&path, b"bytes").expect("publishes"), Published::New);
         assert_eq!(names(folder.path()), ["a"]);
     }
@@ -337,22 +451,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a");
         // Two full writes: more than the one retry forgives, so only waiting helps.
-        let mut disk = Disk::new(Arc::new(Faulty::full_for(2)));
+        let mut disk = faulty(folder.path(), Fault::FullFor(2));
         disk.patience = Duration::from_secs(30);
         assert_eq!(disk.publish(&path, b"bytes").expect("space comes back"), Published::New);
-    }
-
-    #[test]
-    fn a_dead_writer_of_this_host_is_told_from_a_living_one() {
-        let writer = Writer::new();
-        let own = format!("{TEMPORARY}{}-0", writer.label());
-        assert_eq!(writer_of(&own), Some((writer.host.as_str(), std::process::id())));
-        assert!(!writer.knows_to_be_dead(&own));
-        let mut child = std::process::Command::new("true").spawn().expect("`true` runs");
-        let pid = child.id();
-        child.wait().expect("`true` ends");
-        assert!(writer.knows_to_be_dead(&format!("{TEMPORARY}{}-{pid}-1-ab-0", writer.host)));
-        assert!(!writer.knows_to_be_dead(&format!("{TEMPORARY}elsewhere-{pid}-1-ab-0")));
-        assert!(!writer.knows_to_be_dead(&format!("{TEMPORARY}nonsense")));
     }
 }

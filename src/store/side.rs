@@ -1,14 +1,15 @@
 //! Side tables: what is more than one number a cell, one row per cell and feature, logged step or training sample.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use polars::prelude::{Column as Series, DataFrame, DataType, IdxCa, IdxSize, NamedFrom, PlSmallStr};
 
-use super::Store;
 use super::conflict::{difference, text_of};
 use super::error::{Conflict, StoreError};
+use super::part::keeps_all;
 use super::rows::ids_of;
+use super::{PARTS, Store};
 use crate::plan::CellId;
 
 /// Which side table.
@@ -46,6 +47,32 @@ struct Block {
 }
 
 impl Store {
+    /// The files of a side table that hold for each cell: those beside its rows. Where rows of a cell stand in several parts, those
+    /// that were published with all that the present plan keeps; what an older plan kept (a trace of other steps, say) is not theirs,
+    /// nor is a file that no rows name.
+    fn side_files(&self, side: Side) -> Result<BTreeMap<CellId, Vec<String>>, StoreError> {
+        let wanted = match &self.plan {
+            Some(plan) => plan.kept.clone(),
+            None => self.current_plan().map(|plan| plan.kept).unwrap_or_default(),
+        };
+        let prefix = format!("{}/", side.name());
+        let mut chosen: BTreeMap<CellId, (bool, Vec<String>, Vec<String>)> = BTreeMap::new();
+        for (path, part) in self.load(PARTS, Some(&["cell"]))? {
+            let files: Vec<String> = part.companions.iter().filter(|file| file.starts_with(&prefix)).cloned().collect();
+            let whole = keeps_all(&part.kept, &wanted);
+            for cell in ids_of(&part.frame).map_err(|reason| StoreError::Damaged { path: path.clone(), reason })? {
+                let own = chosen.entry(cell).or_insert_with(|| (whole, part.kept.clone(), vec![]));
+                if (whole, &part.kept) > (own.0, &own.1) {
+                    *own = (whole, part.kept.clone(), vec![]);
+                }
+                if own.1 == part.kept {
+                    own.2.extend(files.iter().cloned());
+                }
+            }
+        }
+        Ok(chosen.into_iter().map(|(cell, (_, _, files))| (cell, files)).collect())
+    }
+
     /// The side table of the cells in `rows`: the columns of `rows` that say which cell it is (from `cell` to `method`,
     /// where they are there), then the side table's own; in the order of `rows`, then as written. Empty, with the
     /// identifying columns alone, where no cell has any.
@@ -53,10 +80,15 @@ impl Store {
     /// # Errors
     /// An unreadable file, two different contents for one cell, or a `rows` without `cell`.
     pub fn side(&self, side: Side, rows: &DataFrame) -> Result<DataFrame, StoreError> {
+        let allowed = self.side_files(side)?;
         let files = self.load(side.name(), None)?;
         let frames: Vec<&DataFrame> = files.iter().map(|(_, part)| &part.frame).collect();
         let paths: Vec<&PathBuf> = files.iter().map(|(path, _)| path).collect();
-        let blocks = blocks_by_cell(&frames, &paths)?;
+        let belongs = |cell: &CellId, path: &Path| {
+            let path = self.below(path);
+            allowed.get(cell).is_some_and(|files| files.contains(&path))
+        };
+        let blocks = blocks_by_cell(&frames, &paths, belongs)?;
         let wanted = ids_of(rows).map_err(|reason| StoreError::WrongShape { reason })?;
         let mut picked = Vec::new();
         let mut owners: Vec<IdxSize> = Vec::new();
@@ -84,8 +116,12 @@ pub fn identity_of(rows: &DataFrame) -> Result<DataFrame, polars::error::PolarsE
     rows.select(keep)
 }
 
-/// Where each cell's rows are; a cell in several files must have the same rows in each.
-fn blocks_by_cell(frames: &[&DataFrame], paths: &[&PathBuf]) -> Result<BTreeMap<CellId, Block>, StoreError> {
+/// Where each cell's rows are, of the files that belong to it; if these are several they must have the same rows.
+fn blocks_by_cell(
+    frames: &[&DataFrame],
+    paths: &[&PathBuf],
+    belongs: impl Fn(&CellId, &Path) -> bool,
+) -> Result<BTreeMap<CellId, Block>, StoreError> {
     let mut blocks: BTreeMap<CellId, Block> = BTreeMap::new();
     for (file, frame) in frames.iter().enumerate() {
         let damaged = |reason| StoreError::Damaged { path: paths[file].clone(), reason };
@@ -95,7 +131,7 @@ fn blocks_by_cell(frames: &[&DataFrame], paths: &[&PathBuf]) -> Result<BTreeMap<
         for run in cells.chunk_by(|a, b| a.0 == b.0) {
             here.entry(run[0].0).or_default().extend(run.iter().map(|(_, row)| *row));
         }
-        for (cell, rows) in here {
+        for (cell, rows) in here.into_iter().filter(|(cell, _)| belongs(cell, paths[file])) {
             match blocks.get(&cell) {
                 None => {
                     blocks.insert(cell, Block { file, rows });
@@ -182,7 +218,7 @@ fn union(frames: &[&DataFrame], identity: &DataFrame) -> Vec<(PlSmallStr, DataTy
 mod tests {
     use super::*;
     use crate::store::testing::{ids, plan, row, store_of};
-    use crate::store::{ChunkResult, SideTable};
+    use crate::store::{ChunkResult, PlanRecord, SideTable};
     use polars::prelude::df;
 
     fn features(indices: &[u64]) -> SideTable {
@@ -229,5 +265,34 @@ mod tests {
         publish(&store, 0, &[0], other).expect("the rows part is the same");
         let error = store.side(Side::Features, &rows).expect_err("two norms");
         assert!(matches!(&error, StoreError::Conflict(at) if at.what == "norm"), "{error}");
+    }
+
+    #[test]
+    fn rows_that_lack_what_is_kept_now_are_computed_again_and_their_old_tables_are_not_read() {
+        let (folder, store) = store_of(&plan(2, 2));
+        publish(&store, 0, &[0, 1], features(&[0, 1])).expect("publishes");
+        let edited = PlanRecord { kept: vec!["features".into()], ..plan(2, 2) };
+        let again = Store::create_or_open(folder.path(), b"edited", &edited).expect("opens");
+        let scan = again.scan().expect("sound");
+        assert_eq!((scan.done().len(), scan.incomplete), (0, 2));
+        let other = df!["cell" => [row(0).cell.to_string()], "feature" => [7i64], "norm" => [9.0]].expect("columns");
+        publish(&again, 0, &[0, 1], SideTable { side: Side::Features, frame: other }).expect("the same rows");
+        assert_eq!(again.scan().expect("sound").done().len(), 2);
+        for reader in [again, Store::open(folder.path()).expect("opens")] {
+            let side = reader.side(Side::Features, &reader.rows(&edited, &ids(2)).expect("rows")).expect("no conflict");
+            assert_eq!(side.height(), 1, "that of the part which keeps all that is wanted");
+        }
+    }
+
+    #[test]
+    fn a_table_that_no_rows_name_is_not_read() {
+        let (folder, store) = store_of(&plan(2, 2));
+        publish(&store, 0, &[0, 1], features(&[0, 1])).expect("publishes");
+        let part = store.scan().expect("sound").parts.remove(0);
+        std::fs::remove_file(part).expect("there");
+        store.publish(&ChunkResult { chunk: 0, rows: vec![row(0), row(1)], ..Default::default() }).expect("publishes");
+        let rows = store.rows(&plan(2, 2), &ids(2)).expect("rows");
+        assert_eq!(store.side(Side::Features, &rows).expect("none").height(), 0);
+        assert!(folder.path().join("features").exists());
     }
 }

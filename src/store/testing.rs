@@ -59,6 +59,7 @@ pub fn plan(cells: u64, size: u64) -> PlanRecord {
         chunks: (0..cells.div_ceil(size)).map(|chunk| (chunk * size, size.min(cells - chunk * size))).collect(),
         algo_versions: BTreeMap::from([("toy".to_string(), "1".to_string())]),
         profile: "cpu-f32-v1".into(),
+        kept: vec![],
     }
 }
 

@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::Store;
 use super::error::StoreError;
-use super::files::files_below;
+use super::fs::files_below;
 use super::part::PartName;
 use super::writing::Companion;
 use crate::plan::CellId;
@@ -143,7 +143,7 @@ impl Store {
         let damaged = |reason: String| StoreError::Damaged { path: path.to_path_buf(), reason };
         let bytes = self.disk.files.read(path).map_err(StoreError::io("read", path))?;
         let name = name_of(path).ok_or_else(|| damaged("its name is not one of the store's".into()))?;
-        if PartName::of(name.chunk, name.partial, &bytes) != name {
+        if !self.disk.fits(&name, &bytes) {
             return Err(damaged("its bytes do not hash to its name".into()));
         }
         let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;

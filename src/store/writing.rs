@@ -7,8 +7,8 @@ use polars::prelude::{DataFrame, DataType};
 
 use super::conflict::{Source, compare};
 use super::error::StoreError;
-use super::files::list_if_there;
-use super::part::{PartName, decode, encode, folder_of, frame};
+use super::fs::list_if_there;
+use super::part::{PartName, decode, encode, encode_rows, folder_of, frame};
 use super::publish::Published;
 use super::row::Row;
 use super::rows::cells_of;
@@ -58,7 +58,7 @@ impl Store {
         }
         let mut names: Vec<String> = companions.iter().map(Companion::path).collect();
         names.sort();
-        let bytes = encode(result.chunk, &names, &mut table)?;
+        let bytes = encode_rows(result.chunk, &names, &plan.kept, &mut table)?;
         let name = PartName::of(result.chunk, partial, &bytes);
         // First, so that a refused result leaves nothing behind; then what stands beside the rows, so that rows never lack it.
         self.refuse_conflict(&name, &bytes, &table)?;
@@ -85,9 +85,14 @@ impl Store {
                 continue;
             }
             let path = folder.join(&entry.name);
-            let Ok(theirs) = files.read(&path) else { continue };
+            let theirs = match files.read(&path) {
+                // Another process set it aside since it was listed.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                // Unread it may hold another result; the next start sets it aside.
+                other => other.map_err(StoreError::io("read", &path))?,
+            };
             // A damaged part is not a result; the next start sets it aside.
-            if PartName::of(other.chunk, other.partial, &theirs) != other {
+            if !self.disk.fits(&other, &theirs) {
                 continue;
             }
             let Ok(part) = decode(&other, theirs.clone(), None) else { continue };
@@ -116,7 +121,7 @@ impl<'a> Companion<'a> {
         let folder = side.side.name();
         let mut frame = side.frame.clone();
         check_side(&frame, rows).map_err(|reason| StoreError::WrongShape { reason: format!("{folder}: {reason}") })?;
-        let bytes = encode(chunk, &[], &mut frame)?;
+        let bytes = encode(chunk, &mut frame)?;
         let name = PartName::of(chunk, partial, &bytes);
         Ok(Companion { folder, extension: "parquet", name, bytes: Cow::Owned(bytes) })
     }
@@ -177,7 +182,7 @@ mod tests {
     }
 
     fn parts(store: &Store) -> Vec<String> {
-        let paths = crate::store::files::files_below(&crate::store::files::RealFiles, &store.dir().join(PARTS));
+        let paths = crate::store::fs::files_below(&crate::store::fs::RealFs, &store.dir().join(PARTS));
         let name = |path: std::path::PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
         paths.expect("parts").into_iter().filter_map(name).collect()
     }

@@ -1,0 +1,205 @@
+//! What a run asks before it starts: whether this machine has the memory for its largest cell, and the disk room for what it will
+//! write. Estimates, and rough: they are there to refuse the hopeless, with the sum that shows why.
+
+use std::path::Path;
+
+use super::RunError;
+use crate::plan::Plan;
+use crate::plan::chunk::bytes;
+use crate::spec::diagnostic::{Diagnostic, SpecError};
+use crate::spec::output::WeightsSection;
+
+/// Bytes of the program itself.
+const PROGRAM: f64 = 1e8;
+
+/// Cells that are looked at, at most: of a larger plan every so many.
+const LOOKED_AT: usize = 100_000;
+
+/// Share of the free disk that a run may take without being asked twice.
+const MOST_OF_DISK: f64 = 0.8;
+
+/// What a plan takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Floating-point operations.
+    pub work: f64,
+    /// Bytes that the largest cell holds at once, and its plan index.
+    pub memory: f64,
+    pub largest: usize,
+    /// Bytes on disk.
+    pub disk: f64,
+    /// Files on disk.
+    pub files: f64,
+}
+
+impl Estimate {
+    /// Of a plan whose rows have so many columns of scores, and whose cells keep these weights.
+    pub fn of(plan: &Plan, columns: usize, weights: &WeightsSection) -> Estimate {
+        let save = &plan.document.experiment.save;
+        let (mut work, mut memory, mut largest, mut beside) = (0.0, 0.0f64, 0, 0.0);
+        let step = (plan.cells.len() / LOOKED_AT).max(1);
+        for index in (0..plan.cells.len()).step_by(step) {
+            let (stem, own) = plan.work(index);
+            let new_stem = index == 0 || !plan.same_stem(index - 1, index);
+            work += (own + if new_stem { stem } else { 0.0 }) * step as f64;
+            let needs = plan.memory(index);
+            if needs > memory {
+                (memory, largest) = (needs, index);
+            }
+            let samples = if save.samples { plan.facts(plan.cells[index])[0].dataset as f64 } else { 0.0 };
+            let features = if save.features { 40.0 * plan.document.experiment.data.n_features as f64 } else { 0.0 };
+            // A quarter of what training holds is weights: the rest are gradients and moments.
+            let kept = if *weights == WeightsSection::All { plan.held(index) / 4.0 } else { 0.0 };
+            beside += (30.0 * (plan.snapshot_rows_of(index) as f64 + samples) + features + kept) * step as f64;
+        }
+        let rows = plan.cells.len() as f64 * (200.0 + 9.0 * columns as f64);
+        // A file of rows for each chunk, and up to five beside it; the folders are made once.
+        let files = 6.0 * plan.chunks().len() as f64 + 300.0;
+        Estimate { work, memory, largest, disk: rows + beside, files }
+    }
+}
+
+/// Refuses cells that this machine has no memory for; a warning where all threads together may have too little. `most`: bytes, instead
+/// of what the machine or its control group has.
+///
+/// # Errors
+/// The sum, with the place of the sizes in the file.
+pub fn memory(plan: &Plan, estimate: &Estimate, most: Option<f64>) -> Result<(), SpecError> {
+    let Some((limit, whose)) = most.map(|most| (most, "--max-mem")).or_else(machine) else { return Ok(()) };
+    let needs = PROGRAM + estimate.memory;
+    if needs > limit {
+        let root = &plan.document.root;
+        let place = root.get("data").map_or(root.place, |node| node.place);
+        let message = format!(
+            "a cell needs about {} of memory, and {whose} has {}: {}",
+            bytes(needs),
+            bytes(limit),
+            plan.memory_in_words(estimate.largest)
+        );
+        let help = Some("make it smaller, or say what there is with --max-mem 64G".to_owned());
+        return Err(plan.document.error(vec![Diagnostic { place, message, help }]));
+    }
+    let threads = rayon::current_num_threads() as f64;
+    if PROGRAM + threads * estimate.memory > limit {
+        let fits = ((limit - PROGRAM) / estimate.memory).max(1.0) as usize;
+        tracing::warn!(
+            "{threads} threads may need {} of memory, and {whose} has {}: --threads {fits} needs less",
+            bytes(PROGRAM + threads * estimate.memory),
+            bytes(limit)
+        );
+    }
+    Ok(())
+}
+
+/// Refuses to begin what the disk under `out` will probably not hold, unless `yes`.
+///
+/// # Errors
+/// The bytes or files wanted and those that are free.
+pub fn disk(out: &Path, estimate: &Estimate, yes: bool) -> Result<(), RunError> {
+    let Some(free) = out.ancestors().find(|path| path.exists()).and_then(free) else { return Ok(()) };
+    if yes {
+        return Ok(());
+    }
+    let (what, wants, has) = match free {
+        Free { bytes: has, .. } if estimate.disk > MOST_OF_DISK * has => ("", bytes(estimate.disk), bytes(has)),
+        Free { files: Some(has), .. } if estimate.files > MOST_OF_DISK * has => {
+            (" files", format!("{:.0}", estimate.files), format!("{has:.0}"))
+        }
+        _ => return Ok(()),
+    };
+    Err(RunError::Unreadable(format!(
+        "{}: this run may write {wants}{what}, and {has}{what} are free there\n  free some, choose another disk with --out DIR, or start all the same with --yes",
+        out.display()
+    )))
+}
+
+struct Free {
+    bytes: f64,
+    /// None where the file system does not count them.
+    files: Option<f64>,
+}
+
+fn free(path: &Path) -> Option<Free> {
+    // The bare name of a folder here has an empty parent.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let found = rustix::fs::statvfs(path).ok()?;
+    let files = (found.f_files > 0).then_some(found.f_favail as f64);
+    Some(Free { bytes: found.f_bavail as f64 * found.f_frsize as f64, files })
+}
+
+/// Bytes that this process may have, and who says so: the machine or a control group.
+fn machine() -> Option<(f64, &'static str)> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    let total: f64 = 1024.0 * total.map(|kilobytes: u64| kilobytes as f64)?;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let read = |path: String| std::fs::read_to_string(path).ok();
+    match group_limit(&groups, read).filter(|limit| *limit < total) {
+        Some(limit) => Some((limit, "the control group (container or job)")),
+        None => Some((total, "this machine")),
+    }
+}
+
+/// The least limit of the control groups that a process is in, versions 2 and 1. `groups`: `/proc/self/cgroup`.
+fn group_limit(groups: &str, read: impl Fn(String) -> Option<String>) -> Option<f64> {
+    let mut least: Option<f64> = None;
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            list if list.split(',').any(|one| one == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        // A group is bound by those above it too.
+        for above in Path::new(path).ancestors() {
+            let folder = above.to_string_lossy();
+            let text = read(format!("{root}{}/{file}", folder.trim_end_matches('/')));
+            let limit = text.and_then(|text| text.trim().parse::<f64>().ok());
+            least = limit.map_or(least, |limit| Some(least.map_or(limit, |least| least.min(limit))));
+        }
+    }
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_limit_of_all_groups_above_counts() {
+        let files = |path: String| {
+            let text = match path.as_str() {
+                "/sys/fs/cgroup/jobs/7/memory.max" => "max\n",
+                "/sys/fs/cgroup/jobs/memory.max" => "2147483648\n",
+                "/sys/fs/cgroup/memory/old/memory.limit_in_bytes" => "1073741824\n",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes" => "9223372036854771712\n",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        };
+        assert_eq!(group_limit("0::/jobs/7\n", files), Some(2147483648.0));
+        assert_eq!(group_limit("5:cpu,memory:/old\n0::/jobs/7\n", files), Some(1073741824.0));
+        assert_eq!(group_limit("0::/\n", files), None);
+        assert_eq!(group_limit("", files), None);
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_refused_unless_told_otherwise() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let out = folder.path().join("results/x");
+        let small = Estimate { work: 0.0, memory: 0.0, largest: 0, disk: 1e3, files: 10.0 };
+        assert!(disk(&out, &small, false).is_ok());
+        let large = Estimate { disk: 1e18, ..small };
+        let error = disk(&out, &large, false).expect_err("an exabyte");
+        assert!(error.exit_code() == 5 && error.to_string().contains("1000000.0 TB"), "{error}");
+        assert!(disk(&out, &large, true).is_ok());
+        assert!(disk(Path::new("bare"), &small, false).is_ok());
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_read_them() {
+        assert_eq!([1.0, 5e5, 2e6, 3.5e9, 4e14].map(bytes), ["1 kB", "500 kB", "2 MB", "3.5 GB", "400.0 TB"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! A run that is interrupted, or whose worker dies: what is on disk stays, the rest goes on, the rows are the same.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use super::program::{Answer, answer, command, tegum, write};
+
+/// 32 cells in one chunk: 8 stems of 4 methods, each trained for a moment.
+const TINY: &str = "name: tiny\nseeds: 2\ndata: {n_features: 6, firing_probability: 0.1}\n\
+    toy: {d_hidden: 3, train: {steps: 20, batch_size: 32}}\n\
+    sae: [{relu: {n_latents: 6, l1: 0.05}}, {topk: {n_latents: 6, k: 2}}]\nbaselines: [random, pca]\n\
+    sae_train: {steps: 20, batch_size: 32}\nscore: [mcc]\nevaluate: {samples: 200}\n\
+    sweep: {data.firing_probability: [0.05, 0.2], toy.d_hidden: [2, 3]}\n";
+
+fn run(folder: &Path, out: &str) -> Answer {
+    tegum(folder, &["run", "tiny.yaml", "--out", out])
+}
+
+fn rows(folder: &Path, out: &str) -> String {
+    let answer = tegum(folder, &["table", out, "--format", "csv"]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    answer.stdout
+}
+
+/// Starts a run of far more work than anybody waits for.
+fn long_run(folder: &Path, out: &str) -> Child {
+    write(folder, "tiny.yaml", &TINY.replace("steps: 20,", "steps: 3000000,"));
+    let mut command = command(folder, &["run", "tiny.yaml", "--out", out]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn signal(name: &str, pid: &str) {
+    std::process::Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().expect("a shell is there");
+}
+
+/// The process that a supervisor has started; empty before and after.
+fn worker(supervisor: &str) -> String {
+    let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"));
+    children.unwrap_or_default().trim().to_owned()
+}
+
+fn begun(folder: &Path, out: &str) -> bool {
+    folder.join(out).join("current-plan").exists()
+}
+
+#[test]
+fn every_signal_that_asks_to_stop_exits_75_and_a_second_one_ends_the_run_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    for name in ["INT", "TERM", "USR1", "HUP"] {
+        let child = long_run(folder, name);
+        wait_for("the plan", || begun(folder, name));
+        signal(name, &child.id().to_string());
+        let told = answer(child.wait_with_output().expect("it ends"));
+        assert!(told.code == 75 && told.stderr.contains("the same command continues"), "{name}: {told:?}");
+    }
+    if !Path::new("/proc/self/task").exists() {
+        return;
+    }
+    let child = long_run(folder, "twice");
+    wait_for("the plan", || begun(folder, "twice"));
+    // A worker that is held cannot heed the first signal before the second one comes.
+    signal("STOP", &worker(&child.id().to_string()));
+    signal("TERM", &child.id().to_string());
+    std::thread::sleep(Duration::from_millis(100));
+    signal("TERM", &child.id().to_string());
+    let told = answer(child.wait_with_output().expect("it ends"));
+    assert_eq!(told.code, 143, "{told:?}");
+}
+
+#[test]
+fn a_worker_ends_with_its_supervisor() {
+    if !Path::new("/proc/self/task").exists() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child = long_run(folder.path(), "run");
+    wait_for("the plan", || begun(folder.path(), "run"));
+    let worker = worker(&child.id().to_string());
+    assert!(!worker.is_empty());
+    child.kill().expect("it is ours to kill");
+    child.wait().expect("it ends");
+    // A process that nobody has waited for yet is a zombie.
+    let status = || std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap_or_default();
+    wait_for("the end of the worker", || status().is_empty() || status().contains("(zombie)"));
+}
+
+#[test]
+fn a_worker_that_is_killed_is_started_again_and_the_run_ends_well() {
+    if !Path::new("/proc/self/task").exists() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let text = TINY.replace("steps: 20,", "steps: 4000,");
+    write(folder, "tiny.yaml", &text);
+    assert_eq!(run(folder, "whole").code, 0);
+    let mut command = command(folder, &["run", "tiny.yaml", "--out", "killed"]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    wait_for("the plan", || begun(folder, "killed"));
+    signal("KILL", &worker(&child.id().to_string()));
+    let told = answer(child.wait_with_output().expect("it ends"));
+    assert!(told.code == 0 && told.stderr.contains("ended by signal 9 (SIGKILL"), "{told:?}");
+    assert_eq!(rows(folder, "whole"), rows(folder, "killed"));
+    assert!(!folder.join("killed/failed").exists(), "no cell has failed alone three times");
+}
+
+#[test]
+fn progress_for_scripts_is_one_json_object_a_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "tiny.yaml", TINY);
+    let told = tegum(folder.path(), &["run", "tiny.yaml", "--out", "run", "--json-progress"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    let lines: Vec<serde_json::Value> =
+        told.stderr.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    assert_eq!((&of("start")[0]["missing"], &of("start")[0]["other_writers"]), (&32.into(), &0.into()));
+    assert_eq!(of("published")[0]["cells"], 32);
+    assert_eq!((&of("end")[0]["done"], &of("end")[0]["parts"]), (&32.into(), &1.into()));
+    assert!(told.stdout.contains("on disk: 32 of 32 cells in 1 part in run, 0 failed, 0 missing"), "{}", told.stdout);
+}
+
+#[test]
+fn without_a_supervisor_the_rows_are_the_same() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "tiny.yaml", TINY);
+    assert_eq!(run(folder.path(), "two").code, 0);
+    let one = tegum(folder.path(), &["run", "tiny.yaml", "--out", "one", "--no-supervisor"]);
+    assert_eq!(one.code, 0, "{one:?}");
+    assert_eq!(rows(folder.path(), "one"), rows(folder.path(), "two"));
+    assert!(one.stderr.contains("0 of 32 cells are done, 32 are missing"), "{}", one.stderr);
+}
+
+/// Needs a program of its own: `cargo test --features faults`.
+#[cfg(feature = "faults")]
+#[test]
+fn a_cell_that_panics_aborts_overflows_or_is_killed_costs_itself() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "tiny.yaml", TINY);
+    let folder = folder.path();
+    assert_eq!(run(folder, "whole").code, 0);
+    for kind in ["panic", "panic-score", "abort", "overflow", "kill"] {
+        let mut command = command(folder, &["run", "tiny.yaml", "--out", kind]);
+        // Two bad cells of two stems, and both are found.
+        let told = answer(command.env("TEGUM_FAULT", format!("{kind}:5,panic:30")).output().expect("it starts"));
+        assert_eq!(told.code, 4, "{kind}: {told:?}");
+        assert_eq!(told.stderr.matches("failed: cell").count(), 2, "{kind}: {told:?}");
+        assert!(told.stdout.contains("30 of 32 cells in") && told.stdout.contains("2 failed, 0 missing"), "{told:?}");
+        assert_eq!(rows(folder, kind).lines().count(), 31, "{kind}");
+        assert_eq!(std::fs::read_dir(folder.join(kind).join("failed")).expect("a folder").count(), 2, "{kind}");
+        let again = run(folder, kind);
+        assert!(again.code == 0 && again.stdout.contains("2 computed"), "{kind}: {again:?}");
+        assert_eq!(rows(folder, kind), rows(folder, "whole"), "{kind}");
+    }
+}
