@@ -43,7 +43,7 @@ macro_rules! rows {
 }
 
 rows! {
-    row_04_empty_file: "", ["x.yaml: this file is empty", "init"];
+    row_04_empty_file: "", ["x.yaml:1:1: this file is empty", "init"];
     row_05_only_comments: "# nothing\n", ["this file is empty"];
     row_06_a_list_at_the_top: "- a\n- b\n", ["x.yaml:1:1: expected a mapping"];
     row_07_two_documents: with("---\nname: b\n"), ["x.yaml:4:1: a second document", "one experiment"];
