@@ -43,7 +43,7 @@ macro_rules! rows {
 }
 
 rows! {
-    row_04_empty_file: "", ["x.yaml: this file is empty", "init"];
+    row_04_empty_file: "", ["x.yaml:1:1: this file is empty", "init"];
     row_05_only_comments: "# nothing\n", ["this file is empty"];
     row_06_a_list_at_the_top: "- a\n- b\n", ["x.yaml:1:1: expected a mapping"];
     row_07_two_documents: with("---\nname: b\n"), ["x.yaml:4:1: a second document", "one experiment"];
@@ -354,5 +354,73 @@ fn a_wrong_command_line_exits_2() {
         [&["run"][..], &["run", "x.yaml", "--shard", "9/8"], &["run", "x.yaml", "--shard", "0/0"], &["frobnicate"]]
     {
         assert_eq!(tegum(folder.path(), arguments).code, 2, "{arguments:?}");
+    }
+}
+
+/// A world from a file, `[2, 2]` of single precision.
+fn world_of(folder: &Path, first: f32) -> std::path::PathBuf {
+    let array = ndarray::arr2(&[[first, 1.0], [0.0, 1.0]]);
+    ndarray_npy::write_npy(folder.join("m.npy"), &array).expect("a temporary folder takes a file");
+    let text = "name: a\nbaselines: [random]\ndata: {n_features: 2, firing_probability: 0.1,\n  \
+                dictionary: {d_hidden: 2, vectors: {file: m.npy}}}\nevaluate: {samples: 100}\n";
+    folder.join(write(folder, "x.yaml", text))
+}
+
+#[test]
+fn row_108_a_file_of_the_world_that_changes_is_an_error_and_not_another_world() {
+    use tegum::plan::{MOST_CELLS, Plan, Versions, resolve};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = world_of(folder.path(), 1.0);
+    let document = tegum::spec::Document::load(&file).expect("it is sound");
+    let plan = Plan::new(document, &Versions { algorithms: "a", profile: "p" }, MOST_CELLS).expect("it is sound");
+    let data = plan.cell(0).data;
+    assert!(resolve::dictionary(&data, 0, &plan.files).is_some_and(|made| made.is_ok()));
+    world_of(folder.path(), 2.0);
+    let told = resolve::dictionary(&data, 0, &plan.files).expect("there is one").expect_err("it has changed");
+    assert!(told.contains("x.yaml:4:45: m.npy has changed since the plan was made"), "{told}");
+    // Back as it was it is the same world.
+    world_of(folder.path(), 1.0);
+    assert!(resolve::dictionary(&data, 0, &plan.files).is_some_and(|made| made.is_ok()));
+}
+
+#[test]
+fn row_108_a_changed_file_gives_other_cells() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cells = |first: f32| {
+        world_of(folder.path(), first);
+        let answer = tegum(folder.path(), &["plan", "x.yaml"]);
+        assert_eq!(answer.code, 0, "{}", answer.stderr);
+        answer.stdout
+    };
+    let one = cells(1.0);
+    assert_ne!(one, cells(2.0));
+    assert_eq!(one, cells(1.0));
+}
+
+#[test]
+fn row_109_the_locale_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "x.yaml", &with(""));
+    let said = |locale: &str| {
+        let mut command = super::program::command(folder.path(), &["check", "x.yaml"]);
+        command.env("LC_ALL", locale).env("LANG", locale);
+        super::program::answer(command.output().expect("the binary starts")).stdout
+    };
+    assert!(said("C").contains("1 cells"));
+    assert_eq!(said("C"), said("de_DE.UTF-8"));
+}
+
+#[test]
+fn row_110_a_reader_that_goes_away_is_no_panic() {
+    use std::process::Stdio;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "x.yaml", &with(""));
+    for arguments in [&["check", "x.yaml"][..], &["check", "y.yaml"], &["explain"], &["schema"]] {
+        let mut command = super::program::command(folder.path(), arguments);
+        let (out, err) = (Stdio::piped(), Stdio::piped());
+        let mut child = command.stdout(out).stderr(err).env("COLUMNS", "20").spawn().expect("the binary starts");
+        drop((child.stdout.take(), child.stderr.take()));
+        let code = child.wait().expect("it ends").code();
+        assert!(matches!(code, Some(0..=7)), "{arguments:?}: {code:?}");
     }
 }

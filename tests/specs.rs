@@ -54,7 +54,7 @@ fn every_experiment_of_the_project_passes_check() {
 fn linked_worlds_are_read_as_written() {
     let world = |data: &str| {
         let plan = plan(&format!("name: a\ndata: {data}\ntoy: {{d_hidden: 2}}\n"));
-        resolve::world(&plan.cell(0).data, 0, Path::new(".")).expect("no file is needed")
+        resolve::world(&plan.cell(0).data, 0, &plan.files).expect("no file is needed")
     };
     let absorption = world(
         "{n_features: 4, firing_probability: [0.25, 0.05, 0.05, 0.05], magnitude: {constant: 1}, \
@@ -92,7 +92,7 @@ fn probabilities_of_nodes_can_be_swept() {
          toy: {d_hidden: 2}\nsweep: {data.hierarchy.tree.0.children.0.probability: [0.1, 0.3]}\n",
     );
     let p = |cell: usize| {
-        let world = resolve::world(&plan.cell(cell).data, 0, Path::new(".")).expect("no file is needed");
+        let world = resolve::world(&plan.cell(cell).data, 0, &plan.files).expect("no file is needed");
         world.firing_probability
     };
     assert_eq!((p(0), p(1)), (vec![0.5, 0.1, 0.5], vec![0.5, 0.3, 0.5]));

@@ -7,8 +7,8 @@ use super::run::memory;
 use super::{Outcome, doubts, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::Plan;
-use crate::plan::chunk::SPEED;
-use crate::run::preflight::{self, Estimate, bytes};
+use crate::plan::chunk::{SPEED, bytes, duration};
+use crate::run::preflight::{self, Estimate};
 use crate::run::{kept_weights, questions};
 use crate::score::{Definition, definition};
 
@@ -88,14 +88,4 @@ fn estimates(plan: &Plan, columns: usize) -> String {
         bytes(1e8 + estimate.memory * cores),
         bytes(estimate.disk)
     )
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 1.0 => "under a second".to_owned(),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} days", s / 86_400.0),
-    }
 }

@@ -37,8 +37,8 @@ pub fn carry_out(args: &Args) -> Outcome {
     }
     let cell = plan.cell(args.cell);
     plan.doubt_of_correlation(args.cell).into_iter().for_each(|doubt| warn(&plan, doubt));
-    let world = resolve::world(&cell.data, cell.seed, &plan.document.folder()).map_err(|e| Failure::new(3, e))?;
-    let dictionary = resolve::dictionary(&cell.data, cell.seed, &plan.document.folder());
+    let world = resolve::world(&cell.data, cell.seed, &plan.files).map_err(|e| Failure::new(3, e))?;
+    let dictionary = resolve::dictionary(&cell.data, cell.seed, &plan.files);
     let dictionary = dictionary.transpose().map_err(|e| Failure::new(3, e))?;
     let mut text = format!("{} features, seed {}\n", world.n_features, cell.seed);
     let rates = world.marginal_probability();
@@ -64,9 +64,7 @@ pub fn carry_out(args: &Args) -> Outcome {
     if let Some(folder) = &args.output {
         let model = match (&cell.data.synthetic_model, &dictionary) {
             // As it is: its laws are known, and those of drawn magnitudes cannot be found again in their numbers.
-            (Some(name), _) => {
-                SyntheticModel::load(&plan.document.folder().join(name)).map_err(|e| Failure::new(3, e.to_string()))?
-            }
+            (Some(name), _) => plan.files.model(name).map_err(|e| Failure::new(3, e))?,
             (None, Some(dictionary)) => {
                 let curves = match &cell.data.magnitude {
                     MagnitudeSection::Normal(s) => [&s.mean, &s.std].map(|curve| Some(resolve::curve(curve))),

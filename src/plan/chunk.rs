@@ -117,3 +117,25 @@ impl Plan {
         chunks
     }
 }
+
+/// A time in words.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => "under a second".to_owned(),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s if s < 1e4 * 86_400.0 => format!("{:.1} days", s / 86_400.0),
+        s => format!("{:.0} years", s / (365.25 * 86_400.0)),
+    }
+}
+
+/// An amount of memory in words.
+pub fn bytes(count: f64) -> String {
+    match count {
+        b if b < 1e6 => format!("{:.0} kB", (b / 1e3).max(1.0)),
+        b if b < 1e9 => format!("{:.0} MB", b / 1e6),
+        b if b < 1e13 => format!("{:.1} GB", b / 1e9),
+        b => format!("{:.1} TB", b / 1e12),
+    }
+}

@@ -1,7 +1,6 @@
 //! From the sections `correlation` and `hierarchy` to what the data step takes, and the checks that only this shows.
 
-use std::path::Path;
-
+use super::files::Files;
 use crate::data::correlation::{Correlation, CorrelationError, Drawn, RandomCorrelation, RandomForm};
 use crate::data::{Hierarchy, Rates};
 use crate::spec::data::DataSection;
@@ -9,17 +8,14 @@ use crate::spec::kind::Reader;
 use crate::spec::linked::{CorrelationSection, FormSection, RatesSection};
 use crate::spec::node::Node;
 
-/// The correlation of a world and seed. Files are read relative to `folder`.
+/// The correlation of a world and seed. A matrix from a file stays in double precision: nothing of it is rounded.
 ///
 /// # Errors
 /// A file that cannot be read, or numbers that are no correlation.
-pub fn correlation(section: &DataSection, seed: u64, folder: &Path) -> Result<Option<Correlation>, String> {
+pub fn correlation(section: &DataSection, seed: u64, files: &Files) -> Result<Option<Correlation>, String> {
     if let CorrelationSection::Matrix(path) = &section.correlation {
         let n = section.n_features;
-        let rows = crate::score::input::read_matrix(&folder.join(path)).map_err(|e| e.to_string())?;
-        if rows.dim() != (n, n) {
-            return Err(format!("{path} holds {:?}, expected [n_features, n_features] = ({n}, {n})", rows.dim()));
-        }
+        let rows = files.matrix(path, (n, n), "[n_features, n_features]")?;
         let numbers: Vec<f64> = rows.into_f64().iter().copied().collect();
         return Correlation::from_matrix(n, &numbers).map(Some).map_err(|error| format!("{path}: {error}"));
     }

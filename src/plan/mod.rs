@@ -20,6 +20,7 @@ pub mod architecture;
 pub mod chunk;
 mod condition;
 mod exclude;
+pub mod files;
 pub mod id;
 mod linked;
 pub mod made;
@@ -97,6 +98,8 @@ pub struct Plan {
     /// `[method]`: axes that touch it alone.
     variant_axes: Vec<Vec<usize>>,
     tables: Tables,
+    /// What the world is read from.
+    pub files: files::Files,
 }
 
 /// What a cell's numbers depend on beside the file: see [`Plan::new`].
@@ -138,8 +141,9 @@ impl Plan {
     pub fn new(document: Document, versions: &Versions, most: u128) -> Result<Plan, SpecError> {
         let methods = methods_of(&document);
         let lengths: Vec<usize> = document.axes.iter().map(|a| a.len).collect();
-        check_size(&document, &lengths, methods.len(), most)?;
-        let tables = Tables::build(&document, &lengths, &methods).map_err(|e| document.error(e))?;
+        check_size(&document, &lengths, methods.len(), versions, most)?;
+        let files = files::Files::of(&document);
+        let tables = Tables::build(&document, &lengths, &methods, &files).map_err(|e| document.error(e))?;
         let shared = |axis: usize| {
             let parts = [Part::Data, Part::Toy, Part::Evaluate];
             parts.iter().any(|p| document.touches(axis, *p))
@@ -151,8 +155,19 @@ impl Plan {
         let columns = columns_of(&document);
         let (cells, ids) = (Vec::new(), Vec::new());
         let chunk_seconds = chunk::SECONDS;
-        let mut plan =
-            Plan { document, methods, columns, cells, ids, chunk_seconds, lengths, stem_axes, variant_axes, tables };
+        let mut plan = Plan {
+            document,
+            methods,
+            columns,
+            cells,
+            ids,
+            chunk_seconds,
+            lengths,
+            stem_axes,
+            variant_axes,
+            tables,
+            files,
+        };
         plan.check_across().map_err(|e| plan.document.error(e))?;
         plan.lay_out();
         exclude::apply(&mut plan)?;
@@ -446,7 +461,32 @@ fn methods_of(document: &Document) -> Vec<Method> {
     methods
 }
 
-fn check_size(document: &Document, lengths: &[usize], methods: usize, most: u128) -> Result<(), SpecError> {
+/// Bytes of a row on disk beside its scores, roughly.
+const ROW_BYTES: f64 = 200.0;
+
+/// Time, rows and disk of this many cells in words, going by the first; none where there is no first.
+fn size_of(document: &Document, cells: f64, versions: &Versions) -> Option<String> {
+    let mut first = document.clone();
+    for axis in &mut first.axes {
+        axis.len = 1;
+        axis.paths.iter_mut().for_each(|path| path.values.truncate(1));
+        axis.label.iter_mut().for_each(|label| label.values.truncate(1));
+    }
+    first.experiment.seeds.truncate(1);
+    let plan = Plan::new(first, versions, MOST_CELLS).ok()?;
+    let work: f64 = (0..plan.cells.len()).map(|index| plan.work(index)).map(|(stem, own)| stem + own).sum();
+    let each = work / plan.cells.len() as f64;
+    let time = chunk::duration(each * cells / chunk::SPEED);
+    Some(format!("roughly {time} of one core, {cells:.1e} rows and {} of disk", chunk::bytes(ROW_BYTES * cells)))
+}
+
+fn check_size(
+    document: &Document,
+    lengths: &[usize],
+    methods: usize,
+    versions: &Versions,
+    most: u128,
+) -> Result<(), SpecError> {
     let factors: Vec<usize> = lengths.iter().copied().chain([document.experiment.seeds.len(), methods]).collect();
     let product = factors.iter().try_fold(1u128, |product, f| product.checked_mul(*f as u128));
     if product.is_some_and(|product| product <= most) {
@@ -456,7 +496,9 @@ fn check_size(document: &Document, lengths: &[usize], methods: usize, most: u128
     let shown: Vec<String> = factors.iter().map(usize::to_string).collect();
     let total = product.map_or("more than 2^128".to_owned(), |p| p.to_string());
     let message = format!("{total} cells ({}: axes, seeds, methods); at most {most}", shown.join(" x "));
-    let help = "take fewer values, or ask for it with --yes-cells N".to_owned();
+    let size = product.and_then(|product| size_of(document, product as f64, versions));
+    let help = "take fewer values, or ask for it with --yes-cells N";
+    let help = size.map_or(help.to_owned(), |size| format!("{help}; that is {size}"));
     Err(document.error(vec![Diagnostic { place, message, help: Some(help) }]))
 }
 

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::files::Files;
 use super::id::{PartHash, part_hash};
 use super::resolve;
 use crate::spec::baseline::BaselineKind;
@@ -246,7 +247,12 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub fn build(document: &Document, lengths: &[usize], methods: &[Method]) -> Result<Tables, Vec<Diagnostic>> {
+    pub fn build(
+        document: &Document,
+        lengths: &[usize],
+        methods: &[Method],
+        files: &Files,
+    ) -> Result<Tables, Vec<Diagnostic>> {
         let touching = |parts: &[Part]| touching(document, Method::None, parts);
         let data = table(document, lengths, touching(&[Part::Data]), |choice, reader| {
             let section = read_data(document, choice, reader)?;
@@ -261,7 +267,7 @@ impl Tables {
             let signed = section.is_signed();
             let active = resolve::active(&section);
             let facts = Facts { n_features: section.n_features, d_hidden, dataset, signed, active, ..Facts::default() };
-            Some((part_hash(&with_contents(document, &section, choice, reader)?), facts))
+            Some((part_hash(&with_contents(document, &section, choice, files, reader)?), facts))
         });
         let toy = document.experiment.toy.as_ref().map(|_| {
             table(document, lengths, touching(&[Part::Toy]), |choice, reader| {
@@ -334,20 +340,30 @@ fn given(document: &Document, reader: &mut Reader) -> Option<(PartHash, Facts)> 
 }
 
 /// The canonical world, with the contents of the files it names in place of their names.
-fn with_contents(document: &Document, section: &DataSection, choice: &[usize], reader: &mut Reader) -> Option<Json> {
+fn with_contents(
+    document: &Document,
+    section: &DataSection,
+    choice: &[usize],
+    files: &Files,
+    reader: &mut Reader,
+) -> Option<Json> {
     let mut canonical = DataSection::canonical(section);
     let mut model = vec![];
-    for file in section.files() {
-        let content = match std::fs::read(document.folder().join(&file.name)) {
-            Ok(bytes) => Some(blake3::hash(&bytes).to_hex()),
-            Err(_) if file.optional => None,
-            Err(error) => {
-                let place = place_in(document, Part::Data, file.keys, choice);
-                let help = "paths are relative to the folder of the experiment file".to_owned();
-                reader.error(place, format!("{} cannot be read: {error}", file.name), Some(help));
-                return None;
-            }
-        };
+    let named = section.files();
+    if named.is_empty() || !reader.diagnostics.is_empty() {
+        return Some(canonical);
+    }
+    let hashes = match files.check(section, |file| place_in(document, Part::Data, file.keys, choice)) {
+        Ok(hashes) => hashes,
+        Err((place, message)) => {
+            let help = "paths are relative to the folder of the experiment file".to_owned();
+            let missing = message.contains("cannot be read");
+            reader.error(place, message, missing.then_some(help));
+            return None;
+        }
+    };
+    for (file, content) in named.iter().zip(hashes) {
+        let content = content.map(|content| content.to_hex());
         let content = json!(content.as_ref().map(|content| content.as_str()));
         match file.keys {
             ["dictionary", ..] => {

@@ -1,8 +1,8 @@
 //! From the sections of a cell to what the steps below take: a world, a toy job, an SAE job.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use super::files::{Files, single};
 use super::{Cell, linked, made};
 use crate::data::{
     self, Dictionary, Finite, Group, GroupRule, Magnitude, MagnitudeSharing, Orthogonalise, SyntheticModel, World,
@@ -46,13 +46,13 @@ pub fn active(section: &DataSection) -> f64 {
     }
 }
 
-/// The world of a seed (random curves, correlations and trees are drawn once per seed). Files are read relative to `folder`.
+/// The world of a seed (random curves, correlations and trees are drawn once per seed).
 ///
 /// # Errors
 /// A matrix of correlations that cannot be read or is none, or a folder that is no synthetic model.
-pub fn world(section: &DataSection, seed: u64, folder: &Path) -> Result<World, String> {
+pub fn world(section: &DataSection, seed: u64, files: &Files) -> Result<World, String> {
     if let Some(name) = &section.synthetic_model {
-        return SyntheticModel::load(&folder.join(name)).and_then(|model| model.world()).map_err(|e| e.to_string());
+        return files.model(name)?.world().map_err(|e| e.to_string());
     }
     let n = section.n_features;
     let values = |c: &Curve, field: &str| curve(c).values_for(n, seed, field);
@@ -85,7 +85,7 @@ pub fn world(section: &DataSection, seed: u64, folder: &Path) -> Result<World, S
         firing_probability: firing_probability[group.members()[0]],
     });
     let groups = groups.collect();
-    let correlation = linked::correlation(section, seed, folder)?;
+    let correlation = linked::correlation(section, seed, files)?;
     let hierarchy = linked::hierarchy(section, seed);
     let dataset = section.dataset.as_ref().map(|d| Finite { samples: d.samples, normalise: d.normalise });
     let mut world = World {
@@ -106,14 +106,18 @@ pub fn world(section: &DataSection, seed: u64, folder: &Path) -> Result<World, S
     Ok(world)
 }
 
-/// The fixed dictionary of a seed, if the world has one. Files are read relative to `folder`.
-pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Result<Dictionary, String>> {
-    if let Some(name) = &section.synthetic_model {
-        let model = SyntheticModel::load(&folder.join(name)).map_err(|e| e.to_string());
-        return Some(model.map(|model| model.dictionary));
-    }
+/// The fixed dictionary of a seed, if the world has one.
+pub fn dictionary(section: &DataSection, seed: u64, files: &Files) -> Option<Result<Dictionary, String>> {
     let written = section.dictionary.as_ref()?;
     let (n, d) = (section.n_features, written.d_hidden);
+    if let Some(name) = &section.synthetic_model {
+        let fits = |model: SyntheticModel| match (model.dictionary.n_features, model.dictionary.d_hidden) {
+            // The keys were put in place when the file was read, before its content was made part of ids.
+            found if found == (n, d) => Ok(model.dictionary),
+            found => Err(format!("{name} has changed: it holds {found:?} instead of {:?}", (n, d))),
+        };
+        return Some(files.model(name).and_then(fits));
+    }
     let plain = match &written.vectors {
         VectorsSection::Orthogonal => Dictionary::orthogonal(n, d, seed).map_err(|e| e.to_string()),
         VectorsSection::Random => Ok(Dictionary::random(n, d, seed)),
@@ -121,16 +125,10 @@ pub fn dictionary(section: &DataSection, seed: u64, folder: &Path) -> Option<Res
             Ok(made::orthogonalised(n, d, &Orthogonalise { steps: s.steps, lr: s.lr }, seed))
         }
         VectorsSection::Cosine(cosine) => Dictionary::at_cosine(n, d, *cosine, seed).map_err(|e| e.to_string()),
-        VectorsSection::File(path) => {
-            crate::score::input::read_matrix(&folder.join(path)).map_err(|e| e.to_string()).and_then(|rows| {
-                let shape = rows.dim();
-                if shape != (n, d) {
-                    return Err(format!("{path} holds {shape:?}, expected [n_features, d_hidden] = ({n}, {d})"));
-                }
-                let rows: Vec<f32> = rows.into_f32().iter().copied().collect();
-                Dictionary::from_rows(n, d, &rows).map_err(|e| e.to_string())
-            })
-        }
+        VectorsSection::File(path) => files
+            .matrix(path, (n, d), "[n_features, d_hidden]")
+            .and_then(|rows| single(path, rows))
+            .and_then(|rows| Dictionary::from_rows(n, d, &rows).map_err(|e| format!("{path}: {e}"))),
     };
     Some(plain.map(|plain| plain.with_bias(written.bias_norm, seed).with_noise(written.noise)))
 }

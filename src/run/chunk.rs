@@ -197,7 +197,7 @@ impl Bench<'_> {
         let stem = |cells: &[usize]| {
             let sections: Vec<Cell> = cells.iter().map(|i| self.plan.cell(*i)).collect();
             let first = &sections[0];
-            let world = Arc::new(resolve::world(&first.data, first.seed, &self.plan.document.folder())?);
+            let world = Arc::new(resolve::world(&first.data, first.seed, &self.plan.files)?);
             let importance = first.toy.as_ref().map(|toy| resolve::importance(toy, first.data.n_features, first.seed));
             Ok(Stem { cells: cells.to_vec(), sections, world, importance })
         };
@@ -225,7 +225,7 @@ impl Bench<'_> {
         let maker = match toy {
             Some(ToyOutcome { end: TrainingEnd::Diverged { .. }, .. }) => return Ok(None),
             Some(outcome) => HiddenMaker::Toy(Arc::new(outcome.model.clone())),
-            None => match resolve::dictionary(&cell.data, cell.seed, &self.plan.document.folder()) {
+            None => match resolve::dictionary(&cell.data, cell.seed, &self.plan.files) {
                 Some(dictionary) => HiddenMaker::Dictionary(Arc::new(dictionary?)),
                 None => return Err(BenchError::Input("nothing makes hidden states".into())),
             },

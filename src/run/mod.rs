@@ -158,13 +158,14 @@ fn keep_inputs(plan: &Plan, store: &Store) -> Result<(), RunError> {
     for file in plan.document.experiment.data.files() {
         let name = Path::new(&file.name);
         let inside = name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        let from = plan.document.folder().join(name);
         // An absolute name is found as it is; one that leads out of the folder is left where it is.
-        if !inside || file.optional && !from.exists() {
+        if !inside {
             continue;
         }
-        let fail = |error: std::io::Error| RunError::Input(format!("{}: {error}", from.display()));
-        store.keep_file(name, &std::fs::read(&from).map_err(fail)?)?;
+        // As the plan knows it: what has changed since is no input of this run.
+        if let Some(content) = plan.files.read(&file.name).map_err(RunError::Input)? {
+            store.keep_file(name, &content)?;
+        }
     }
     Ok(())
 }

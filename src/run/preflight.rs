@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::RunError;
 use crate::plan::Plan;
+use crate::plan::chunk::bytes;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::output::WeightsSection;
 
@@ -162,16 +163,6 @@ fn group_limit(groups: &str, read: impl Fn(String) -> Option<String>) -> Option<
     least
 }
 
-/// As people write them.
-pub fn bytes(count: f64) -> String {
-    match count {
-        b if b < 1e6 => format!("{:.0} kB", (b / 1e3).max(1.0)),
-        b if b < 1e9 => format!("{:.0} MB", b / 1e6),
-        b if b < 1e13 => format!("{:.1} GB", b / 1e9),
-        b => format!("{:.0} TB", b / 1e12),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,13 +193,13 @@ mod tests {
         assert!(disk(&out, &small, false).is_ok());
         let large = Estimate { disk: 1e18, ..small };
         let error = disk(&out, &large, false).expect_err("an exabyte");
-        assert!(error.exit_code() == 5 && error.to_string().contains("1000000 TB"), "{error}");
+        assert!(error.exit_code() == 5 && error.to_string().contains("1000000.0 TB"), "{error}");
         assert!(disk(&out, &large, true).is_ok());
         assert!(disk(Path::new("bare"), &small, false).is_ok());
     }
 
     #[test]
     fn sizes_are_written_as_people_read_them() {
-        assert_eq!([1.0, 5e5, 2e6, 3.5e9, 4e14].map(bytes), ["1 kB", "500 kB", "2 MB", "3.5 GB", "400 TB"]);
+        assert_eq!([1.0, 5e5, 2e6, 3.5e9, 4e14].map(bytes), ["1 kB", "500 kB", "2 MB", "3.5 GB", "400.0 TB"]);
     }
 }

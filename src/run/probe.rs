@@ -62,7 +62,7 @@ fn made_up(plan: &Plan, columns: &[ScoreColumn], index: usize) -> Result<CellRec
     if plan.document.experiment.activations.is_some() {
         return Ok(given::made_up(index, &cell, columns, trace.every > 0));
     }
-    let mut world = resolve::world(&cell.data, cell.seed, &plan.document.folder()).map_err(RunError::Input)?;
+    let mut world = resolve::world(&cell.data, cell.seed, &plan.files).map_err(RunError::Input)?;
     world.dataset = world.dataset.map(|d| Finite { samples: d.samples.min(SAMPLES), ..d });
     let world: Arc<World> = Arc::new(world);
     let toy = cell.toy.as_ref().map(|section| {
@@ -71,7 +71,7 @@ fn made_up(plan: &Plan, columns: &[ScoreColumn], index: usize) -> Result<CellRec
     });
     let maker = match &toy {
         Some(outcome) => HiddenMaker::Toy(Arc::new(outcome.model.clone())),
-        None => match resolve::dictionary(&cell.data, cell.seed, &plan.document.folder()) {
+        None => match resolve::dictionary(&cell.data, cell.seed, &plan.files) {
             Some(dictionary) => HiddenMaker::Dictionary(Arc::new(dictionary.map_err(RunError::Input)?)),
             None => return Err(RunError::Input("nothing makes hidden states".into())),
         },

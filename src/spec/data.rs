@@ -229,7 +229,8 @@ pub struct InputFile {
 }
 
 impl InputFile {
-    fn new(name: &str, keys: &'static [&'static str]) -> InputFile {
+    /// The file of a name as the experiment has it.
+    pub fn new(name: &str, keys: &'static [&'static str]) -> InputFile {
         let (name, tensor) = match name.rsplit_once(".safetensors:") {
             Some((stem, tensor)) => (format!("{stem}.safetensors"), Some(tensor.to_owned())),
             None => (name.to_owned(), None),

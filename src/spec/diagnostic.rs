@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A place in the source: line and column from 1, columns counted in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Place {
     pub line: u32,
     pub column: u32,
@@ -11,7 +11,12 @@ pub struct Place {
     pub length: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Place {
+    /// Where an error about a file as a whole stands.
+    pub const START: Place = Place { line: 1, column: 1, length: 1 };
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     pub place: Place,
     pub message: String,
@@ -20,6 +25,10 @@ pub struct Diagnostic {
 
 /// Errors listed for one file before the rest is only counted.
 const MOST: usize = 20;
+
+/// Characters shown of a message and of its help: both may quote the file.
+const MESSAGE: usize = 1_000;
+const HELP: usize = 8_000;
 
 /// Everything found wrong with one file, in source order.
 #[derive(Clone, Debug)]
@@ -50,19 +59,24 @@ impl SpecError {
     fn show(&self, diagnostic: &Diagnostic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place { line, column, length } = diagnostic.place;
         if line == 0 {
-            writeln!(f, "{}: {}", self.file, escaped(&diagnostic.message))?;
+            writeln!(f, "{}: {}", escaped(&self.file), shown(&diagnostic.message, MESSAGE))?;
         } else {
-            writeln!(f, "{}:{line}:{column}: {}", self.file, escaped(&diagnostic.message))?;
-            let text = self.source.lines().nth(line as usize - 1).unwrap_or("");
-            let (text, column) = window(text, column as usize);
-            let gutter = line.to_string();
-            writeln!(f, " {gutter} | {}", escaped(&text))?;
-            let room = text.chars().count().saturating_sub(column.saturating_sub(1)).max(1);
-            let carets = "^".repeat((length.max(1) as usize).min(room));
-            writeln!(f, " {} | {}{carets}", " ".repeat(gutter.len()), " ".repeat(column.saturating_sub(1)))?;
+            writeln!(f, "{}:{line}:{column}: {}", escaped(&self.file), shown(&diagnostic.message, MESSAGE))?;
+            // A file that could not be read has no line to show.
+            if let Some(text) = self.source.lines().nth(line as usize - 1) {
+                let (text, column) = window(text, column as usize);
+                let gutter = line.to_string();
+                writeln!(f, " {gutter} | {}", escaped(&text))?;
+                let room = text.chars().count().saturating_sub(column.saturating_sub(1)).max(1);
+                let carets = "^".repeat((length.max(1) as usize).min(room));
+                // What is escaped before the caret takes more room than it has characters.
+                let before: String = text.chars().take(column.saturating_sub(1)).collect();
+                let before = escaped(&before).chars().count().max(column.saturating_sub(1));
+                writeln!(f, " {} | {}{carets}", " ".repeat(gutter.len()), " ".repeat(before))?;
+            }
         }
         match &diagnostic.help {
-            Some(help) => writeln!(f, "   help: {}", escaped(help)),
+            Some(help) => writeln!(f, "   help: {}", shown(help, HELP)),
             None => Ok(()),
         }
     }
@@ -71,22 +85,34 @@ impl SpecError {
 /// A long line cut to what surrounds the column, and the column within it.
 fn window(text: &str, column: usize) -> (String, usize) {
     const WIDTH: usize = 120;
-    let chars: Vec<char> = text.chars().collect();
-    if chars.len() <= WIDTH {
+    if text.chars().nth(WIDTH).is_none() {
         return (text.to_owned(), column);
     }
     let start = column.saturating_sub(WIDTH / 2);
-    let end = (start + WIDTH).min(chars.len());
-    (chars[start..end].iter().collect(), column - start)
+    (text.chars().skip(start).take(WIDTH).collect(), column - start)
 }
 
-/// Control characters made visible, so that a message cannot drive the terminal.
-fn escaped(text: &str) -> String {
+/// A text for a message: cut where it is very long, and escaped.
+fn shown(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}... ({} characters more)", escaped(&text[..end]), text[end..].chars().count()),
+        None => escaped(text),
+    }
+}
+
+/// Marks that change the direction of text, or have no width: what is shown would not be what is there.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Control characters and invisible marks made visible, so that a text from a file cannot drive the terminal or look like
+/// another.
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\t' => out.push(' '),
-            c if c.is_control() && c != '\n' => out.extend(c.escape_default()),
+            c if c.is_control() && c != '\n' || is_invisible(c) => out.extend(c.escape_default()),
             c => out.push(c),
         }
     }
@@ -95,6 +121,10 @@ fn escaped(text: &str) -> String {
 
 /// The nearest of the allowed words, if one is near: case and `-`/`_` are forgiven, then edits up to a third of the word.
 pub fn nearest<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance takes time by the product of the lengths, and no word is that long.
+    if word.len() > 100 {
+        return None;
+    }
     let plain = |s: &str| s.to_lowercase().replace('-', "_");
     let wanted = plain(word);
     let (distance, best) = allowed
@@ -132,6 +162,23 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert!(error("a: \u{1b}[31m", Place { line: 1, column: 1, length: 1 }, "m\u{7}").contains("\\u{1b}[31m"));
+    }
+
+    #[test]
+    fn marks_that_turn_text_round_are_escaped() {
+        let told = error("a: \u{202e}x", Place { line: 1, column: 5, length: 1 }, "\u{2066}m\u{200b}");
+        assert!(told.starts_with("a.yaml:1:5: \\u{2066}m\\u{200b}\n 1 | a: \\u{202e}x\n   |            ^\n"), "{told}");
+    }
+
+    #[test]
+    fn a_message_that_quotes_a_large_scalar_is_cut() {
+        let told = error("a: b", Place { line: 1, column: 4, length: 1 }, &"x".repeat(1_000_000));
+        assert!(told.len() < 2_000 && told.contains("... (999000 characters more)"));
+    }
+
+    #[test]
+    fn an_error_about_a_file_that_has_no_text_stands_at_its_start() {
+        assert_eq!(error("", Place::START, "no such file"), "a.yaml:1:1: no such file\n   help: do this\n");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A whole file: read from disk, parsed, its axes laid over it, every error noted.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::node::{self, Node, Value};
 use super::sae::SaeKind;
 use super::sweep::{self, Axis};
 use super::synthetic;
+use crate::score::input::{self, Problem};
 
 /// Greatest size of an experiment file.
 const MOST_BYTES: u64 = 4 << 20;
@@ -100,8 +102,8 @@ impl Document {
         };
         if !matches!(root.value, Value::Map(_)) {
             let (place, message) = match root.value {
-                Value::Null => (Place::default(), "this file is empty".to_owned()),
-                _ => (Place { line: 1, column: 1, length: 1 }, format!("expected a mapping, got {}", root.describe())),
+                Value::Null => (Place::START, "this file is empty".to_owned()),
+                _ => (Place::START, format!("expected a mapping, got {}", root.describe())),
             };
             reader.error(place, message, Some("start from `tegum init NAME`, or from name, data and toy".to_owned()));
             return Err(fail(reader.diagnostics));
@@ -334,16 +336,15 @@ fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
         reader.error(place(&["save", "trace", "features"]), message, Some("leave it out".to_owned()));
     }
     let entries = experiment.sae.iter().map(|e| &e.name).chain(experiment.baselines.iter().map(|e| &e.name));
-    let mut seen: Vec<&String> = Vec::new();
+    let mut seen: HashSet<&String> = HashSet::new();
     for (i, name) in entries.enumerate() {
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             let n_saes = experiment.sae.len();
             let part = if i < n_saes { Part::Sae(i) } else { Part::Baseline(i - n_saes) };
             let place = part.node(root).map_or(root.place, |n| n.place);
             let help = "give each entry its own `name:`".to_owned();
             reader.error(place, format!("two methods are called `{name}`"), Some(help));
         }
-        seen.push(name);
     }
     if experiment.sae.is_empty() && root.get("sae_train").is_some() {
         reader.error(place(&["sae_train"]), "`sae_train` without `sae`", Some("add an entry to `sae`".to_owned()));
@@ -354,39 +355,63 @@ fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
     }
 }
 
-/// File to text, or (place, message, help).
+/// File to text, or (place, message, help). What is wrong with a file as a whole stands at its start.
 fn read_text(path: &Path) -> Result<String, (Place, String, Option<String>)> {
-    let fail = |message: String, help: Option<String>| (Place::default(), message, help);
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(fail("no such file".into(), similar_files(path)));
+    let fail = |message: String, help: Option<String>| (Place::START, message, help);
+    let bytes = match input::open(path) {
+        Ok((_, length)) if length > MOST_BYTES => {
+            let help = "an experiment is a page of YAML; large arrays belong into files that it names".to_owned();
+            return Err(fail(format!("{length} bytes; an experiment has at most {MOST_BYTES}"), Some(help)));
         }
-        Err(error) => return Err(fail(error.to_string(), None)),
+        Ok((file, _)) => {
+            let mut bytes = Vec::new();
+            match file.take(MOST_BYTES + 1).read_to_end(&mut bytes) {
+                Ok(_) => bytes,
+                Err(error) => return Err(unreadable(path, &error)),
+            }
+        }
+        Err(Problem::NotAFile) => {
+            return Err(fail("not a regular file".into(), Some("give the path of a .yaml file".into())));
+        }
+        Err(Problem::Unreadable(error)) => return Err(unreadable(path, &error)),
+        Err(problem) => return Err(fail(problem.to_string(), None)),
     };
-    // Asked before opening: a FIFO would block.
-    if !metadata.is_file() {
-        return Err(fail("not a regular file".into(), Some("give the path of a .yaml file".into())));
-    }
-    if metadata.len() > MOST_BYTES {
-        let message = format!("{} bytes; an experiment has at most {MOST_BYTES}", metadata.len());
-        return Err(fail(message, None));
-    }
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return Err(fail(format!("cannot be read: {error}"), Some("check its permissions".into())));
-    }
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
-        return Err(fail("UTF-16".into(), Some("save it as UTF-8".into())));
+        return Err(fail("this file is UTF-16".into(), Some("save it as UTF-8".into())));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes();
-        let line = 1 + bytes[..at].iter().filter(|b| **b == b'\n').count();
+        let line_start = bytes[..at].iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
+        let line = 1 + bytes[..at].iter().filter(|b| **b == b'\n').count() as u32;
+        // All before the byte is UTF-8.
+        let column = 1 + String::from_utf8_lossy(&bytes[line_start..at]).chars().count() as u32;
         let message = format!("not UTF-8: byte 0x{:02X} at offset {at}, line {line}", bytes[at]);
-        fail(message, Some("save it as UTF-8".into()))
+        (Place { line, column, length: 1 }, message, Some("save it as UTF-8".into()))
     })
+}
+
+/// Why a file cannot be read, and what to do.
+fn unreadable(path: &Path, error: &std::io::Error) -> (Place, String, Option<String>) {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    use std::os::unix::fs::MetadataExt;
+    let (message, help) = match error.kind() {
+        NotFound => ("no such file".to_owned(), similar_files(path)),
+        PermissionDenied => {
+            let me = rustix::process::geteuid().as_raw();
+            let message = match fs::metadata(path) {
+                Ok(file) => format!(
+                    "user {me} may not read it: it belongs to user {} and has mode {:04o}",
+                    file.uid(),
+                    file.mode() & 0o7777
+                ),
+                Err(_) => format!("user {me} may not look into the folder that it is in"),
+            };
+            (message, Some("give read permission: chmod +r FILE, and chmod +x on its folders".to_owned()))
+        }
+        _ => (format!("cannot be read: {error}"), None),
+    };
+    (Place::START, message, help)
 }
 
 /// Experiment files beside the missing one whose names are near.

@@ -1,5 +1,7 @@
 //! The whole file.
 
+use std::collections::HashMap;
+
 use serde_json::{Value as Json, json};
 
 use super::activations::ActivationsSection;
@@ -7,7 +9,7 @@ use super::baseline::BaselineKind;
 use super::data::DataSection;
 use super::entry::{Entry, EntryOf};
 use super::figure::FigureSection;
-use super::kind::{Count, Kind, ListOf, Maybe, Name, Reader, Shape, Text, record};
+use super::kind::{Count, Kind, ListOf, Maybe, Name, Reader, Shape, Text, number, record};
 use super::node::{Node, Value};
 use super::output::{EvaluateSection, ExpectSection, ReduceSection, SaveSection, ScoreSection};
 use super::sae::{SaeKind, SaeTrainSection};
@@ -83,9 +85,11 @@ impl Kind for Seeds {
             reader.error(node.place, "at least one seed", None);
             return None;
         }
-        for (n, s) in seeds.iter().enumerate() {
-            if seeds[..n].contains(s) {
-                reader.error(items[n].place, format!("seed {s} is listed twice"), None);
+        let mut seen = HashMap::with_capacity(seeds.len());
+        for (seed, item) in seeds.iter().zip(items) {
+            if let Some(first) = seen.insert(seed, item.place) {
+                let message = format!("seed {seed} is listed twice, first at {}:{}", first.line, first.column);
+                reader.error(item.place, message, Some("remove one; equal seeds would give equal cells".to_owned()));
                 return None;
             }
         }
@@ -104,14 +108,22 @@ impl Kind for Seeds {
     }
 }
 
+/// A whole number as everywhere, but exact over the whole range: digits are not read as a float.
 fn seed(node: &Node, reader: &mut Reader) -> Option<u64> {
     // Rows hold seeds as 64-bit signed numbers, so the upper half of u64 is out of reach.
-    match &node.value {
-        Value::Scalar { text, quoted: false } => match text.parse::<u64>() {
+    let what = "a seed: a whole number from 0 to 9223372036854775807";
+    if let Value::Scalar { text, quoted: false } = &node.value
+        && text.bytes().all(|c| c.is_ascii_digit())
+        && (text == "0" || !text.starts_with('0'))
+    {
+        return match text.parse::<u64>() {
             Ok(seed) if i64::try_from(seed).is_ok() => Some(seed),
-            _ => reader.expected(node, "a seed: a whole number from 0 to 9223372036854775807", None),
-        },
-        _ => reader.expected(node, "a seed: a whole number, 0 or more", None),
+            _ => reader.expected(node, what, None),
+        };
+    }
+    match number(node, what, reader)? {
+        v if v.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&v) => Some(v as u64),
+        _ => reader.expected(node, what, None),
     }
 }
 

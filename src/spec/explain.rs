@@ -1,6 +1,8 @@
 //! The language described from the types that read it: `tegum explain FIELD`, `tegum schema`, homes of misplaced keys.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value as Json, json};
 
@@ -210,27 +212,71 @@ pub fn sweepable(path: &str) -> Result<(), String> {
     find(&Experiment::shape(), &keys, None).map(|_| ())
 }
 
-/// Where a key that was found in the wrong place belongs, if only one section has it.
-pub fn home_of(key: &str) -> Option<&'static str> {
-    let mut homes = Vec::new();
-    for (name, shape) in [
-        ("data", super::data::DataSection::shape()),
-        ("dictionary", super::data::DictionarySection::shape()),
-        ("toy", super::toy::ToySection::shape()),
-        ("toy.train", super::toy::ToyTrainSection::shape()),
-        ("sae_train", super::sae::SaeTrainSection::shape()),
-        ("evaluate", super::output::EvaluateSection::shape()),
-        ("save", super::output::SaveSection::shape()),
-    ] {
-        if let Shape::Record(record) = shape
-            && record.fields.iter().any(|f| f.name == key)
-        {
-            homes.push(name);
+/// Sections in which misplaced keys are looked for: those of figures and expectations have names that fit anywhere.
+const SECTIONS: [&str; 8] = ["data", "activations", "toy", "sae", "sae_train", "baselines", "evaluate", "save"];
+
+/// Where a key that was found in `what` belongs, in words: "under `data`". None where it is known nowhere, or at too many
+/// places to be of use.
+pub fn home_of(key: &str, what: &str) -> Option<String> {
+    static HOMES: OnceLock<BTreeMap<&'static str, Vec<String>>> = OnceLock::new();
+    let homes = HOMES.get_or_init(|| {
+        let mut homes = BTreeMap::new();
+        if let Shape::Record(whole) = Experiment::shape() {
+            for field in whole.fields {
+                homes.entry(field.name).or_insert_with(Vec::new).push(String::new());
+                if SECTIONS.contains(&field.name) {
+                    keys_below(&(field.shape)(), field.name, 0, &mut homes);
+                }
+            }
         }
+        homes
+    });
+    let elsewhere =
+        |home: &&String| home.rsplit('.').next() != Some(what) && !(home.is_empty() && what == "an experiment");
+    let homes: Vec<&String> = homes.get(key)?.iter().filter(elsewhere).collect();
+    if homes.iter().any(|home| home.is_empty()) {
+        return Some("at the top of the file".to_owned());
     }
-    match homes[..] {
-        [home] => Some(home),
+    if let [one] = homes[..] {
+        return Some(format!("under `{one}`"));
+    }
+    let mut tops: Vec<&str> = homes.iter().filter_map(|home| home.split('.').next()).collect();
+    tops.dedup();
+    match (&tops[..], &homes[..]) {
+        (["sae" | "baselines"] | ["sae", "baselines"], [first, ..]) => {
+            Some(format!("to an entry of `{}`, as in `{first}`", tops.join("` or `")))
+        }
+        (_, [first, second]) => Some(format!("under `{first}` or `{second}`")),
         _ => None,
+    }
+}
+
+/// Every key of the records below a shape, with the path of its record.
+fn keys_below(shape: &Shape, path: &str, depth: usize, homes: &mut BTreeMap<&'static str, Vec<String>>) {
+    if depth > 4 {
+        return;
+    }
+    match shape {
+        Shape::Record(record) => {
+            for field in &record.fields {
+                let known = homes.entry(field.name).or_default();
+                if !known.iter().any(|home| home == path) {
+                    known.push(path.to_owned());
+                }
+                keys_below(&(field.shape)(), &format!("{path}.{}", field.name), depth + 1, homes);
+            }
+        }
+        Shape::Choice(choice) => {
+            choice.bare.iter().for_each(|shape| keys_below(shape, path, depth + 1, homes));
+            for option in &choice.options {
+                if let Some(shape) = option.shape {
+                    keys_below(&shape(), &format!("{path}.{}", option.name), depth + 1, homes);
+                }
+            }
+        }
+        Shape::List(inner) | Shape::Maybe(inner) => keys_below(inner, path, depth, homes),
+        Shape::Entry { kinds, .. } => keys_below(kinds, path, depth, homes),
+        Shape::Again { .. } | Shape::Leaf { .. } | Shape::Pair(_) | Shape::Any { .. } => {}
     }
 }
 

@@ -20,6 +20,7 @@ pub mod node;
 pub mod output;
 pub mod sae;
 pub mod sae_check;
+mod surface;
 pub mod sweep;
 pub mod synthetic;
 pub mod toy;

@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::Spanned;
 
 use super::diagnostic::{Diagnostic, Place, SpecError};
+use super::surface;
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,9 +99,9 @@ fn shorten(text: &str) -> String {
 }
 
 /// Depth of nesting, nodes after aliases are expanded, and bytes of scalars that a file may reach.
-const DEPTH: usize = 64;
-const NODES: usize = 250_000;
-const BYTES: usize = 16 << 20;
+pub(super) const DEPTH: usize = 64;
+pub(super) const NODES: usize = 250_000;
+pub(super) const BYTES: usize = 16 << 20;
 
 /// Parses one document.
 pub fn parse(file: &str, source: &str) -> Result<Node, SpecError> {
@@ -135,32 +136,9 @@ pub fn parse(file: &str, source: &str) -> Result<Node, SpecError> {
         }
         Err(error) => {
             let place = error.location().map(|l| Place { line: l.line() as u32, column: l.column() as u32, length: 1 });
-            let (message, help) = friendly(&error.without_snippet().to_string());
-            let place = if message.starts_with("a second document") { second_document(source) } else { place };
-            Err(fail(place.unwrap_or_default(), message, help))
+            let said = surface::friendly(&error.without_snippet().to_string(), source, place);
+            Err(fail(said.place.or(place).unwrap_or(Place::START), said.message, said.help.as_deref()))
         }
-    }
-}
-
-/// The parser's words, and what to do about the frequent ones.
-fn friendly(message: &str) -> (String, Option<&'static str>) {
-    let message = message.split(" at line ").next().unwrap_or(message).lines().next().unwrap_or("").to_owned();
-    let message = match message.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
-        Some((_, words)) => words.to_owned(),
-        None => message,
-    };
-    let lower = message.to_lowercase();
-    let has = |word: &str| lower.contains(word);
-    if has("depth") || has("nesting") || has("recursion") {
-        (format!("nesting deeper than {DEPTH} ({message})"), Some("an experiment needs six levels at most"))
-    } else if has("alias") && (has("expan") || has("replay") || has("ratio") || has("limit")) || has("budget") {
-        (format!("aliases expand to more than {NODES} nodes ({message})"), Some("write the values out"))
-    } else if has("multiple yaml documents") {
-        ("a second document starts here".into(), Some("one file holds one experiment: remove the `---`"))
-    } else if has("anchor") {
-        (message, Some("an alias *name needs an anchor &name before it, and may not stand inside it"))
-    } else {
-        (message, None)
     }
 }
 
@@ -173,14 +151,6 @@ fn first_control(source: &str) -> Option<(Place, char)> {
         }
     }
     None
-}
-
-/// The `---` that is not the first thing in the file.
-fn second_document(source: &str) -> Option<Place> {
-    let content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    let lines = source.lines().enumerate().skip_while(|(_, line)| !content(line)).skip(1);
-    let mut marks = lines.filter(|(_, line)| line.starts_with("---"));
-    marks.next().map(|(n, _)| Place { line: n as u32 + 1, column: 1, length: 3 })
 }
 
 fn tab_indentation(source: &str) -> Option<Place> {
@@ -328,28 +298,26 @@ fn first_tag(source: &str) -> Option<Place> {
         block = opens.then_some(indent);
         let mut quote = None;
         let mut before = ' ';
+        // A value may start after `:`, `-`, `[`, `{` or `,`, or where nothing stands before it.
+        let mut last = None;
         for (column, c) in line.chars().enumerate() {
             match quote {
                 Some(q) if c == q => quote = None,
                 Some(_) => {}
                 None if c == '#' && before == ' ' => break,
                 None if (c == '"' || c == '\'') && " [{,:".contains(before) => quote = Some(c),
-                None if c == '!' && " [{,".contains(before) && is_value_start(line, column) => {
+                None if c == '!' && " [{,".contains(before) && last.is_none_or(|last| ":-[{,".contains(last)) => {
                     return Some(Place { line: n as u32 + 1, column: column as u32 + 1, length: 1 });
                 }
                 None => {}
             }
             before = c;
+            if !c.is_whitespace() {
+                last = Some(c);
+            }
         }
     }
     None
-}
-
-/// Whether a value may start at this column: the line before it ends in `:`, `-`, `[`, `{` or `,`, or is blank.
-fn is_value_start(line: &str, column: usize) -> bool {
-    let before: String = line.chars().take(column).collect();
-    let before = before.trim_end();
-    before.is_empty() || before.ends_with([':', '-', '[', '{', ','])
 }
 
 #[cfg(test)]

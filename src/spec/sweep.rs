@@ -34,12 +34,18 @@ pub struct AxisPath {
     pub values: Vec<Node>,
 }
 
+/// More paths than this in `sweep` and `zip` are taken for a slip.
+const MOST_AXES: usize = 64;
+
 /// More values than this on one axis are taken for a slip.
 const MOST_VALUES: usize = 1_000_000;
 
 /// Reads both sections; `exists` says whether a path can be swept.
 pub fn axes(sweep: Option<&Node>, zip: Option<&Node>, reader: &mut Reader) -> Vec<Axis> {
     let mut axes = Vec::new();
+    if !is_countable(sweep, zip, reader) {
+        return axes;
+    }
     if let Some(node) = sweep.filter(|n| n.value != Value::Null) {
         match &node.value {
             Value::Map(entries) => {
@@ -64,21 +70,65 @@ pub fn axes(sweep: Option<&Node>, zip: Option<&Node>, reader: &mut Reader) -> Ve
             }
         }
     }
-    let mut seen: Vec<(&str, Place)> = Vec::new();
+    let mut seen: BTreeMap<&str, Place> = BTreeMap::new();
     for axis in &axes {
         let label = axis.label.iter().map(|label| (&label.column, label.place));
         for (column, place) in axis.paths.iter().map(|path| (&path.path, path.place)).chain(label) {
-            if let Some((_, first)) = seen.iter().find(|(c, _)| c == column) {
+            if let Some(first) = seen.get(column.as_str()) {
                 let message = format!("axis `{column}` is given twice, first on line {}", first.line);
                 let label = column == "label" || column.starts_with("label.");
                 let help =
                     if label { "name one of them: `label: {NAME: [..]}` is a column `label.NAME`" } else { "keep one" };
                 reader.error(place, message, Some(help.to_owned()));
             }
-            seen.push((column, place));
+            seen.entry(column).or_insert(place);
         }
     }
     axes
+}
+
+/// Whether there are few enough axes, and few enough combinations to count: known before a value is made.
+fn is_countable(sweep: Option<&Node>, zip: Option<&Node>, reader: &mut Reader) -> bool {
+    let entries = |node: &Node| match &node.value {
+        Value::Map(entries) => entries.clone(),
+        _ => vec![],
+    };
+    let swept = sweep.map_or(vec![], entries);
+    let zipped: Vec<_> = match zip.map(|node| &node.value) {
+        Some(Value::List(items)) => items.iter().map(entries).collect(),
+        _ => vec![],
+    };
+    let paths = swept.len() + zipped.iter().map(Vec::len).sum::<usize>();
+    let place = sweep.or(zip).map_or(Place::START, |node| node.place);
+    if paths > MOST_AXES {
+        reader.error(place, format!("{paths} axes; at most {MOST_AXES}"), None);
+        return false;
+    }
+    let first =
+        |entries: &Vec<(Key, Node)>| entries.iter().find(|(key, _)| key.text != "label").map(|(_, v)| length(v));
+    let lengths: Vec<u64> =
+        swept.iter().map(|(_, values)| length(values)).chain(zipped.iter().filter_map(first)).collect();
+    if lengths.iter().try_fold(1u64, |product, length| product.checked_mul(*length)).is_none() {
+        let factors = lengths.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
+        let message = format!("more than 2^64 combinations of the axes: {factors}");
+        reader.error(place, message, Some("take fewer values, or axes that move together (`zip`)".to_owned()));
+        return false;
+    }
+    true
+}
+
+/// How many values an axis has, or would have; 1 where it is wrong, which is complained of where it is read.
+fn length(values: &Node) -> u64 {
+    let mut quiet = Reader::default();
+    match &values.value {
+        Value::List(items) => items.len().max(1) as u64,
+        Value::Map(entries) => match &entries[..] {
+            [(key, rule)] if key.text == "range" => range_of(rule, &mut quiet).map_or(1, |(.., count)| count as u64),
+            [(_, rule)] => start_end_count(rule, &mut quiet).map_or(1, |(.., count)| count as u64),
+            _ => 1,
+        },
+        _ => 1,
+    }
 }
 
 fn axis_path(key: &Key, values: &Node, reader: &mut Reader) -> Option<AxisPath> {
@@ -92,19 +142,48 @@ fn axis_path(key: &Key, values: &Node, reader: &mut Reader) -> Option<AxisPath> 
 
 /// Whether no combination of an axis comes twice; of paths that move together one alone may repeat itself.
 fn all_different(paths: &[AxisPath], reader: &mut Reader) -> bool {
-    let mut seen: BTreeMap<Vec<String>, &Node> = BTreeMap::new();
-    for at in 0..paths[0].values.len() {
-        let value = &paths[0].values[at];
-        let combination = paths.iter().map(|path| as_cell(&path.values[at])).collect();
-        if let Some(first) = seen.insert(combination, value) {
-            let with = if paths.len() > 1 { ", with the same companions," } else { "" };
-            let line = first.place.line;
-            let message = format!("{}{with} is on this axis twice, first on line {line}", value.describe());
-            reader.error(value.place, message, Some("remove one; equal values would give equal cells".to_owned()));
-            return false;
-        }
+    let Some((first, second)) = first_repeat(paths) else { return true };
+    let (path, together) = (&paths[0], paths.len() > 1);
+    let (value, before) = (&path.values[second], &path.values[first]);
+    let with = if together { ", with the same companions," } else { "" };
+    let (said, earlier) = (value.describe(), before.describe());
+    let message = match said == earlier {
+        true => format!("{said}{with} is on this axis twice, first on line {}", before.place.line),
+        false => format!(
+            "{said}{with} is on this axis twice: it equals {earlier} (line {}) in single precision",
+            before.place.line
+        ),
+    };
+    let help =
+        format!("remove one: cells of values {} and {} of `{}` would be identical", first + 1, second + 1, path.path);
+    reader.error(value.place, message, Some(help));
+    false
+}
+
+/// The first two positions that would make equal cells.
+fn first_repeat(paths: &[AxisPath]) -> Option<(usize, usize)> {
+    // A million numbers are sorted as numbers.
+    if let [path] = paths
+        && let Some(mut numbers) = path.values.iter().map(as_single).collect::<Option<Vec<u32>>>()
+    {
+        let mut seen = std::collections::HashSet::with_capacity(numbers.len());
+        let second = numbers.iter().position(|bits| !seen.insert(*bits))?;
+        let bits = numbers.swap_remove(second);
+        return path.values.iter().position(|v| as_single(v) == Some(bits)).map(|first| (first, second));
     }
-    true
+    let mut seen: BTreeMap<Vec<String>, usize> = BTreeMap::new();
+    (0..paths[0].values.len()).find_map(|at| {
+        let combination = paths.iter().map(|path| as_cell(&path.values[at])).collect();
+        seen.insert(combination, at).map(|first| (first, at))
+    })
+}
+
+/// The bits of an unquoted number in single precision.
+fn as_single(node: &Node) -> Option<u32> {
+    match &node.value {
+        Value::Scalar { text, quoted: false } => text.parse::<f32>().ok().map(|v| (v + 0.0).to_bits()),
+        _ => None,
+    }
 }
 
 /// A text that is equal for values that would make equal cells: numbers that are the same in single precision are.
@@ -112,7 +191,8 @@ fn as_cell(node: &Node) -> String {
     match &node.value {
         Value::Null => "none".into(),
         Value::Scalar { text, quoted } => match text.parse::<f32>() {
-            Ok(v) if !quoted => format!("{v:e}"),
+            // Minus nothing is nothing.
+            Ok(v) if !quoted => format!("{:e}", v + 0.0),
             _ => format!("{text:?}"),
         },
         Value::List(items) => format!("[{}]", items.iter().map(as_cell).collect::<Vec<_>>().join(",")),
@@ -223,6 +303,16 @@ fn start_end_count(node: &Node, reader: &mut Reader) -> Option<(f64, f64, usize)
 
 /// Whole or other numbers from first to last, both included, by step (1).
 fn range(node: &Node, reader: &mut Reader) -> Option<Vec<f64>> {
+    let (first, step, count) = range_of(node, reader)?;
+    if count > MOST_VALUES as f64 {
+        reader.error(node.place, format!("{count:.3e} values on one axis; at most {MOST_VALUES}"), None);
+        return None;
+    }
+    Some((0..count as usize).map(|i| tidy(first + i as f64 * step)).collect())
+}
+
+/// Start, step and number of values.
+fn range_of(node: &Node, reader: &mut Reader) -> Option<(f64, f64, f64)> {
     let numbers = ListOf::<Number>::read(node, reader)?;
     let (first, last, step) = match numbers[..] {
         [first, last] => (first, last, 1.0),
@@ -234,12 +324,7 @@ fn range(node: &Node, reader: &mut Reader) -> Option<Vec<f64>> {
         reader.error(node.place, message, None);
         return None;
     }
-    let count = ((last - first) / step + 1e-9).floor() + 1.0;
-    if count > MOST_VALUES as f64 {
-        reader.error(node.place, format!("{count:.3e} values on one axis; at most {MOST_VALUES}"), None);
-        return None;
-    }
-    Some((0..count as usize).map(|i| tidy(first + i as f64 * step)).collect())
+    Some((first, step, ((last - first) / step + 1e-9).floor() + 1.0))
 }
 
 fn zipped(node: &Node, reader: &mut Reader) -> Option<Axis> {

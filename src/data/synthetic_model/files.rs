@@ -10,6 +10,7 @@ use super::{MagnitudeLaw, ProbabilityLaw, SyntheticModel};
 use crate::data::correlation::Correlation;
 use crate::data::dictionary::Dictionary;
 use crate::data::hierarchy::Node;
+use crate::score::input::{self, Problem};
 
 const CONFIG: &str = "synthetic_model_config.json";
 const TENSORS: &str = "synthetic_model.safetensors";
@@ -45,7 +46,31 @@ impl SyntheticModel {
     /// If a file is missing or damaged, shapes disagree, a law is none of SAELens's own, directions are not of unit norm,
     /// or the trees are none.
     pub fn load(folder: &Path) -> Result<SyntheticModel, ModelError> {
-        let config = read_json(&folder.join(CONFIG))?;
+        SyntheticModel::load_with(folder, &|name| {
+            let path = folder.join(name);
+            match input::read(&path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(Problem::Unreadable(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(problem) => Err(problem.to_string()),
+            }
+        })
+    }
+
+    /// The same from what `read` gives for the name of a file: its bytes, none where it is not there, or why it cannot be
+    /// read. `folder` is for messages.
+    ///
+    /// # Errors
+    /// As [`SyntheticModel::load`].
+    pub fn load_with(
+        folder: &Path,
+        read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, String>,
+    ) -> Result<SyntheticModel, ModelError> {
+        let optional = |name: &str| read(name).map_err(|reason| content(&folder.join(name), reason));
+        let needed = |name: &str| {
+            let missing = || content(&folder.join(name), "no such file".to_owned());
+            optional(name)?.ok_or_else(missing)
+        };
+        let config = json_of(&folder.join(CONFIG), &needed(CONFIG)?)?;
         let wrong = |reason: String| content(&folder.join(CONFIG), reason);
         let count = |key: &str| {
             let count = config.get(key).and_then(Json::as_u64).filter(|count| (1..1 << 17).contains(count));
@@ -62,10 +87,13 @@ impl SyntheticModel {
         let (mean, std) = (magnitude("mean_firing_magnitudes", 1.0)?, magnitude("std_firing_magnitudes", 0.0)?);
         let compensated = part("hierarchy").get("compensate_probabilities").and_then(Json::as_bool).unwrap_or(false);
         let trees = folder.join(TREES);
-        let hierarchy =
-            trees.exists().then(|| nodes(&read_json(&trees)?, n).map_err(|e| content(&trees, e))).transpose()?;
+        let hierarchy = match optional(TREES)? {
+            Some(bytes) => Some(nodes(&json_of(&trees, &bytes)?, n).map_err(|e| content(&trees, e))?),
+            None => None,
+        };
         let path = folder.join(TENSORS);
-        let bytes = fs::read(&path).map_err(|source| file(&path, source))?;
+        let bytes = needed(TENSORS)?;
+        input::check_tensors(&bytes).map_err(|problem| content(&path, problem.to_string()))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| content(&path, e.to_string()))?;
         let tensor = |name: &str, shape: &[usize]| {
             let found = read_tensor(&tensors, name).map_err(|e| content(&path, e))?;
@@ -173,9 +201,8 @@ fn content(path: &Path, reason: String) -> ModelError {
     ModelError::Content { file: path.display().to_string(), reason }
 }
 
-fn read_json(path: &Path) -> Result<Json, ModelError> {
-    let bytes = fs::read(path).map_err(|source| file(path, source))?;
-    serde_json::from_slice(&bytes).map_err(|e| content(path, e.to_string()))
+fn json_of(path: &Path, bytes: &[u8]) -> Result<Json, ModelError> {
+    serde_json::from_slice(bytes).map_err(|e| content(path, e.to_string()))
 }
 
 fn write_json(path: &Path, json: &Json) -> Result<(), ModelError> {

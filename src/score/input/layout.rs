@@ -57,24 +57,31 @@ pub struct MatrixLayout {
 pub fn matrix_layout(path: &Path) -> Result<MatrixLayout, InputError> {
     let wrong = |problem| InputError::File { path: path.to_owned(), problem };
     let (file_path, tensor) = split_tensor_name(path);
-    let extension = file_path.extension().and_then(|extension| extension.to_str());
-    let (file, length) = open(&file_path).map_err(wrong)?;
-    let copy = |file: &File| file.try_clone().map_err(|e| wrong(Problem::Unreadable(e)));
-    let layout = match (extension, tensor) {
+    layout_of(&file_path, tensor.as_deref()).map_err(wrong)
+}
+
+/// The same for a tensor of a file.
+///
+/// # Errors
+/// As [`matrix_layout`].
+pub fn layout_of(file_path: &Path, tensor: Option<&str>) -> Result<MatrixLayout, Problem> {
+    let (file, length) = open(file_path)?;
+    let copy = file.try_clone()?;
+    let path = file_path.to_owned();
+    let layout = match (file_path.extension().and_then(|extension| extension.to_str()), tensor) {
         (Some("npy"), None) => {
-            let header = npy::layout(copy(&file)?, length).map_err(wrong)?;
-            let npy::Layout { shape, start, number, big_endian, fortran_order } = header;
-            MatrixLayout { file, path: file_path, tensor: None, shape, start, number, big_endian, fortran_order }
+            let npy::Layout { shape, start, number, big_endian, fortran_order } = npy::layout(copy, length)?;
+            MatrixLayout { file, path, tensor: None, shape, start, number, big_endian, fortran_order }
         }
         (Some("safetensors"), name) => {
-            let (shape, start, number, name) = tensors::layout(copy(&file)?, length, name.as_deref()).map_err(wrong)?;
+            let (shape, start, number, name) = tensors::layout(copy, length, name)?;
             let (big_endian, fortran_order, tensor) = (false, false, Some(name));
-            MatrixLayout { file, path: file_path, tensor, shape, start, number, big_endian, fortran_order }
+            MatrixLayout { file, path, tensor, shape, start, number, big_endian, fortran_order }
         }
-        _ => return Err(wrong(Problem::UnknownFormat)),
+        _ => return Err(Problem::UnknownFormat),
     };
     match layout.shape {
-        (rows, columns) if rows == 0 || columns == 0 => Err(wrong(Problem::Empty(rows as usize, columns as usize))),
+        (rows, columns) if rows == 0 || columns == 0 => Err(Problem::Empty(rows as usize, columns as usize)),
         _ => Ok(layout),
     }
 }

@@ -4,6 +4,7 @@
 //! a path, nothing is unpickled, and every number must be finite.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ mod npy;
 mod parents;
 mod tensors;
 
-pub use layout::{MatrixLayout, NumberType, matrix_layout};
+pub use layout::{MatrixLayout, NumberType, layout_of, matrix_layout};
 pub use parents::ParentsProblem;
 
 /// Files of the `score` command. A `.safetensors` file with several matrices is given as `file.safetensors:name`.
@@ -169,12 +170,38 @@ impl Matrix {
 pub fn read_matrix(path: &Path) -> Result<Matrix, InputError> {
     let wrong = |problem| InputError::File { path: path.to_owned(), problem };
     let (file_path, tensor) = split_tensor_name(path);
-    let extension = file_path.extension().and_then(|extension| extension.to_str());
     let (file, length) = open(&file_path).map_err(wrong)?;
-    let (matrix, name) = match (extension, &tensor) {
+    parse(path, file_path.extension(), tensor.as_deref(), file, length)
+}
+
+/// The matrix of a file whose bytes have been read; `path` is where they came from.
+///
+/// # Errors
+/// As [`read_matrix`].
+pub fn matrix_of(path: &Path, tensor: Option<&str>, bytes: &[u8]) -> Result<Matrix, InputError> {
+    parse(path, path.extension(), tensor, io::Cursor::new(bytes), bytes.len() as u64)
+}
+
+/// Whether these are the bytes of a `.safetensors` file within our limits.
+///
+/// # Errors
+/// Why not.
+pub fn check_tensors(bytes: &[u8]) -> Result<(), Problem> {
+    tensors::read_header(&mut io::Cursor::new(bytes), bytes.len() as u64).map(|_| ())
+}
+
+fn parse(
+    path: &Path,
+    extension: Option<&OsStr>,
+    tensor: Option<&str>,
+    file: impl io::Read + io::Seek,
+    length: u64,
+) -> Result<Matrix, InputError> {
+    let wrong = |problem| InputError::File { path: path.to_owned(), problem };
+    let (matrix, name) = match (extension.and_then(|extension| extension.to_str()), tensor) {
         (Some("npy"), None) => (npy::read(file, length).map_err(wrong)?, None),
         (Some("safetensors"), name) => {
-            let (matrix, name) = tensors::read(file, length, name.as_deref()).map_err(wrong)?;
+            let (matrix, name) = tensors::read(file, length, name).map_err(wrong)?;
             (matrix, Some(name))
         }
         _ => return Err(wrong(Problem::UnknownFormat)),
@@ -199,14 +226,31 @@ fn split_tensor_name(path: &Path) -> (PathBuf, Option<String>) {
     named.map_or_else(|| (path.to_owned(), None), |(file, name)| (file, Some(name)))
 }
 
-/// Opens a regular file; anything else (a FIFO would block) is refused before it is opened.
-fn open(path: &Path) -> Result<(File, u64), Problem> {
+/// Opens a regular file, and says how long it is; anything else (a FIFO would block, a device may have no end) is refused.
+///
+/// # Errors
+/// What is no regular file, or cannot be opened.
+pub fn open(path: &Path) -> Result<(File, u64), Problem> {
+    use std::os::unix::fs::OpenOptionsExt;
     if !fs::metadata(path)?.is_file() {
         return Err(Problem::NotAFile);
     }
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    Ok((file, length))
+    // What was a file a moment ago may be a FIFO now: opening it must not block either.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(Problem::NotAFile) }
+}
+
+/// A regular file whole.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+    let (mut file, length) = open(path)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    io::Read::read_to_end(&mut file, &mut bytes)?;
+    Ok(bytes)
 }
 
 fn first_not_finite<T: Real>(matrix: &Array2<T>) -> Option<(usize, usize, f64)> {

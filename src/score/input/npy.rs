@@ -16,7 +16,7 @@ const HEADER_LIMIT: u64 = 65_536;
 /// # Errors
 /// Where the header is not that of a matrix of f32 or f64, or its claims and the file's length differ: this is known
 /// before anything of the claimed size is allocated.
-pub fn read(file: File, length: u64) -> Result<Matrix, Problem> {
+pub fn read(file: impl Read, length: u64) -> Result<Matrix, Problem> {
     let mut file = BufReader::new(file);
     let (header, start) = read_header(&mut file, length)?;
     let header = Header::parse(&header)?;

@@ -22,7 +22,7 @@ const TENSOR_LIMIT: usize = 4096;
 /// # Errors
 /// Where the file is no safetensors file within our limits, there is no such tensor, no matrix or several, or it is not
 /// of f32 or f64.
-pub fn read(file: File, length: u64, wanted: Option<&str>) -> Result<(Matrix, String), Problem> {
+pub fn read(file: impl Read + Seek, length: u64, wanted: Option<&str>) -> Result<(Matrix, String), Problem> {
     let mut file = BufReader::new(file);
     let (metadata, start) = read_header(&mut file, length)?;
     let name = choose(&metadata, wanted)?;
@@ -68,7 +68,10 @@ pub fn layout(file: File, length: u64, wanted: Option<&str>) -> Result<((u64, u6
 }
 
 /// The checked header and where the data starts.
-fn read_header(file: &mut impl Read, length: u64) -> Result<(Metadata, u64), Problem> {
+///
+/// # Errors
+/// Where it is none, or not within our limits.
+pub fn read_header(file: &mut impl Read, length: u64) -> Result<(Metadata, u64), Problem> {
     let mut size = [0u8; 8];
     if length < 8 {
         return Err(Problem::WrongFormat(".safetensors"));

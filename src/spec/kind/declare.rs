@@ -1,5 +1,7 @@
 //! `record!` and `choice!`: a section is declared once, and read, described and written from that.
 
+use std::collections::HashMap;
+
 use super::Reader;
 use crate::spec::diagnostic::{Place, nearest};
 use crate::spec::node::{Key, Node, Value};
@@ -17,16 +19,21 @@ pub fn default_node(text: &str, place: Place) -> Node {
 /// The entries of a mapping; duplicate and unknown keys are noted.
 pub fn entries<'a>(node: &'a Node, what: &str, allowed: &[&str], reader: &mut Reader) -> Option<&'a [(Key, Node)]> {
     let Value::Map(entries) = &node.value else { return reader.expected(node, &format!("a mapping ({what})"), None) };
-    for (n, (key, _)) in entries.iter().enumerate() {
-        if let Some((first, _)) = entries[..n].iter().find(|(k, _)| k.text == key.text) {
-            let message = format!("`{}` is given twice, first on line {}", key.text, first.place.line);
+    let mut seen: HashMap<&str, Place> = HashMap::with_capacity(entries.len());
+    for (key, _) in entries {
+        if let Some(first) = seen.get(key.text.as_str()) {
+            let message = format!("`{}` is given twice, first on line {}", key.text, first.line);
             reader.error(key.place, message, Some("keep one".to_owned()));
         } else if !allowed.contains(&key.text.as_str()) {
             unknown(key, what, allowed, reader);
         }
+        seen.entry(&key.text).or_insert(key.place);
     }
     Some(entries)
 }
+
+/// Errors before help is no longer looked for: few are shown, and near words take time to find.
+const HELPED: usize = 1_000;
 
 fn unknown(key: &Key, what: &str, allowed: &[&str], reader: &mut Reader) {
     if key.text == "<<" {
@@ -34,11 +41,14 @@ fn unknown(key: &Key, what: &str, allowed: &[&str], reader: &mut Reader) {
         reader.error(key.place, "merge keys `<<` are not supported", Some(help.to_owned()));
         return;
     }
+    if reader.diagnostics.len() >= HELPED {
+        return reader.error(key.place, format!("unknown key `{}` in {what}", key.text), None);
+    }
     let keys = format!("keys of {what}: {}", allowed.join(", "));
     let help = match nearest(&key.text, allowed.iter().copied()) {
         Some(near) => format!("did you mean `{near}`? {keys}"),
-        None => match crate::spec::explain::home_of(&key.text).filter(|home| *home != what) {
-            Some(home) => format!("`{}` belongs under `{home}`; {keys}", key.text),
+        None => match crate::spec::explain::home_of(&key.text, what) {
+            Some(home) => format!("`{}` belongs {home}; {keys}", key.text),
             None => keys,
         },
     };

@@ -3,6 +3,8 @@
 //! The readers, `tegum explain` and `tegum schema` all come from here, so they cannot disagree. A reader that finds
 //! something wrong notes it with its place and goes on, so that one run shows every error of a file.
 
+use std::collections::HashSet;
+
 use serde_json::Value as Json;
 
 use super::diagnostic::{Diagnostic, Place};
@@ -15,6 +17,7 @@ mod scalar;
 pub(crate) use declare::{choice, record};
 pub use declare::{default_node, entries, nothing_more, one_key};
 pub use list::{Interval, ListOf, Maybe, OneOrMore};
+pub(crate) use scalar::number;
 pub use scalar::{
     Beta, Count, Features, Flag, NAME_RULE, Name, NonNegative, Number, Positive, Samples, Share, Steps, Text, Whole,
     Width, is_name,
@@ -24,13 +27,15 @@ pub use scalar::{
 #[derive(Debug, Default)]
 pub struct Reader {
     pub diagnostics: Vec<Diagnostic>,
+    /// What is in `diagnostics`.
+    seen: HashSet<Diagnostic>,
 }
 
 impl Reader {
     pub fn error(&mut self, place: Place, message: impl Into<String>, help: impl Into<Option<String>>) {
         let diagnostic = Diagnostic { place, message: message.into(), help: help.into() };
         // The same value is read again for every cell that holds it: one complaint is enough.
-        if !self.diagnostics.contains(&diagnostic) {
+        if self.seen.insert(diagnostic.clone()) {
             self.diagnostics.push(diagnostic);
         }
     }

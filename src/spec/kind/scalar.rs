@@ -6,22 +6,27 @@ use super::{Kind, Reader, Shape};
 use crate::spec::node::{Node, Value};
 
 /// A number as the file wrote it: plain decimal, finite, and not so small that f32 would make it 0.
-fn number(node: &Node, what: &str, reader: &mut Reader) -> Option<f64> {
+pub(crate) fn number(node: &Node, what: &str, reader: &mut Reader) -> Option<f64> {
     let Value::Scalar { text, quoted } = &node.value else { return reader.expected(node, what, None) };
     if *quoted {
         let help = text.parse::<f64>().is_ok().then(|| "remove the quotes".to_owned());
         return reader.expected(node, what, help);
     }
-    let digits = text.trim_start_matches(['-', '+']);
-    let lower = digits.to_lowercase();
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
+    let lower = digits.strip_prefix('+').unwrap_or(digits).to_lowercase();
     if lower == ".nan" || lower == ".inf" || lower == "nan" || lower == "inf" {
         reader.error(node.place, format!("{text}: a number must be finite"), None);
         return None;
     }
-    let plain = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '-' | '+'));
+    let plain = !digits.starts_with('+')
+        && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '-' | '+'));
     let leading_zero = digits.len() > 1 && digits.starts_with('0') && digits.as_bytes()[1].is_ascii_digit();
     if !plain || leading_zero {
-        return reader.expected(node, what, decimal_of(digits).map(|d| format!("plain decimal numbers only: {d}")));
+        return reader.expected(
+            node,
+            what,
+            decimal_of(digits).map(|d| format!("plain decimal numbers only: {sign}{d}")),
+        );
     }
     match text.parse::<f64>() {
         Ok(v) if !v.is_finite() => {
@@ -41,12 +46,14 @@ fn number(node: &Node, what: &str, reader: &mut Reader) -> Option<f64> {
     }
 }
 
-/// 0x10, 010 and 1_000 in plain decimals.
+/// 0x10, 0o20, 0b1, 010, +5 and 1_000 in plain decimals.
 fn decimal_of(text: &str) -> Option<String> {
-    if let Some(hex) = text.strip_prefix("0x") {
-        return u64::from_str_radix(hex, 16).ok().map(|v| v.to_string());
+    let joined = text.strip_prefix('+').unwrap_or(text).replace('_', "");
+    for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
+        if let Some(digits) = joined.strip_prefix(prefix) {
+            return u64::from_str_radix(digits, radix).ok().map(|v| v.to_string());
+        }
     }
-    let joined = text.replace('_', "");
     let trimmed = joined.trim_start_matches('0');
     joined.chars().all(|c| c.is_ascii_digit() || c == '.').then(|| match trimmed {
         "" => "0".to_owned(),
