@@ -322,6 +322,7 @@ fn run(words: &[&str], folder: &Path, beside: &Path, user: Option<u32>) -> Did {
     if let Some(user) = user {
         command.uid(user);
     }
+    #[expect(clippy::zombie_processes, reason = "wait4 below waits, and says what it used")]
     let child = command.spawn().expect("the binary starts");
     let (status, cpu, memory) = wait(child.id() as i32);
     let stderr = fs::read(beside.join("stderr")).expect("it was made");

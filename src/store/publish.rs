@@ -217,7 +217,7 @@ impl Disk {
             }
         }
         file.sync()?;
-        let length = file.len()?;
+        let length = file.size()?;
         if length != bytes.len() as u64 {
             return Err(io::Error::other(format!("wrote {} bytes, {length} arrived", bytes.len())));
         }

@@ -12,6 +12,9 @@ use crate::data::dictionary::Dictionary;
 use crate::data::hierarchy::Node;
 use crate::score::input::{self, Problem};
 
+/// What gives the bytes of a file by its name: none where it is not there, or why it cannot be read.
+pub type ReadFile<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, String>;
+
 const CONFIG: &str = "synthetic_model_config.json";
 const TENSORS: &str = "synthetic_model.safetensors";
 const TREES: &str = "hierarchy.json";
@@ -61,10 +64,7 @@ impl SyntheticModel {
     ///
     /// # Errors
     /// As [`SyntheticModel::load`].
-    pub fn load_with(
-        folder: &Path,
-        read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, String>,
-    ) -> Result<SyntheticModel, ModelError> {
+    pub fn load_with(folder: &Path, read: ReadFile<'_>) -> Result<SyntheticModel, ModelError> {
         let optional = |name: &str| read(name).map_err(|reason| content(&folder.join(name), reason));
         let needed = |name: &str| {
             let missing = || content(&folder.join(name), "no such file".to_owned());

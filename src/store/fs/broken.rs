@@ -59,8 +59,8 @@ impl NewFile for Careless {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
     }
 
     fn links(&self) -> io::Result<u64> {
@@ -83,7 +83,7 @@ impl NewFile for Held {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.broken.held().get(&self.path).map_or(0, Vec::len) as u64)
     }
 

@@ -113,8 +113,8 @@ impl NewFile for FaultyFile {
         self.faults.call("sync", &self.path, || self.file.sync())
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.faults.call("len", &self.path, || self.file.len())
+    fn size(&self) -> io::Result<u64> {
+        self.faults.call("len", &self.path, || self.file.size())
     }
 
     fn links(&self) -> io::Result<u64> {

@@ -28,7 +28,8 @@ pub trait NewFile {
     /// Bytes and length on disk when this returns. After an error the file must not be used: what was written may be gone
     /// although a second call succeeds.
     fn sync(&self) -> io::Result<()>;
-    fn len(&self) -> io::Result<u64>;
+    /// Bytes of the file.
+    fn size(&self) -> io::Result<u64>;
     /// How many names the file has.
     fn links(&self) -> io::Result<u64>;
 }

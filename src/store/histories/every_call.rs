@@ -65,7 +65,7 @@ fn recovers(machine: &Machine, number: u64, fault: Fault) -> Result<(), String> 
         Err(error) if error.exit_code() != 5 => return Err(said(error.to_string())),
         _ => process.end(),
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         machine.restart();
         let rotten = machine.files().into_iter().map(|(path, _)| path).collect();
         check(&machine, &ledger, &rotten).map_err(said)?;

@@ -147,7 +147,7 @@ fn history(seed: u64, build: Build, lane: &Lane) -> Result<(), String> {
 
 /// How many histories are tried; `TEGUM_HISTORIES` sets another number for a longer search.
 fn count() -> u64 {
-    std::env::var("TEGUM_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
+    std::env::var("TEGUM_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl NewFile for OpenFile {
         })
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.with(Kind::Look, |bytes, _, _, _| bytes.len() as u64)
     }
 
