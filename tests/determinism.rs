@@ -154,8 +154,8 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_rows() {
 #[test]
 fn an_interrupted_run_says_so_and_the_same_command_continues() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // Far more work than the signal leaves time for.
-    write(folder.path(), "small.yaml", &SMALL.replace("steps: 300", "steps: 300000"));
+    // Hours of work: what is trained two seconds after the signal would be scored and published.
+    write(folder.path(), "small.yaml", &SMALL.replace("steps: 300", "steps: 30000000"));
     let folder = folder.path();
     let mut child = command(folder, &["run", "small.yaml"]);
     let child = child.stdout(std::process::Stdio::null()).spawn().expect("the binary starts");

@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -161,11 +161,12 @@ fn judge(name: &str, case: &Path) -> Vec<String> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let inside = folder.path().join("case");
     copy(case, &inside);
-    let user = text("make").and_then(|recipe| make(&recipe, &inside));
+    let obeying = text("make").is_some_and(|recipe| make(&recipe, &inside));
     let before = tree(&inside);
     let words = text("cmd").unwrap_or_else(|| "check x.yaml".to_owned());
     let words: Vec<&str> = words.split_whitespace().collect();
-    let did = run(&words, &inside, folder.path(), user);
+    let run = || run(&words, &inside, folder.path());
+    let did = if obeying { obeying_modes(run) } else { run() };
     let mut wrong = vec![];
     if tree(&inside) != before {
         wrong.push("the folder was changed".to_owned());
@@ -229,8 +230,6 @@ fn matches(golden: &str, said: &str) -> bool {
 /// The inputs of a case, without what is for the harness.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).expect("a temporary folder takes a folder");
-    // Another user has to get in where a case asks for one.
-    fs::set_permissions(to.parent().expect("it is in a folder"), fs::Permissions::from_mode(0o755)).expect("ours");
     for entry in fs::read_dir(from).expect("a case is readable") {
         let entry = entry.expect("a case is readable");
         let name = entry.file_name();
@@ -241,11 +240,11 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// What cannot be kept in a folder, a line each, `|` for the end of a line in texts:
-/// `fifo FILE`; `mode OCTAL FILE`; `as USER` (a number: who runs the program); `repeat N FILE TEXT`; `write FILE TEXT`;
+/// `fifo FILE`; `mode OCTAL FILE`; `obeying modes` (also where root runs the tests); `repeat N FILE TEXT`; `write FILE TEXT`;
 /// `lines N FILE TEXT` with the number of the line for `#`; `levels N FILE`, mappings in each other; `safetensors N FILE`, a
 /// header of N bytes; `tensors N FILE`, empty ones. All append.
-fn make(recipe: &str, folder: &Path) -> Option<u32> {
-    let mut user = None;
+fn make(recipe: &str, folder: &Path) -> bool {
+    let mut obeying = false;
     for line in recipe.lines() {
         let (verb, rest) = line.split_once(' ').expect("a verb and more");
         let append = |file: &str, text: &[u8]| {
@@ -267,7 +266,7 @@ fn make(recipe: &str, folder: &Path) -> Option<u32> {
                 let mode = u32::from_str_radix(first, 8).expect("an octal number");
                 fs::set_permissions(folder.join(file), fs::Permissions::from_mode(mode)).expect("ours");
             }
-            "as" => user = first.parse().ok(),
+            "obeying" => obeying = true,
             "repeat" => append(file, text.repeat(count()).as_bytes()),
             "write" => append(file, text.as_bytes()),
             "lines" => {
@@ -292,8 +291,7 @@ fn make(recipe: &str, folder: &Path) -> Option<u32> {
             other => panic!("{other} is nothing to make"),
         }
     }
-    // Only root may become another; anybody else is stopped by the mode as it is.
-    user.filter(|_| rustix::process::geteuid().is_root())
+    obeying
 }
 
 /// Names, kinds and contents of everything in a folder.
@@ -315,19 +313,37 @@ fn tree(folder: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
-fn run(words: &[&str], folder: &Path, beside: &Path, user: Option<u32>) -> Did {
+fn run(words: &[&str], folder: &Path, beside: &Path) -> Did {
     let file = |name: &str| fs::File::create(beside.join(name)).expect("a temporary folder takes a file");
     let mut command = command(folder, words);
     command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).env("LC_ALL", "C");
-    if let Some(user) = user {
-        command.uid(user);
-    }
     #[expect(clippy::zombie_processes, reason = "wait4 below waits, and says what it used")]
     let child = command.spawn().expect("the binary starts");
     let (status, cpu, memory) = wait(child.id() as i32);
     let stderr = fs::read(beside.join("stderr")).expect("it was made");
     let stderr = String::from_utf8(stderr).expect("errors are UTF-8, whatever was in the files");
     Did { code: status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)), stderr, cpu, memory }
+}
+
+/// Does something in a thread whose children are stopped by the modes of files, as everybody but root is anyway: what they may
+/// do has a bound, and the bound of this thread loses the two rights of root to pass modes over.
+fn obeying_modes<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    unsafe extern "C" {
+        fn prctl(option: i32, capability: std::ffi::c_ulong, _: usize, _: usize, _: usize) -> i32;
+    }
+    const DROP_FROM_BOUND: i32 = 24;
+    const DAC_OVERRIDE: std::ffi::c_ulong = 1;
+    const DAC_READ_SEARCH: std::ffi::c_ulong = 2;
+    let root = rustix::process::geteuid().is_root();
+    let own = || {
+        for capability in [DAC_OVERRIDE, DAC_READ_SEARCH].into_iter().filter(|_| root) {
+            // SAFETY: this option takes numbers alone, and changes nothing but this thread, which ends below.
+            let dropped = unsafe { prctl(DROP_FROM_BOUND, capability, 0, 0, 0) };
+            assert_eq!(dropped, 0, "root of a container that may not give up a right: run the tests as a user");
+        }
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(own).join().expect("the case is judged"))
 }
 
 /// Ends, seconds of its threads and most kilobytes of a child: the standard library and rustix tell only the first.
