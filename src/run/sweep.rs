@@ -57,6 +57,7 @@ pub fn run(
     let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), &record)?;
     let store = store.with_disk_wait(options.disk_wait);
     let scan = store.scan()?;
+    scan.refuse_conflicts(&plan.ids)?;
     store.remove_stale(&scan);
     store.tidy_checkpoints(|cell| scan.is_done(cell))?;
     keep_inputs(plan, &store)?;

@@ -3,10 +3,14 @@
 use std::path::Path;
 
 use polars::prelude::{AnyValue, DataFrame, PlSmallStr};
+use serde_json::json;
 
+use super::Store;
 use super::error::{Conflict, StoreError};
-use super::part::same_entry;
-use super::rows::cells_of;
+use super::fs::list_if_there;
+use super::part::{PartName, same_entry};
+use super::rows::ids_of;
+use crate::plan::CellId;
 
 /// The columns that are results of training, in a table of rows: the seed and the scores, and where both tables have the
 /// same scores also the status and its detail, which speak of the scores. Not the axes, the method's name and the plan
@@ -65,37 +69,77 @@ pub struct Source<'a> {
     pub frame: &'a DataFrame,
 }
 
-/// Fails at the first cell that both hold with different results.
-pub fn compare(one: &Source, other: &Source) -> Result<(), StoreError> {
-    let damaged = |path: &Path| {
-        let path = path.to_path_buf();
-        move |reason| StoreError::Damaged { path, reason }
+/// Every cell that both hold with different results. A table compared with itself: cells that it holds twice.
+pub fn differences(one: &Source, other: &Source) -> Result<Vec<Conflict>, StoreError> {
+    let cells = |source: &Source| {
+        ids_of(source.frame).map_err(|reason| StoreError::Damaged { path: source.path.to_path_buf(), reason })
     };
-    let rows_of_one = cells_of(one.frame).map_err(damaged(one.path))?;
-    let mut order: Vec<(&str, usize)> =
-        rows_of_one.iter().enumerate().map(|(row, cell)| (cell.as_str(), row)).collect();
-    order.sort();
-    for (b, cell) in cells_of(other.frame).map_err(damaged(other.path))?.iter().enumerate() {
-        if let Ok(at) = order.binary_search_by(|(known, _)| (*known).cmp(cell.as_str())) {
-            same_result((one, order[at].1), (other, b), cell)?;
+    let mut order: Vec<(CellId, usize)> = cells(one)?.into_iter().zip(0..).collect();
+    order.sort_unstable();
+    let is_one = one.path == other.path;
+    let mut found = Vec::new();
+    for (b, cell) in cells(other)?.into_iter().enumerate() {
+        let first = order.partition_point(|(known, _)| *known < cell);
+        for (_, a) in order[first..].iter().take_while(|(known, a)| *known == cell && !(is_one && *a >= b)) {
+            found.extend(difference_of((one, *a), (other, b), cell));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Fails if the two rows, both of `cell`, have different results.
-pub fn same_result(one: (&Source, usize), other: (&Source, usize), cell: &str) -> Result<(), StoreError> {
+/// How the results of two rows, both of `cell`, differ.
+pub fn difference_of(one: (&Source, usize), other: (&Source, usize), cell: CellId) -> Option<Conflict> {
     let columns = result_columns(one.0.frame, other.0.frame);
-    match difference(one.0.frame, one.1, other.0.frame, other.1, &columns) {
-        None => Ok(()),
-        Some((what, first, second)) => Err(Conflict {
-            cell: cell.parse().expect("cells_of returns checked ids"),
-            what,
-            first: one.0.path.to_path_buf(),
-            first_value: text_of(&first),
-            second: other.0.path.to_path_buf(),
-            second_value: text_of(&second),
+    let (what, first, second) = difference(one.0.frame, one.1, other.0.frame, other.1, &columns)?;
+    Some(Conflict {
+        cell,
+        what,
+        first: one.0.path.to_path_buf(),
+        first_value: text_of(&first),
+        second: other.0.path.to_path_buf(),
+        second_value: text_of(&second),
+    })
+}
+
+/// Folder of results that differ.
+pub const CONFLICTS: &str = "conflicts";
+
+impl Store {
+    /// Keeps files that contradict each other in `conflicts/`, with what is known of them.
+    pub(super) fn keep_contradictions(
+        &self,
+        files: &[(String, Vec<u8>)],
+        conflicts: &[Conflict],
+    ) -> Result<(), StoreError> {
+        let folder = self.folder(Path::new(CONFLICTS))?;
+        for (name, bytes) in files {
+            self.disk.publish(&folder.join(name), bytes)?;
         }
-        .into()),
+        let known = list_if_there(&*self.disk.files, &self.dir.join("prov")).unwrap_or_default();
+        let told = |conflict: &Conflict| {
+            json!({
+                "cell": conflict.cell.to_string(),
+                "column": conflict.what,
+                "results": [
+                    { "part": self.below(&conflict.first), "value": conflict.first_value },
+                    { "part": self.below(&conflict.second), "value": conflict.second_value },
+                ],
+            })
+        };
+        let record = json!({
+            "conflicts": conflicts.iter().map(told).collect::<Vec<_>>(),
+            "found_by": self.writer(),
+            "tegum": env!("CARGO_PKG_VERSION"),
+            // Records of the runs of this directory say which parts they wrote.
+            "prov": known.into_iter().map(|entry| entry.name).collect::<Vec<_>>(),
+        });
+        let path = folder.join(format!("{}.json", self.disk.unique()));
+        self.disk.replace(&path, format!("{record:#}\n").as_bytes())
+    }
+
+    /// How many files with results that differ were set aside and are still there.
+    pub(super) fn kept_contradictions(&self) -> usize {
+        let entries = list_if_there(&*self.disk.files, &self.dir.join(CONFLICTS)).unwrap_or_default();
+        entries.iter().filter(|entry| PartName::parse(&entry.name, "parquet").is_some()).count()
     }
 }

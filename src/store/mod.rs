@@ -6,8 +6,9 @@
 //! aside and its cells are computed again.
 //!
 //! ```text
-//! spec.yaml  plan-<hash>.json  current-plan
+//! spec.yaml  plan-<hash>.json  spec-<hash of the plan>.yaml  current-plan
 //! parts/xx/c00000017-<hash>.parquet            rows, one per cell
+//! parts/merged/m00000017-<hash>.parquet        rows of many parts in one, made by compacting
 //! features/xx/, trace/xx/                      side tables of the same chunks, published before the rows
 //! weights/xx/c00000017-<hash>.safetensors
 //! prov/<writer>-<n>.json  failed/<writer>-<n>.jsonl
@@ -16,13 +17,15 @@
 //! conflicts/  quarantine/  collected/
 //! ```
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 mod aside;
 mod checkpoint;
 mod collect;
+mod compact;
 mod conflict;
 mod error;
 mod fs;
@@ -47,6 +50,7 @@ mod writer;
 mod writing;
 
 pub use collect::Collected;
+pub use compact::Compacted;
 pub use error::{Conflict, StoreError};
 pub use merge::Absorbed;
 pub use part::{PartName, dtype, frame, layout, parquet};
@@ -77,6 +81,8 @@ pub struct Store {
     disk: Disk,
     /// Absent in a store that was opened for reading.
     plan: Option<Arc<PlanRecord>>,
+    /// Cells of merged parts that were looked into, sorted.
+    merged_cells: Arc<Mutex<BTreeMap<PartName, Arc<Vec<CellId>>>>>,
 }
 
 impl Store {
@@ -103,7 +109,7 @@ impl Store {
     }
 
     fn on(files: Arc<dyn StoreFs>, dir: &Path) -> Store {
-        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None }
+        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None, merged_cells: Arc::default() }
     }
 
     fn set_up(self, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {
@@ -111,8 +117,7 @@ impl Store {
         self.sync_above()?;
         let parts = self.folder(Path::new(PARTS))?;
         self.make_fan_out(&parts)?;
-        self.replace_if_other("spec.yaml", spec)?;
-        self.write_plan(plan)?;
+        self.write_plan(plan, spec)?;
         Ok(Store { plan: Some(Arc::new(plan.clone())), ..self })
     }
 
@@ -185,15 +190,6 @@ impl Store {
     /// The run directory.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// The bytes of the user's YAML file.
-    ///
-    /// # Errors
-    /// Absent or unreadable.
-    pub fn spec(&self) -> Result<Vec<u8>, StoreError> {
-        let path = self.dir.join("spec.yaml");
-        self.disk.files.read(&path).map_err(StoreError::io("read", &path))
     }
 
     /// Who this process is in temporary names and provenance.

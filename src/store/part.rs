@@ -3,13 +3,16 @@
 //! The bytes depend on the results alone (fixed compression, one row group, no times, no machine names), so two machines
 //! that compute the same chunk write the same file under the same name.
 
+use std::fmt;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use polars::prelude::{
-    AnyValue, Column as Series, DataFrame, DataType, KeyValueMetadata, ParallelStrategy, ParquetCompression,
-    ParquetReader, ParquetWriter, PlSmallStr, SerReader, StatisticsOptions,
+    AnyValue, Column as Series, DataFrame, DataType, FileMetadata, KeyValueMetadata, ParallelStrategy,
+    ParquetCompression, ParquetReader, ParquetWriter, PlSmallStr, SerReader, StatisticsOptions,
 };
+use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::plan_file::short_hash;
@@ -22,38 +25,82 @@ const CHUNK_KEY: &str = "tegum.chunk";
 const COMPANIONS_KEY: &str = "tegum.companions";
 /// Key under which a rows part says what was kept beside it, as [`PlanRecord::kept`](super::PlanRecord::kept), one a line.
 const KEPT_KEY: &str = "tegum.kept";
+/// Key under which a merged part says, as JSON, which of its rows were published together, and with what beside them.
+const SEGMENTS_KEY: &str = "tegum.segments";
+/// Key under which a merged part lists the names of the parts whose rows it holds, one a line.
+const SOURCES_KEY: &str = "tegum.sources";
+/// Key of the format, absent in the first.
+const FORMAT_KEY: &str = "tegum.format";
 /// Larger than any chunk, so that a part has one row group and one page order.
 const ROW_GROUP: usize = 1 << 20;
 
-/// What a part's file name says: `c00000017-<hash>.parquet`, or `c00000017.p-<hash>.parquet` for a part of a chunk.
+/// The folder of merged parts. Files are listed folder by folder in the order of the names, and this comes after all others: who
+/// listed a folder after a part was merged away finds here what holds its rows now.
+pub const MERGED: &str = "merged";
+
+/// The format of plans and parts that this program writes. A file without a number is of the first; one with a larger number is
+/// refused.
+pub const FORMAT: u64 = 1;
+
+/// What of a chunk, or of several, a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    Chunk,
+    /// The run was stopped, or a part of the chunk was there already: a subset of the chunk's cells.
+    Partial,
+    /// Rows of several parts; `chunk` is the first of theirs.
+    Merged,
+}
+
+/// What a part's file name says: `c00000017-<hash>.parquet`, `c00000017.p-<hash>.parquet` for a part of a chunk, or
+/// `m00000017-<hash>.parquet` for several parts in one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartName {
     pub chunk: u64,
-    /// The run was stopped, or a part of the chunk was there already: a subset of the chunk's cells.
-    pub partial: bool,
+    pub extent: Extent,
     /// First 32 hexadecimal digits of BLAKE3 over the file.
     pub hash: String,
 }
 
 impl PartName {
     pub fn of(chunk: u64, partial: bool, bytes: &[u8]) -> Self {
-        PartName { chunk, partial, hash: short_hash(bytes) }
+        PartName { chunk, extent: if partial { Extent::Partial } else { Extent::Chunk }, hash: short_hash(bytes) }
+    }
+
+    /// The name of several parts in one.
+    pub fn merged(chunk: u64, bytes: &[u8]) -> Self {
+        PartName { chunk, extent: Extent::Merged, hash: short_hash(bytes) }
+    }
+
+    /// Whether these are the bytes that the name promises.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        self.hash == short_hash(bytes)
+    }
+
+    /// The folder that the file belongs into.
+    pub fn folder(&self) -> String {
+        if self.extent == Extent::Merged { MERGED.to_string() } else { folder_of(self.chunk) }
     }
 
     pub fn file_name(&self, extension: &str) -> String {
-        let mark = if self.partial { ".p" } else { "" };
-        format!("c{:08}{mark}-{}.{extension}", self.chunk, self.hash)
+        let (letter, mark) = match self.extent {
+            Extent::Chunk => ('c', ""),
+            Extent::Partial => ('c', ".p"),
+            Extent::Merged => ('m', ""),
+        };
+        format!("{letter}{:08}{mark}-{}.{extension}", self.chunk, self.hash)
     }
 
     /// Reads a file name; `None` where it is not one of the store's.
     pub fn parse(name: &str, extension: &str) -> Option<Self> {
-        let stem = name.strip_prefix('c')?.strip_suffix(extension)?.strip_suffix('.')?;
+        let stem = name.strip_prefix(['c', 'm'])?.strip_suffix(extension)?.strip_suffix('.')?;
         let (number, hash) = stem.split_once('-')?;
-        let (digits, partial) = match number.strip_suffix(".p") {
-            Some(digits) => (digits, true),
-            None => (number, false),
+        let (digits, extent) = match number.strip_suffix(".p") {
+            Some(digits) => (digits, Extent::Partial),
+            None if name.starts_with('m') => (number, Extent::Merged),
+            None => (number, Extent::Chunk),
         };
-        let parsed = PartName { chunk: digits.parse().ok()?, partial, hash: hash.to_string() };
+        let parsed = PartName { chunk: digits.parse().ok()?, extent, hash: hash.to_string() };
         // Written back it must be the same name: no signs, no missing zeros, no capitals.
         (hash.len() == 32 && parsed.file_name(extension) == name).then_some(parsed)
     }
@@ -64,17 +111,84 @@ pub fn folder_of(chunk: u64) -> String {
     blake3::hash(&chunk.to_le_bytes()).to_hex()[..2].to_string()
 }
 
+/// Rows that were published together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    pub rows: usize,
+    /// Files that were published before them, as paths below the run directory.
+    pub companions: Vec<String>,
+    /// What was asked to be kept beside the rows.
+    pub kept: Vec<String>,
+}
+
 /// What a part holds.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub chunk: u64,
-    /// Files that were published before this one, as paths below the run directory.
-    pub companions: Vec<String>,
-    /// What was asked to be kept beside the rows.
-    pub kept: Vec<String>,
-    /// Every column of the file, also those that were not read.
-    pub columns: Vec<String>,
+    /// In the order of the rows; one, except in a merged part.
+    pub segments: Vec<Segment>,
+    /// Names of the parts whose rows a merged part holds.
+    pub sources: Vec<String>,
+    /// Names and types of every column of the file, also those that were not read.
+    pub columns: Vec<(String, DataType)>,
     pub frame: DataFrame,
+}
+
+impl Part {
+    pub fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|(name, _)| name == column)
+    }
+
+    /// Each segment with something for each row of it.
+    pub fn by_segment<'a, T>(&'a self, of_rows: &'a [T]) -> impl Iterator<Item = (&'a Segment, &'a [T])> {
+        let mut rest = of_rows;
+        self.segments.iter().map(move |segment| {
+            let (own, others) = rest.split_at(segment.rows.min(rest.len()));
+            rest = others;
+            (segment, own)
+        })
+    }
+}
+
+/// Why a file is not a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// In words.
+    Damaged(String),
+    /// Written by a later version, in a format that this one does not know.
+    Newer(u64),
+}
+
+impl From<String> for Unfit {
+    fn from(reason: String) -> Self {
+        Unfit::Damaged(reason)
+    }
+}
+
+impl From<&str> for Unfit {
+    fn from(reason: &str) -> Self {
+        Unfit::Damaged(reason.into())
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Unfit::Damaged(reason) => f.write_str(reason),
+            Unfit::Newer(format) => write!(f, "it is of format {format}; this version knows formats up to {FORMAT}"),
+        }
+    }
+}
+
+impl Unfit {
+    /// As an error that ends a command.
+    pub fn at(self, path: &Path) -> StoreError {
+        let path = path.to_path_buf();
+        match self {
+            Unfit::Damaged(reason) => StoreError::Damaged { path, reason },
+            Unfit::Newer(format) => StoreError::Newer { path, format, writer: None },
+        }
+    }
 }
 
 /// Whether what was kept is all that is wanted; the weights of all cells are those of the best too.
@@ -95,6 +209,20 @@ pub fn encode_rows(
 ) -> Result<Vec<u8>, StoreError> {
     let beside = vec![(COMPANIONS_KEY, companions.join("\n")), (KEPT_KEY, kept.join("\n"))];
     encode_with(chunk, beside, frame)
+}
+
+/// The bytes of a merged part.
+///
+/// # Errors
+/// The table library's own.
+pub fn encode_merged(
+    chunk: u64,
+    segments: &[Segment],
+    sources: &[String],
+    frame: &mut DataFrame,
+) -> Result<Vec<u8>, StoreError> {
+    let segments = serde_json::to_string(segments).expect("texts and whole numbers are JSON");
+    encode_with(chunk, vec![(SEGMENTS_KEY, segments), (SOURCES_KEY, sources.join("\n"))], frame)
 }
 
 /// The bytes of a side table.
@@ -136,35 +264,101 @@ pub fn parquet(
     Ok(bytes)
 }
 
-/// Reads a part whose bytes were compared with its name's hash. `columns`: those to read, all by default.
+/// Reads a part or a side table whose bytes were compared with its name's hash. `columns`: those to read, all by default.
 ///
 /// # Errors
-/// In words: not Parquet, not a part of the store, or another chunk's.
-pub fn decode(name: &PartName, bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, String> {
+/// Not Parquet, not a table of the store, another chunk's, or of a later format.
+pub fn decode(name: &PartName, bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, Unfit> {
     // A decoder may panic on bytes it did not expect; a file written by somebody else must not end the run.
     let read = catch_unwind(AssertUnwindSafe(|| read_parquet(bytes, columns)));
-    let part = read.map_err(|_| "the Parquet reader gave up on it".to_string())??;
+    let part = read.map_err(|_| "the Parquet reader gave up on it")??;
     if part.chunk != name.chunk {
-        return Err(format!("it holds chunk {}, not the {} of its name", part.chunk, name.chunk));
+        return Err(format!("it holds chunk {}, not the {} of its name", part.chunk, name.chunk).into());
+    }
+    let rows = part.segments.iter().try_fold(0usize, |sum, segment| sum.checked_add(segment.rows));
+    if rows != Some(part.frame.height()) {
+        return Err("its list of segments is not that of its rows".into());
     }
     Ok(part)
 }
 
-fn read_parquet(bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, String> {
+/// As [`decode`], and it must be a table of rows.
+///
+/// # Errors
+/// As [`decode`], and columns that are missing or of other types than rows have.
+pub fn decode_rows(name: &PartName, bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, Unfit> {
+    let part = decode(name, bytes, columns)?;
+    for (name, dtype) in layout(&Schema::default()) {
+        match part.columns.iter().find(|(known, _)| *known == name) {
+            None => return Err(format!("it has no column `{name}`").into()),
+            Some((_, found)) if *found != dtype => {
+                return Err(format!("its column `{name}` is of type {found}, and not {dtype}").into());
+            }
+            Some(_) => {}
+        }
+    }
+    let known = [Kind::Bool, Kind::Int, Kind::Float, Kind::Text].map(dtype);
+    match part.columns.iter().find(|(_, dtype)| !known.contains(dtype)) {
+        Some((name, dtype)) => Err(format!("its column `{name}` is of type {dtype}, which no row has").into()),
+        None => Ok(part),
+    }
+}
+
+fn read_parquet(bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, Unfit> {
     let in_words = |error: polars::error::PolarsError| error.to_string();
+    let size = bytes.len();
     let mut reader = ParquetReader::new(Cursor::new(bytes)).read_parallel(ParallelStrategy::None);
-    let metadata = reader.get_metadata().map_err(in_words)?;
+    let metadata = reader.get_metadata().map_err(in_words)?.clone();
+    refuse_unreasonable(&metadata, size)?;
     let entry = |key: &str| {
         let entries = metadata.key_value_metadata.as_deref().unwrap_or_default();
         entries.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.clone())
     };
+    if let Some(format) = entry(FORMAT_KEY).and_then(|text| text.parse().ok()).filter(|format| *format > FORMAT) {
+        return Err(Unfit::Newer(format));
+    }
     let chunk = entry(CHUNK_KEY).and_then(|text| text.parse().ok()).ok_or("it carries no chunk number")?;
-    let lines = |key| entry(key).unwrap_or_default().lines().map(str::to_string).collect();
-    let (companions, kept) = (lines(COMPANIONS_KEY), lines(KEPT_KEY));
-    let all = reader.schema().map_err(in_words)?.iter_names().map(|name| name.to_string()).collect();
+    let lines = |key| entry(key).unwrap_or_default().lines().map(str::to_string).collect::<Vec<_>>();
+    let schema = reader.schema().map_err(in_words)?;
+    let all = schema.iter().map(|(name, field)| (name.to_string(), DataType::from_arrow_field(field))).collect();
     let wanted = columns.map(|names| names.iter().map(|name| name.to_string()).collect());
     let frame = reader.with_columns(wanted).finish().map_err(in_words)?;
-    Ok(Part { chunk, companions, kept, columns: all, frame })
+    let segments = match entry(SEGMENTS_KEY) {
+        Some(text) => serde_json::from_str(&text).map_err(|error| format!("its list of segments: {error}"))?,
+        None => {
+            let (companions, kept) = (lines(COMPANIONS_KEY), lines(KEPT_KEY));
+            vec![Segment { rows: frame.height(), companions, kept }]
+        }
+    };
+    Ok(Part { chunk, segments, sources: lines(SOURCES_KEY), columns: all, frame })
+}
+
+/// Row groups of a file; more than any table of the store has.
+const MOST_GROUPS: usize = 4096;
+/// Columns of a file.
+const MOST_COLUMNS: usize = 16 << 10;
+/// Rows for each byte of a file, which no table of the store comes near to.
+const MOST_ROWS_PER_BYTE: usize = 4096;
+/// Bytes of all columns, unpacked, for each byte of a file.
+const MOST_UNPACKED: usize = 64 << 10;
+
+/// Compares what a file claims of itself with its size, before anything is made room for.
+fn refuse_unreasonable(metadata: &FileMetadata, size: usize) -> Result<(), Unfit> {
+    let (groups, columns) = (metadata.row_groups.len(), metadata.schema_descr.columns().len());
+    if groups > MOST_GROUPS || columns > MOST_COLUMNS {
+        return Err(format!("it claims {groups} row groups of {columns} columns").into());
+    }
+    let in_groups = metadata.row_groups.iter().try_fold(0usize, |sum, group| sum.checked_add(group.num_rows()));
+    if in_groups != Some(metadata.num_rows) || metadata.num_rows > size.saturating_mul(MOST_ROWS_PER_BYTE) {
+        return Err(format!("it claims {} rows in {size} bytes", metadata.num_rows).into());
+    }
+    let chunks = || metadata.row_groups.iter().flat_map(|group| group.parquet_columns());
+    let mut unpacked = chunks().map(|chunk| u64::try_from(chunk.uncompressed_size()).ok());
+    let unpacked = unpacked.try_fold(0u64, |sum, size| sum.checked_add(size?));
+    match unpacked {
+        Some(bytes) if bytes <= size.saturating_mul(MOST_UNPACKED) as u64 => Ok(()),
+        _ => Err(format!("it claims to hold more than {MOST_UNPACKED} times its {size} bytes").into()),
+    }
 }
 
 /// The type of the table library for a column of the store.
@@ -363,7 +557,7 @@ mod tests {
         let bytes = encode_rows(1, &companions, &["features".into()], &mut table).expect("encodes");
         let name = PartName::of(1, false, &bytes);
         let part = decode(&name, bytes, None).expect("decodes");
-        assert_eq!(part.companions, companions);
+        assert_eq!(part.segments, [Segment { rows: 7, companions, kept: vec!["features".into()] }]);
         assert!(part.frame.equals_missing(&table));
         let names: Vec<String> = part.frame.get_column_names().iter().map(|name| name.to_string()).collect();
         let expected = [
@@ -391,9 +585,9 @@ mod tests {
         let mut table = frame("test", &schema(), &[row(0)]).expect("rows fit");
         let bytes = encode(1, &mut table).expect("encodes");
         let renamed = PartName { chunk: 2, ..PartName::of(1, false, &bytes) };
-        assert!(decode(&renamed, bytes, None).expect_err("chunk 1").contains("holds chunk 1"));
+        assert!(decode(&renamed, bytes, None).expect_err("chunk 1").to_string().contains("holds chunk 1"));
         let foreign = parquet(&mut table, None).expect("encodes");
-        assert!(decode(&renamed, foreign, None).expect_err("no mark").contains("no chunk number"));
+        assert!(decode(&renamed, foreign, None).expect_err("no mark").to_string().contains("no chunk number"));
         assert!(decode(&renamed, b"PAR1 nonsense PAR1".to_vec(), None).is_err());
         assert!(decode(&renamed, Vec::new(), None).is_err());
     }

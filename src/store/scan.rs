@@ -1,18 +1,20 @@
 //! What is on disk: every file compared with its name before a byte of it is believed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use polars::prelude::DataType;
 use rayon::prelude::*;
 use rustix::io::Errno;
 
 use super::aside::Aside;
-use super::conflict::{Source, compare};
-use super::error::StoreError;
-use super::fs::{files_below, parent};
-use super::part::{Part, PartName, decode, folder_of, keeps_all};
+use super::conflict::{CONFLICTS, Source, differences};
+use super::error::{Conflict, StoreError};
+use super::fs::{list_if_there, parent};
+use super::part::{Part, PartName, Unfit, decode, decode_rows, dtype, keeps_all};
 use super::publish::{TEMPORARY, is_of_the_file};
+use super::row::{Column, Kind};
 use super::rows::ids_of;
 use super::side::Side;
 use super::weights::WEIGHTS;
@@ -37,8 +39,14 @@ pub struct Scan {
     pub parts: Vec<PathBuf>,
     /// Damaged files.
     pub quarantined: Vec<Damage>,
-    /// Cells that have a row which lacks a score of the present plan, a side table or weights, and no better one.
+    /// Cells that have a row which lacks a score of the present plan, a side table or weights, and no better one. Sorted.
+    lacking: Vec<CellId>,
+    /// How many these are.
     pub incomplete: usize,
+    /// Results that contradict each other: none of the parts that hold them counts.
+    pub conflicts: Vec<Conflict>,
+    /// Parts in `conflicts/`, of now or before.
+    pub contradictions: usize,
     /// Unfinished files, of living writers or of dead ones.
     pub temporary: Vec<PathBuf>,
     /// Files that are not the store's; left alone.
@@ -54,12 +62,33 @@ impl Scan {
     pub fn done(&self) -> &[CellId] {
         &self.done
     }
+
+    /// Fails if results of these cells contradict each other. Those of other plans are no reason to stop.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`].
+    pub fn refuse_conflicts(&self, ids: &[CellId]) -> Result<(), StoreError> {
+        match self.conflicts.iter().find(|conflict| ids.contains(&conflict.cell)) {
+            Some(conflict) => Err(conflict.clone().into()),
+            None => Ok(()),
+        }
+    }
+
+    /// How many cells have a row and are none of these.
+    pub fn strangers(&self, ids: &[CellId]) -> usize {
+        let mut known = ids.to_vec();
+        known.par_sort_unstable();
+        let is_strange = |cell: &&CellId| known.binary_search(cell).is_err();
+        self.done.iter().chain(&self.lacking).filter(is_strange).count()
+    }
 }
 
 /// One file, judged by its name and its bytes.
 enum Found<T> {
     Sound(T),
     Damaged(String),
+    /// Of a later format.
+    Newer(u64),
     Temporary,
     Unknown,
     /// Another process moved or replaced it since it was listed.
@@ -69,16 +98,25 @@ enum Found<T> {
 /// A sound rows part, as far as resuming needs it.
 struct RowsPart {
     path: PathBuf,
-    cells: Vec<CellId>,
-    complete: bool,
+    /// Cells that were published together, and whether their rows are all that is wanted.
+    segments: Vec<(bool, Vec<CellId>)>,
 }
+
+impl RowsPart {
+    fn cells(&self) -> impl Iterator<Item = &CellId> {
+        self.segments.iter().flat_map(|(_, cells)| cells)
+    }
+}
+
+/// How often a directory is listed anew because files went away while they were read.
+const LISTINGS: usize = 16;
 
 impl Store {
     /// Lists the directory, compares every file of rows, side tables and weights with its name, and moves damaged ones to
-    /// `quarantine/` with a warning.
+    /// `quarantine/` and parts that contradict each other to `conflicts/`, with a warning.
     ///
     /// # Errors
-    /// An unreadable directory, or two different results for one cell.
+    /// An unreadable directory, or a file of a later format.
     pub fn scan(&self) -> Result<Scan, StoreError> {
         self.examine(true)
     }
@@ -118,30 +156,45 @@ impl Store {
         }
         let sound = self.judge(WEIGHTS, "safetensors", true, set_aside, &mut scan, |_, _, _| Ok(()))?;
         companions.extend(sound.into_iter().map(|(path, ())| self.below(&path)));
-        let scores: Vec<String> =
-            self.plan.iter().flat_map(|plan| plan.scores.iter().map(|score| score.name.clone())).collect();
+        let scores: Vec<&Column> = self.plan.iter().flat_map(|plan| &plan.scores).collect();
         let wanted = self.plan.as_ref().map_or(&[][..], |plan| &plan.kept);
         let parts = self.judge(PARTS, "parquet", true, set_aside, &mut scan, |path, name, bytes| {
-            let part = decode(name, bytes, Some(&["cell"]))?;
-            let complete = scores.iter().all(|score| part.columns.contains(score))
-                && keeps_all(&part.kept, wanted)
-                && part.companions.iter().all(|file| companions.contains(file));
-            Ok(RowsPart { path: path.to_path_buf(), cells: ids_of(&part.frame)?, complete })
+            let part = decode_rows(name, bytes, Some(&["cell"]))?;
+            let cells = ids_of(&part.frame)?;
+            let scored = scores.iter().all(|score| has_score(&part, score));
+            let segments = part.by_segment(&cells).map(|(segment, cells)| {
+                let whole = keeps_all(&segment.kept, wanted);
+                let complete = scored && whole && segment.companions.iter().all(|file| companions.contains(file));
+                (complete, cells.to_vec())
+            });
+            Ok(RowsPart { path: path.to_path_buf(), segments: segments.collect() })
         })?;
-        let parts: Vec<RowsPart> = parts.into_iter().map(|(_, part)| part).collect();
+        let mut parts: Vec<RowsPart> = parts.into_iter().map(|(_, part)| part).collect();
         if set_aside && self.plan.is_some() {
             let companions = companions.iter().map(|file| self.dir.join(file));
             self.sync_names(companions.chain(parts.iter().map(|part| part.path.clone())))?;
         }
-        self.refuse_conflicts(&parts)?;
+        self.settle_conflicts(&mut parts, set_aside, &mut scan)?;
         count(&parts, &mut scan);
+        self.find_leftovers(&mut scan);
         self.warn(&scan);
         Ok(scan)
     }
 
+    /// Unfinished files of what stands in no folder of its chunk.
+    fn find_leftovers(&self, scan: &mut Scan) {
+        for folder in ["", "prov", "failed", "collected", CONFLICTS, "quarantine", "checkpoints"] {
+            let folder = if folder.is_empty() { self.dir.clone() } else { self.dir.join(folder) };
+            // Nothing depends on it.
+            let entries = list_if_there(&*self.disk.files, &folder).unwrap_or_default();
+            let unfinished = entries.iter().filter(|entry| !entry.is_dir && entry.name.starts_with(TEMPORARY));
+            scan.temporary.extend(unfinished.map(|entry| folder.join(&entry.name)));
+        }
+    }
+
     /// Puts the names of these files on disk: the process that made them may have died before it came to that, and a cell
     /// that counts as done must be there after a power cut.
-    fn sync_names(&self, files: impl Iterator<Item = PathBuf>) -> Result<(), StoreError> {
+    pub(super) fn sync_names(&self, files: impl Iterator<Item = PathBuf>) -> Result<(), StoreError> {
         let mut folders: BTreeSet<PathBuf> = files.map(|file| parent(&file).to_path_buf()).collect();
         let above: Vec<PathBuf> = folders.iter().map(|folder| parent(folder).to_path_buf()).collect();
         folders.extend(above);
@@ -159,14 +212,17 @@ impl Store {
         hash: bool,
         set_aside: bool,
         scan: &mut Scan,
-        read: impl Fn(&Path, &PartName, Vec<u8>) -> Result<T, String> + Sync,
+        read: impl Fn(&Path, &PartName, Vec<u8>) -> Result<T, Unfit> + Sync,
     ) -> Result<Vec<(PathBuf, T)>, StoreError> {
-        let root = self.dir.join(folder);
-        let paths = files_below(&*self.disk.files, &root).map_err(StoreError::io("list", &root))?;
         let judge = |path: &PathBuf| {
             Ok(match self.look(path, extension, hash)? {
-                Found::Sound((name, bytes)) => read(path, &name, bytes).map_or_else(Found::Damaged, Found::Sound),
+                Found::Sound((name, bytes)) => match read(path, &name, bytes) {
+                    Ok(content) => Found::Sound(content),
+                    Err(Unfit::Damaged(reason)) => Found::Damaged(reason),
+                    Err(Unfit::Newer(format)) => Found::Newer(format),
+                },
                 Found::Damaged(reason) => Found::Damaged(reason),
+                Found::Newer(format) => Found::Newer(format),
                 Found::Temporary => Found::Temporary,
                 Found::Unknown => Found::Unknown,
                 Found::Gone => Found::Gone,
@@ -181,10 +237,10 @@ impl Store {
                     && read(path, &name, bytes.to_vec()).is_ok()
             })
         };
-        let judged: Vec<Result<Found<T>, StoreError>> = paths.par_iter().map(judge).collect();
+        let judged = self.judge_all(&self.dir.join(folder), set_aside, scan, &judge)?;
         let mut sound = Vec::new();
-        for (path, found) in paths.into_iter().zip(judged) {
-            match found? {
+        for (path, found) in judged {
+            match found {
                 Found::Sound(content) => sound.push((path, content)),
                 Found::Damaged(reason) => match if set_aside { self.set_aside(&path, &is_sound) } else { None } {
                     None => scan.quarantined.push(Damage { path, reason, moved_to: None }),
@@ -195,15 +251,88 @@ impl Store {
                     Some(Aside::Restored | Aside::Gone) => match judge(&path)? {
                         Found::Sound(content) => sound.push((path, content)),
                         Found::Damaged(reason) => scan.quarantined.push(Damage { path, reason, moved_to: None }),
-                        Found::Temporary | Found::Unknown | Found::Gone => {}
+                        _ => {}
                     },
                 },
+                Found::Newer(format) => return Err(StoreError::Newer { path, format, writer: None }),
                 Found::Temporary => scan.temporary.push(path),
                 Found::Unknown => scan.unknown.push(path),
                 Found::Gone => {}
             }
         }
         Ok(sound)
+    }
+
+    /// Judges every file below a folder, in parallel, in the order of their names. Parts may be merged meanwhile: as long as files
+    /// go away it is listed again, so that what holds their rows now is met.
+    fn judge_all<T: Send>(
+        &self,
+        root: &Path,
+        set_aside: bool,
+        scan: &mut Scan,
+        judge: &(impl Fn(&PathBuf) -> Result<Found<T>, StoreError> + Sync),
+    ) -> Result<BTreeMap<PathBuf, Found<T>>, StoreError> {
+        let mut all = BTreeMap::new();
+        for _ in 0..LISTINGS {
+            let mut paths = self.list_below(root, set_aside, scan)?;
+            paths.retain(|path| !all.contains_key(path));
+            let judged: Vec<Result<Found<T>, StoreError>> = paths.par_iter().map(judge).collect();
+            let mut is_stable = true;
+            for (path, found) in paths.into_iter().zip(judged) {
+                match found? {
+                    Found::Gone => is_stable = false,
+                    found => drop(all.insert(path, found)),
+                }
+            }
+            if is_stable {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Every plain file one level of folders down. A folder that cannot be listed, twice, is damage as a file is that cannot be
+    /// read.
+    fn list_below(&self, root: &Path, set_aside: bool, scan: &mut Scan) -> Result<Vec<PathBuf>, StoreError> {
+        let files = &*self.disk.files;
+        let mut found = Vec::new();
+        for entry in list_if_there(files, root).map_err(StoreError::io("list", root))? {
+            let path = root.join(&entry.name);
+            if !entry.is_dir {
+                found.push(path);
+                continue;
+            }
+            let listed = match list_if_there(files, &path) {
+                Err(error) if is_of_the_file(&error) => list_if_there(files, &path),
+                other => other,
+            };
+            match listed {
+                Ok(inner) => {
+                    found.extend(inner.iter().filter(|inner| !inner.is_dir).map(|inner| path.join(&inner.name)));
+                }
+                Err(error) if is_of_the_file(&error) => {
+                    let reason = format!("it cannot be listed: {error}");
+                    let moved_to = if set_aside { self.set_folder_aside(&path) } else { None };
+                    scan.quarantined.push(Damage { path, reason, moved_to });
+                }
+                Err(error) => return Err(StoreError::io("list", &path)(error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Moves a folder away that cannot be listed; what it held may come back to light there.
+    fn set_folder_aside(&self, path: &Path) -> Option<PathBuf> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let target = self.disk.quarantine.join(format!("{name}.{}", self.disk.unique()));
+        let moved = self.disk.ensure_dir(&self.disk.quarantine).and_then(|()| self.disk.files.rename(path, &target));
+        match moved {
+            Ok(()) => Some(target),
+            Err(error) => {
+                tracing::warn!("cannot move {} to quarantine: {error}", path.display());
+                None
+            }
+        }
     }
 
     /// Compares a file with its name. `hash`: also its bytes; without, the bytes are not read.
@@ -214,7 +343,7 @@ impl Store {
         }
         let Some(name) = PartName::parse(&file_name, extension) else { return Ok(Found::Unknown) };
         if !is_in_its_folder(path, &name) {
-            return Ok(Found::Damaged(format!("chunk {} belongs into folder {}", name.chunk, folder_of(name.chunk))));
+            return Ok(Found::Damaged(format!("chunk {} belongs into folder {}", name.chunk, name.folder())));
         }
         if !hash {
             return Ok(Found::Sound((name, Vec::new())));
@@ -243,31 +372,78 @@ impl Store {
     /// Every sound table of a folder, whole, with its path; damaged ones are left out with a warning.
     pub(super) fn load(&self, folder: &str, columns: Option<&[&str]>) -> Result<Vec<(PathBuf, Part)>, StoreError> {
         let mut scan = Scan::default();
+        let read = if folder == PARTS { decode_rows } else { decode };
         let parts =
-            self.judge(folder, "parquet", true, false, &mut scan, |_, name, bytes| decode(name, bytes, columns))?;
+            self.judge(folder, "parquet", true, false, &mut scan, |_, name, bytes| read(name, bytes, columns))?;
         self.warn(&scan);
         Ok(parts)
     }
 
-    /// Reads the parts that share a cell and compares what they say of it.
-    fn refuse_conflicts(&self, parts: &[RowsPart]) -> Result<(), StoreError> {
+    /// Reads the parts that share a cell and compares what they say of it: each with each, because columns in which two differ may
+    /// not be in a third. Those that contradict each other count for nothing; `set_aside`: they are moved to `conflicts/`.
+    fn settle_conflicts(&self, parts: &mut Vec<RowsPart>, set_aside: bool, scan: &mut Scan) -> Result<(), StoreError> {
         let mut held: Vec<(CellId, usize)> =
-            parts.iter().enumerate().flat_map(|(at, part)| part.cells.iter().map(move |cell| (*cell, at))).collect();
+            parts.iter().enumerate().flat_map(|(at, part)| part.cells().map(move |cell| (*cell, at))).collect();
         held.par_sort_unstable();
-        let pairs: BTreeSet<(usize, usize)> =
-            held.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| (pair[0].1, pair[1].1)).collect();
-        for (one, other) in pairs {
-            let (one, other) = (&parts[one].path, &parts[other].path);
-            let (Some(first), Some(second)) = (self.read_part(one)?, self.read_part(other)?) else { continue };
-            compare(&Source { path: one, frame: &first.frame }, &Source { path: other, frame: &second.frame })?;
+        let mut pairs = BTreeSet::new();
+        for holders in held.chunk_by(|a, b| a.0 == b.0).filter(|holders| holders.len() > 1) {
+            for (at, one) in holders.iter().enumerate() {
+                pairs.extend(holders[at + 1..].iter().map(|other| (other.1, one.1)));
+            }
         }
+        drop(held);
+        let (mut wrong, mut last) = (BTreeSet::new(), None);
+        for (other, one) in pairs {
+            // Merged parts come last and share cells with many: they are read once.
+            if last.as_ref().is_none_or(|(at, _)| *at != other) {
+                last = Some((other, self.read_part(&parts[other].path)?));
+            }
+            let Some((_, Some(second))) = &last else { continue };
+            let Some(first) = self.read_part(&parts[one].path)? else { continue };
+            let first = Source { path: &parts[one].path, frame: &first.frame };
+            let found = differences(&first, &Source { path: &parts[other].path, frame: &second.frame })?;
+            if !found.is_empty() {
+                wrong.extend([one, other]);
+                scan.conflicts.extend(found);
+            }
+        }
+        if set_aside && !wrong.is_empty() {
+            let paths: Vec<PathBuf> = wrong.iter().map(|at| parts[*at].path.clone()).collect();
+            self.set_conflicts_aside(&paths, &scan.conflicts)?;
+        }
+        let mut at = 0..;
+        parts.retain(|_| at.next().is_some_and(|at| !wrong.contains(&at)));
+        scan.contradictions = self.kept_contradictions();
         Ok(())
     }
 
-    fn read_part(&self, path: &Path) -> Result<Option<Part>, StoreError> {
-        let damaged = |reason| StoreError::Damaged { path: path.to_path_buf(), reason };
+    /// Copies of all are on disk before the first of them is removed. (Killed between two of these removals, the other result stays
+    /// and is believed; what is in `conflicts/` tells of it.)
+    fn set_conflicts_aside(&self, paths: &[PathBuf], conflicts: &[Conflict]) -> Result<(), StoreError> {
+        let mut files = Vec::new();
+        for path in paths {
+            match self.disk.files.read(path) {
+                Ok(bytes) => files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io("read", path)(error)),
+            }
+        }
+        self.keep_contradictions(&files, conflicts)?;
+        paths.iter().try_for_each(|path| self.remove(path))?;
+        self.sync_names(paths.iter().cloned())
+    }
+
+    /// Removes a file that may be gone already.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        match self.disk.files.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn read_part(&self, path: &Path) -> Result<Option<Part>, StoreError> {
         match self.look(path, "parquet", true)? {
-            Found::Sound((name, bytes)) => decode(&name, bytes, None).map(Some).map_err(damaged),
+            Found::Sound((name, bytes)) => decode_rows(&name, bytes, None).map(Some).map_err(|unfit| unfit.at(path)),
             // It was sound a moment ago: the next start sets it aside.
             Found::Damaged(reason) => Err(StoreError::io("read", path)(io::Error::other(reason))),
             _ => Ok(None),
@@ -283,6 +459,16 @@ impl Store {
             let fate = if damage.moved_to.is_some() { "moved to quarantine" } else { "ignored" };
             tracing::warn!("{}: {}; {fate}, what it held counts as missing", damage.path.display(), damage.reason);
         }
+        for conflict in &scan.conflicts {
+            tracing::warn!("{conflict}");
+        }
+        if scan.contradictions > 0 && self.plan.is_some() {
+            let (count, folder) = (scan.contradictions, self.dir.join(CONFLICTS));
+            tracing::warn!(
+                "{} holds {count} parts whose results contradict others: look at the memory of the machines that wrote them, and remove the folder when that is done",
+                folder.display()
+            );
+        }
         for path in &scan.unknown {
             tracing::info!("{} is not a file of the run store: left alone", path.display());
         }
@@ -291,31 +477,43 @@ impl Store {
 
 /// Whether a file lies in the folder of its chunk.
 fn is_in_its_folder(path: &Path, name: &PartName) -> bool {
-    path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy() == folder_of(name.chunk)
+    path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy() == name.folder()
+}
+
+/// Whether a part has a score, and not something else of that name.
+fn has_score(part: &Part, score: &Column) -> bool {
+    let fits = |found: &DataType| {
+        let is_number = |kind: &DataType| *kind == dtype(Kind::Int) || *kind == dtype(Kind::Float);
+        *found == dtype(score.kind) || is_number(found) && is_number(&dtype(score.kind))
+    };
+    part.columns.iter().any(|(name, found)| *name == score.name && fits(found))
 }
 
 /// Which cells count as done.
 fn count(parts: &[RowsPart], scan: &mut Scan) {
     let cells = |complete: bool| {
-        let held = parts.iter().filter(move |part| part.complete == complete);
-        let mut cells: Vec<CellId> = held.flat_map(|part| part.cells.iter().copied()).collect();
+        let segments = parts.iter().flat_map(|part| &part.segments).filter(move |(whole, _)| *whole == complete);
+        let mut cells: Vec<CellId> = segments.flat_map(|(_, cells)| cells.iter().copied()).collect();
         cells.par_sort_unstable();
         cells.dedup();
         cells
     };
     scan.done = cells(true);
-    scan.incomplete = cells(false).iter().filter(|cell| scan.done.binary_search(cell).is_err()).count();
+    let lacking = cells(false);
+    scan.lacking = lacking.into_iter().filter(|cell| scan.done.binary_search(cell).is_err()).collect();
+    scan.incomplete = scan.lacking.len();
     scan.parts = parts.iter().map(|part| part.path.clone()).collect();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::fs::RealFs;
     use crate::store::fs::faulty::{Fault, Faulty};
-    use crate::store::row::{Column, Kind, Value};
+    use crate::store::fs::{RealFs, files_below};
+    use crate::store::part::folder_of;
+    use crate::store::row::Value;
     use crate::store::testing::{cell, ids, plan, row, store_of};
-    use crate::store::{ChunkResult, SideTable, WeightTensor, encode_weights};
+    use crate::store::{ChunkResult, Entry, Identity, NewFile, SideTable, StoreFs, WeightTensor, encode_weights};
     use polars::prelude::df;
     use std::fs;
     use std::sync::Arc;
@@ -526,19 +724,189 @@ mod tests {
         assert_eq!(store.scan().expect("sound").done().len(), 6, "the old plan still has all of its own");
     }
 
-    #[test]
-    fn two_different_results_on_disk_are_a_conflict() {
-        let (_folder, store) = store_of(&plan(4, 2));
+    /// Copies a part of another store into this one.
+    fn copy_in(store: &Store, part: &Path, other: &Store) {
+        let target = store.dir().join(part.strip_prefix(other.dir()).expect("below"));
+        fs::copy(part, target).expect("copies");
+    }
+
+    /// A store in which two parts of chunk 0 contradict each other, and the path of a third, of chunk 1.
+    fn contradicting() -> (tempfile::TempDir, Store) {
+        let (folder, store) = store_of(&plan(4, 2));
         let (_other_folder, other) = store_of(&plan(4, 2));
-        publish(&store, 0, 0..2);
+        (0..2).for_each(|chunk| publish(&store, chunk, chunk * 2..chunk * 2 + 2));
         let mut rows = vec![row(0), row(1)];
         rows[0].scores[0] = Value::Float(-0.0);
         other.publish(&ChunkResult { chunk: 0, rows, ..Default::default() }).expect("publishes");
-        let theirs = &other.scan().expect("sound").parts[0];
-        let target = store.dir().join(theirs.strip_prefix(other.dir()).expect("below"));
-        fs::copy(theirs, target).expect("copies");
-        let error = store.scan().expect_err("two losses");
-        assert!(matches!(error, StoreError::Conflict(at) if at.cell == cell(0) && at.what == "loss"));
+        copy_in(&store, &other.scan().expect("sound").parts[0], &other);
+        (folder, store)
+    }
+
+    #[test]
+    fn two_different_results_on_disk_are_both_set_aside_once_and_their_cells_are_computed_again() {
+        let (folder, store) = contradicting();
         assert!(store.rows(&plan(4, 2), &ids(4)).is_err());
+        let looked = store.verify().expect("readable");
+        assert_eq!((looked.done(), looked.conflicts.len(), looked.contradictions), (&[cell(2), cell(3)][..], 1, 0));
+        let scan = store.scan().expect("readable");
+        assert!(scan.conflicts[0].cell == cell(0) && scan.conflicts[0].what == "loss");
+        assert_eq!(scan.refuse_conflicts(&ids(4)).expect_err("of this plan").exit_code(), 6);
+        assert!(scan.refuse_conflicts(&[cell(2), cell(3)]).is_ok(), "other plans are not held up");
+        assert_eq!((scan.done(), scan.contradictions), (&[cell(2), cell(3)][..], 2));
+        let kept: Vec<PathBuf> =
+            fs::read_dir(folder.path().join(CONFLICTS)).expect("made").flatten().map(|entry| entry.path()).collect();
+        assert_eq!(kept.len(), 3, "both, and what is known of them: {kept:?}");
+        let record = kept.iter().find(|path| path.extension().is_some_and(|end| end == "json")).expect("a record");
+        let record = fs::read_to_string(record).expect("readable");
+        assert!(record.contains(&cell(0).to_string()) && record.contains("\"loss\"") && record.contains("-0.0"));
+        publish(&store, 0, 0..2);
+        let again = store.scan().expect("sound");
+        assert_eq!((again.done(), again.conflicts.len(), again.contradictions), (&ids(4)[..], 0, 2));
+    }
+
+    #[test]
+    fn three_parts_of_which_the_middle_one_lacks_what_the_others_differ_in_are_a_conflict() {
+        let mut edited = plan(2, 2);
+        edited.scores.push(Column::new("l0", Kind::Float));
+        let (folder, old) = store_of(&plan(2, 2));
+        let part_with = |l0: f64| {
+            let (elsewhere, store) = store_of(&edited);
+            let mut rows = vec![row(0), row(1)];
+            rows.iter_mut().for_each(|row| row.scores.push(Value::Float(l0)));
+            store.publish(&ChunkResult { chunk: 0, rows, ..Default::default() }).expect("publishes");
+            copy_in(&old, &store.scan().expect("sound").parts[0], &store);
+            drop(elsewhere);
+        };
+        part_with(1.0);
+        publish(&old, 0, 0..2);
+        // Of several such parts one has a hash that puts the one without the score between two that differ.
+        (2..6).for_each(|l0| part_with(f64::from(l0)));
+        let again = Store::create_or_open(folder.path(), b"name: test\n", &edited).expect("opens");
+        assert!(again.rows(&edited, &ids(2)).is_err());
+        let scan = again.scan().expect("readable");
+        assert_eq!((scan.conflicts.len(), scan.contradictions, scan.incomplete), (2 * 10, 5, 2));
+    }
+
+    #[test]
+    fn parts_of_another_schema_are_damage() {
+        let (_folder, store, _parts) = filled();
+        let mut frames = vec![
+            df!["cell" => [cell(0).to_string()], "loss" => [1.0]].expect("two columns"),
+            df!["cell" => [7i64], "plan_index" => [0i64]].expect("two columns"),
+        ];
+        let mut whole = super::super::part::frame("test", &plan(1, 1).schema(), &[row(0)]).expect("rows fit");
+        whole.with_column(polars::prelude::Column::new("seed".into(), ["one"])).expect("replaced");
+        frames.push(whole);
+        for mut frame in frames {
+            let bytes = super::super::part::encode(1, &mut frame).expect("encodes");
+            let name = PartName::of(1, true, &bytes);
+            let path = store.dir().join(PARTS).join(name.folder()).join(name.file_name("parquet"));
+            fs::write(&path, &bytes).expect("writable");
+            let found = store.verify().expect("readable").quarantined;
+            assert!(found.len() == 1 && found[0].reason.contains("column"), "{found:?}");
+            let scan = store.scan().expect("readable");
+            assert_eq!((scan.quarantined.len(), scan.done().len()), (1, 6));
+        }
+    }
+
+    #[test]
+    fn rows_of_no_cell_of_the_plan_are_counted() {
+        let (_folder, store, _parts) = filled();
+        let scan = store.scan().expect("sound");
+        assert_eq!((scan.strangers(&ids(6)), scan.strangers(&ids(4)), scan.strangers(&[])), (0, 2, 6));
+    }
+
+    #[test]
+    fn unfinished_files_beside_the_rows_are_counted_too() {
+        let (folder, store, _parts) = filled();
+        for name in ["", "prov", "collected", "conflicts", "checkpoints"] {
+            fs::create_dir_all(folder.path().join(name)).expect("made");
+            fs::write(folder.path().join(name).join(format!("{TEMPORARY}elsewhere-1-2-3-4")), b"half")
+                .expect("writable");
+        }
+        assert_eq!(store.scan().expect("sound").temporary.len(), 5);
+        assert_eq!(store.verify().expect("sound").temporary.len(), 5);
+    }
+
+    /// A folder that is none to this process, whoever runs the tests.
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_set_aside_with_what_it_holds() {
+        for (fault, is_moved) in [(Errno::IO, true), (Errno::MFILE, false)] {
+            let (folder, store, parts) = filled();
+            let closed = parts[1].parent().expect("a folder").to_path_buf();
+            let held = fs::read_dir(&closed).expect("listed").count();
+            let files = Unlistable { inner: Arc::new(RealFs), folder: closed.clone(), errno: fault };
+            let closed_store = Store::create_or_open_on(Arc::new(files), folder.path(), b"name: test\n", &plan(6, 2));
+            let scan = closed_store.expect("opens").scan();
+            if !is_moved {
+                assert_eq!(scan.expect_err("the machine's fault").exit_code(), 5);
+                continue;
+            }
+            let scan = scan.expect("the rest is sound");
+            assert_eq!((scan.done().len(), scan.quarantined.len()), (6 - 2 * held, 1));
+            let moved = scan.quarantined[0].moved_to.clone().expect("moved");
+            assert_eq!(fs::read_dir(moved).expect("listed").count(), held);
+            (0..3).for_each(|chunk| publish(&store, chunk, chunk * 2..chunk * 2 + 2));
+            assert_eq!(store.scan().expect("sound").done(), ids(6));
+        }
+    }
+
+    /// The operating system, but for one folder that cannot be listed as long as it has its name.
+    #[derive(Debug)]
+    struct Unlistable {
+        inner: Arc<dyn StoreFs>,
+        folder: PathBuf,
+        errno: Errno,
+    }
+
+    impl StoreFs for Unlistable {
+        fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+            if path == self.folder { Err(self.errno.into()) } else { self.inner.list(path) }
+        }
+        fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+            self.inner.create_new(path)
+        }
+        fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.inner.link(from, to)
+        }
+        fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.inner.rename_new(from, to)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.inner.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            self.inner.remove(path)
+        }
+        fn create_dir(&self, path: &Path) -> io::Result<()> {
+            self.inner.create_dir(path)
+        }
+        fn sync_dir(&self, path: &Path) -> io::Result<()> {
+            self.inner.sync_dir(path)
+        }
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            self.inner.read(path)
+        }
+        fn read_start(&self, path: &Path, length: u64) -> io::Result<Vec<u8>> {
+            self.inner.read_start(path, length)
+        }
+        fn is_link(&self, path: &Path) -> io::Result<bool> {
+            self.inner.is_link(path)
+        }
+        fn age_seconds(&self, path: &Path) -> io::Result<u64> {
+            self.inner.age_seconds(path)
+        }
+        fn identity(&self) -> Identity {
+            self.inner.identity()
+        }
+        fn is_alive(&self, pid: u32) -> bool {
+            self.inner.is_alive(pid)
+        }
+        fn now(&self) -> std::time::Duration {
+            self.inner.now()
+        }
+        fn sleep(&self, time: std::time::Duration) {
+            self.inner.sleep(time);
+        }
     }
 }

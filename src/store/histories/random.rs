@@ -116,8 +116,9 @@ impl History<'_> {
         let path = files.swap_remove(self.draw(files.len() as u64) as usize).0;
         self.machine.rot(&path);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let chunk = PartName::parse(&name, "parquet").expect("a table of the store").chunk;
-        self.doubtful.extend((chunk * CHUNK..(chunk + 1) * CHUNK).map(cell));
+        let name = PartName::parse(&name, "parquet").expect("a table of the store");
+        let of_chunk = name.chunk * CHUNK..(name.chunk + 1) * CHUNK;
+        self.doubtful.extend(if name.extent == Extent::Merged { 0..CELLS } else { of_chunk }.map(cell));
         self.rotten.insert(path);
     }
 }
