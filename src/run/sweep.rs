@@ -58,6 +58,7 @@ pub fn run(
     let store = store.with_disk_wait(options.disk_wait);
     let scan = store.scan()?;
     scan.refuse_conflicts(&plan.ids)?;
+    store.tell_strangers(&scan, &plan.ids)?;
     store.remove_stale(&scan);
     store.tidy_checkpoints(|cell| scan.is_done(cell))?;
     keep_inputs(plan, &store)?;
@@ -136,13 +137,18 @@ pub fn run(
     summary.failed = course.suspects.failed().iter().map(|(cell, why)| sweep.failed(*cell, why)).collect();
     // Another process may have computed the rest meanwhile.
     if !summary.stopped && summary.missing() > 0 {
-        let done = store::Progress::of(&record, &plan.ids, &store.scan()?)?.done;
+        let scan = store.scan()?;
+        scan.refuse_conflicts(&plan.ids)?;
+        let done = store::Progress::of(&record, &plan.ids, &scan)?.done;
         summary.already = done.saturating_sub(summary.computed);
     }
     summary.parts = store.count_parts()?;
     summary.seconds = start.elapsed().as_secs_f64();
     if summary.computed > 0 {
-        store.write_provenance(&provenance(&summary, backend, &chunks, options))?;
+        // A disk that is full by now takes nothing from what was published.
+        if let Err(error) = store.write_provenance(&provenance(&summary, backend, &chunks, options)) {
+            tracing::warn!("who computed this is not on record: {error}");
+        }
     }
     Ok(summary)
 }

@@ -83,6 +83,8 @@ pub struct Store {
     plan: Option<Arc<PlanRecord>>,
     /// Cells of merged parts that were looked into, sorted.
     merged_cells: Arc<Mutex<BTreeMap<PartName, Arc<Vec<CellId>>>>>,
+    /// Names of the parts that this process published.
+    published: Arc<Mutex<Vec<String>>>,
 }
 
 impl Store {
@@ -109,7 +111,13 @@ impl Store {
     }
 
     fn on(files: Arc<dyn StoreFs>, dir: &Path) -> Store {
-        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None, merged_cells: Arc::default() }
+        Store {
+            dir: dir.to_path_buf(),
+            disk: Disk::new(files, dir),
+            plan: None,
+            merged_cells: Arc::default(),
+            published: Arc::default(),
+        }
     }
 
     fn set_up(self, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {

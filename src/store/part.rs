@@ -509,7 +509,7 @@ pub(super) fn same_entry(one: &AnyValue, other: &AnyValue) -> bool {
 mod tests {
     use super::*;
     use crate::store::row::Status;
-    use crate::store::testing::{row, schema};
+    use crate::store::testing::{ids, plan, row, schema, store_of};
 
     #[test]
     fn part_names_survive_their_text_form_and_nothing_else_is_one() {
@@ -517,11 +517,14 @@ mod tests {
             let name = PartName::of(17, partial, b"bytes");
             assert_eq!(PartName::parse(&name.file_name("parquet"), "parquet"), Some(name));
         }
+        let merged = PartName::merged(17, b"bytes");
+        assert_eq!(PartName::parse(&merged.file_name("parquet"), "parquet"), Some(merged));
         let hash = "0".repeat(32);
         for name in [
             format!("c17-{hash}.parquet"),
             format!("c00000017-{hash}.parque"),
             format!("c00000017-{}.parquet", &hash[1..]),
+            format!("m00000017.p-{hash}.parquet"),
             format!("c+0000017-{hash}.parquet"),
             format!("c00000017.q-{hash}.parquet"),
             format!(".tmp-c00000017-{hash}.parquet"),
@@ -590,6 +593,42 @@ mod tests {
         assert!(decode(&renamed, foreign, None).expect_err("no mark").to_string().contains("no chunk number"));
         assert!(decode(&renamed, b"PAR1 nonsense PAR1".to_vec(), None).is_err());
         assert!(decode(&renamed, Vec::new(), None).is_err());
+    }
+
+    /// The footer of a sound file with other claims: they are refused before anything is made room for.
+    #[test]
+    fn a_file_that_claims_more_than_its_bytes_can_hold_is_refused() {
+        let mut table = frame("test", &schema(), &[row(0), row(1)]).expect("rows fit");
+        let bytes = encode(1, &mut table).expect("encodes");
+        let mut reader = ParquetReader::new(Cursor::new(bytes.clone()));
+        let sound = reader.get_metadata().expect("a footer").as_ref().clone();
+        assert_eq!(refuse_unreasonable(&sound, bytes.len()), Ok(()));
+        let claims = |change: &dyn Fn(&mut FileMetadata)| {
+            let mut claims = sound.clone();
+            change(&mut claims);
+            refuse_unreasonable(&claims, bytes.len()).expect_err("too much").to_string()
+        };
+        assert!(claims(&|file| file.num_rows = 1 << 40).contains("1099511627776 rows"));
+        assert!(claims(&|file| file.num_rows = 1).contains("1 rows"), "not what its groups say");
+        let many = |file: &mut FileMetadata| file.row_groups = vec![file.row_groups[0].clone(); MOST_GROUPS + 1];
+        assert!(claims(&many).contains("4097 row groups"));
+        assert!(refuse_unreasonable(&sound, 0).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_later_format_is_neither_read_nor_damage() {
+        let mut table = frame("test", &schema(), &[row(0)]).expect("rows fit");
+        let bytes = encode_with(1, vec![(FORMAT_KEY, "2".into())], &mut table).expect("encodes");
+        let name = PartName::of(1, true, &bytes);
+        assert_eq!(decode(&name, bytes.clone(), None).expect_err("unknown"), Unfit::Newer(2));
+        let (_folder, store) = store_of(&plan(4, 2));
+        let path = store.dir().join("parts").join(name.folder()).join(name.file_name("parquet"));
+        std::fs::write(&path, &bytes).expect("writable");
+        for error in [store.scan().expect_err("unknown"), store.rows(&plan(4, 2), &ids(4)).expect_err("unknown")] {
+            let text = error.to_string();
+            assert!(error.exit_code() == 3 && text.contains("format 2") && text.contains("up to 1"), "{text}");
+        }
+        assert!(path.exists(), "it stays where it is");
     }
 
     #[test]

@@ -141,6 +141,22 @@ impl Store {
         Ok(scan)
     }
 
+    /// Says how many rows are of no cell of the plan, whose ids these are: of an older form of the experiment, or copied in. They
+    /// are left alone and reach no answer.
+    ///
+    /// # Errors
+    /// An unreadable directory.
+    pub fn tell_strangers(&self, scan: &Scan, ids: &[CellId]) -> Result<(), StoreError> {
+        let (strangers, dir) = (scan.strangers(ids), self.dir.display());
+        if strangers == 0 {
+        } else if self.plans()?.len() > 1 {
+            tracing::info!("{dir} holds rows of {strangers} cells of older plans, which are left alone");
+        } else {
+            tracing::warn!("{dir} holds rows of {strangers} cells that are of no plan here: ignored");
+        }
+        Ok(())
+    }
+
     /// Removes the unfinished files of writers that are gone; how many those were.
     pub fn remove_stale(&self, scan: &Scan) -> usize {
         let stale = scan.temporary.iter().filter(|path| self.disk.is_stale(path));
