@@ -138,7 +138,7 @@ pub fn run(
         let done = store::Progress::of(&record, &plan.ids, &store.scan()?)?.done;
         summary.already = done.saturating_sub(summary.computed);
     }
-    summary.parts = store.count_parts()?;
+    summary.parts = store.part_names()?.len();
     summary.seconds = start.elapsed().as_secs_f64();
     if summary.computed > 0 {
         store.write_provenance(&provenance(&summary, backend, chunks, options))?;

@@ -18,6 +18,7 @@ use super::side::Side;
 use super::weights::WEIGHTS;
 use super::{PARTS, Store};
 use crate::plan::CellId;
+use crate::plan::id::position;
 
 /// A file that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Scan {
 
 impl Scan {
     pub fn is_done(&self, cell: &CellId) -> bool {
-        self.done.binary_search(cell).is_ok()
+        position(&self.done, cell).is_some()
     }
 
     /// Sorted.
@@ -304,7 +305,7 @@ fn count(parts: &[RowsPart], scan: &mut Scan) {
         cells
     };
     scan.done = cells(true);
-    scan.incomplete = cells(false).iter().filter(|cell| scan.done.binary_search(cell).is_err()).count();
+    scan.incomplete = cells(false).iter().filter(|cell| !scan.is_done(cell)).count();
     scan.parts = parts.iter().map(|part| part.path.clone()).collect();
 }
 
