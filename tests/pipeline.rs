@@ -202,6 +202,10 @@ fn shards_of_two_machines_are_collected_into_one_run() {
     let taken = tegum(folder.path(), &["run", &other, "--out", "a"]);
     assert!(taken.code == 3 && taken.stderr.contains("holds a run of `small`"), "{}", taken.stderr);
     assert_eq!(tegum(folder.path(), &["collect", "b"]).code, 75, "half of it is missing");
+    let judged = tegum(folder.path(), &["expect", "b"]);
+    assert!(judged.code == 75 && judged.stderr.contains("b lacks 16 of 32 cells"), "{}", judged.stderr);
+    let partial = tegum(folder.path(), &["expect", "b", "--partial"]);
+    assert!(partial.code == 8 && partial.stdout.contains("16  = 32"), "{}", partial.stdout);
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn carry_out_in(
         return Ok((code, None));
     }
     let results = Results::of_plan(&out, plan, columns, backend.profile())?;
-    results.collect(false)?;
+    results.keep_collected()?;
     for path in results.draw(None, None, &out)? {
         if !quiet {
             print(&format!("drew {}\n", path.display()))?;

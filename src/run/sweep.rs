@@ -113,7 +113,7 @@ pub fn run(
         algorithms: &algorithms,
         watch: &watch,
         bench,
-        chunks: &chunks,
+        chunks,
         worker,
         appetite: backend.appetite(),
     };
@@ -142,11 +142,11 @@ pub fn run(
         let done = store::Progress::of(&record, &plan.ids, &scan)?.done;
         summary.already = done.saturating_sub(summary.computed);
     }
-    summary.parts = store.count_parts()?;
+    summary.parts = store.part_names()?.len();
     summary.seconds = start.elapsed().as_secs_f64();
     if summary.computed > 0 {
         // A disk that is full by now takes nothing from what was published.
-        if let Err(error) = store.write_provenance(&provenance(&summary, backend, &chunks, options)) {
+        if let Err(error) = store.write_provenance(&provenance(&summary, backend, chunks, options)) {
             tracing::warn!("who computed this is not on record: {error}");
         }
     }

@@ -48,7 +48,7 @@ pub enum StoreError {
     Encoding { action: &'static str, chunk: u64, reason: String },
 
     /// A run that is to be collected whole is not.
-    #[error("{} lacks {missing} of {cells} cells\n  run the experiment again to compute them, or collect what is there with --partial", path.display())]
+    #[error("{} lacks {missing} of {cells} cells\n  run the experiment again to compute them, or take what is there with --partial", path.display())]
     Incomplete { path: PathBuf, missing: u64, cells: u64 },
 
     /// No weights were saved for the cell.

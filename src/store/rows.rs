@@ -1,9 +1,11 @@
 //! Every row of a plan as one table, and the hash that says whether two runs came to the same.
 
+use std::cell::LazyCell;
 use std::path::PathBuf;
 
 use polars::error::PolarsError;
 use polars::prelude::{AnyValue, Column as Series, DataFrame, DataType, IdxCa, IdxSize, NamedFrom};
+use rayon::prelude::*;
 
 use super::conflict::{Source, difference_of};
 use super::error::StoreError;
@@ -41,9 +43,16 @@ impl Store {
     /// An unreadable file; two different results for one cell; `ids` that are not the plan's.
     pub fn rows(&self, plan: &PlanRecord, ids: &[CellId]) -> Result<DataFrame, StoreError> {
         check_ids(plan, ids)?;
-        let mut order: Vec<(CellId, u64)> = ids.iter().copied().zip(0..).collect();
-        order.sort_unstable();
-        self.gather(plan, |cell, _| order.binary_search_by_key(&cell, |(id, _)| *id).ok().map(|at| order[at].1))
+        // Asked only where rows of another plan lie in the directory.
+        let order = LazyCell::new(|| {
+            let mut order: Vec<(CellId, u64)> = ids.iter().copied().zip(0..).collect();
+            order.sort_unstable();
+            order
+        });
+        self.gather(plan, |cell, written| match ids.get(written as usize) {
+            Some(id) if *id == cell => Some(written),
+            _ => order.binary_search_by_key(&cell, |(id, _)| *id).ok().map(|at| order[at].1),
+        })
     }
 
     /// As [`Store::rows`], with axes and method as `planned` says for each plan index, not as the rows were written: an
@@ -98,7 +107,7 @@ impl Store {
                 }
             }
         }
-        picked.sort_unstable_by_key(|row| (row.cell, row.lacking, row.file, row.row));
+        picked.par_sort_unstable_by_key(|row| (row.cell, row.lacking, row.file, row.row));
         for holders in picked.chunk_by(|a, b| a.cell == b.cell) {
             let source = |row: &Picked| Source { path: &files[row.file].0, frame: &files[row.file].1.frame };
             // Each with each: what two of them differ in, a third may lack.
@@ -123,7 +132,7 @@ fn assemble(
     files: &[(PathBuf, Part)],
     mut picked: Vec<Picked>,
 ) -> Result<DataFrame, StoreError> {
-    picked.sort_unstable_by_key(|row| (row.file, row.row));
+    picked.par_sort_unstable_by_key(|row| (row.file, row.row));
     let mut table = blank(wanted, 0).map_err(in_words)?;
     for of_one_file in picked.chunk_by(|a, b| a.file == b.file) {
         let rows: Vec<IdxSize> = of_one_file.iter().map(|row| row.row as IdxSize).collect();
@@ -151,7 +160,7 @@ fn assemble(
     table.rechunk_mut();
     let mut order: Vec<(u64, CellId, IdxSize)> =
         picked.iter().zip(0..).map(|(row, at)| (row.index, row.cell, at)).collect();
-    order.sort_unstable();
+    order.par_sort_unstable();
     let places: Vec<IdxSize> = order.iter().map(|(_, _, at)| *at).collect();
     let mut table = table.take(&IdxCa::new("".into(), places)).map_err(in_words)?;
     let indices: Vec<i64> = order.iter().map(|(index, _, _)| *index as i64).collect();

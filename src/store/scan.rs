@@ -20,6 +20,7 @@ use super::side::Side;
 use super::weights::WEIGHTS;
 use super::{PARTS, Store};
 use crate::plan::CellId;
+use crate::plan::id::position;
 
 /// A file that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub struct Scan {
 
 impl Scan {
     pub fn is_done(&self, cell: &CellId) -> bool {
-        self.done.binary_search(cell).is_ok()
+        position(&self.done, cell).is_some()
     }
 
     /// Sorted.
@@ -516,7 +517,7 @@ fn count(parts: &[RowsPart], scan: &mut Scan) {
     };
     scan.done = cells(true);
     let lacking = cells(false);
-    scan.lacking = lacking.into_iter().filter(|cell| scan.done.binary_search(cell).is_err()).collect();
+    scan.lacking = lacking.into_iter().filter(|cell| !scan.is_done(cell)).collect();
     scan.incomplete = scan.lacking.len();
     scan.parts = parts.iter().map(|part| part.path.clone()).collect();
 }
