@@ -248,7 +248,8 @@ mod tests {
         let (folder, store) = store_of(&plan(4, 2));
         let names: Vec<String> =
             names_in(folder.path()).into_iter().filter(|name| !name.starts_with("plan-")).collect();
-        assert_eq!(names, ["current-plan", "parts", "spec.yaml"]);
+        let own = format!("spec-{}.yaml", plan(4, 2).hash());
+        assert_eq!(names, ["current-plan", "parts", own.as_str(), "spec.yaml"]);
         assert_eq!(names_in(&folder.path().join(PARTS)).len(), 256);
         assert_eq!(store.spec().expect("readable"), b"name: test\n");
         assert!(folder.path().join(format!("plan-{}.json", plan(4, 2).hash())).exists());
