@@ -1,8 +1,11 @@
 //! Two results for one cell: the same, or a finding.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use polars::prelude::{AnyValue, DataFrame, PlSmallStr};
+use rayon::prelude::*;
 use serde_json::json;
 
 use super::Store;
@@ -10,6 +13,7 @@ use super::error::{Conflict, StoreError};
 use super::fs::list_if_there;
 use super::part::{PartName, same_entry};
 use super::rows::ids_of;
+use super::scan::{RowsPart, Scan};
 use crate::plan::CellId;
 
 /// The columns that are results of training, in a table of rows: the seed and the scores, and where both tables have the
@@ -135,6 +139,65 @@ impl Store {
         });
         let path = folder.join(format!("{}.json", self.disk.unique()));
         self.disk.replace(&path, format!("{record:#}\n").as_bytes())
+    }
+
+    /// Reads the parts that share a cell and compares what they say of it: each with each, because columns in which two differ may
+    /// not be in a third. Those that contradict each other count for nothing; `set_aside`: they are moved to `conflicts/`.
+    pub(super) fn settle_conflicts(
+        &self,
+        parts: &mut Vec<RowsPart>,
+        set_aside: bool,
+        scan: &mut Scan,
+    ) -> Result<(), StoreError> {
+        let mut held: Vec<(CellId, usize)> =
+            parts.iter().enumerate().flat_map(|(at, part)| part.cells().map(move |cell| (*cell, at))).collect();
+        held.par_sort_unstable();
+        let mut pairs = BTreeSet::new();
+        for holders in held.chunk_by(|a, b| a.0 == b.0).filter(|holders| holders.len() > 1) {
+            for (at, one) in holders.iter().enumerate() {
+                pairs.extend(holders[at + 1..].iter().map(|other| (other.1, one.1)));
+            }
+        }
+        drop(held);
+        let (mut wrong, mut last) = (BTreeSet::new(), None);
+        for (other, one) in pairs {
+            // Merged parts come last and share cells with many: they are read once.
+            if last.as_ref().is_none_or(|(at, _)| *at != other) {
+                last = Some((other, self.read_part(&parts[other].path)?));
+            }
+            let Some((_, Some(second))) = &last else { continue };
+            let Some(first) = self.read_part(&parts[one].path)? else { continue };
+            let first = Source { path: &parts[one].path, frame: &first.frame };
+            let found = differences(&first, &Source { path: &parts[other].path, frame: &second.frame })?;
+            if !found.is_empty() {
+                wrong.extend([one, other]);
+                scan.conflicts.extend(found);
+            }
+        }
+        if set_aside && !wrong.is_empty() {
+            let paths: Vec<PathBuf> = wrong.iter().map(|at| parts[*at].path.clone()).collect();
+            self.set_conflicts_aside(&paths, &scan.conflicts)?;
+        }
+        let mut at = 0..;
+        parts.retain(|_| at.next().is_some_and(|at| !wrong.contains(&at)));
+        scan.contradictions = self.kept_contradictions();
+        Ok(())
+    }
+
+    /// Copies of all are on disk before the first of them is removed. (Killed between two of these removals, the other result stays
+    /// and is believed; what is in `conflicts/` tells of it.)
+    fn set_conflicts_aside(&self, paths: &[PathBuf], conflicts: &[Conflict]) -> Result<(), StoreError> {
+        let mut files = Vec::new();
+        for path in paths {
+            match self.disk.files.read(path) {
+                Ok(bytes) => files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io("read", path)(error)),
+            }
+        }
+        self.keep_contradictions(&files, conflicts)?;
+        paths.iter().try_for_each(|path| self.remove(path))?;
+        self.sync_names(paths.iter().cloned())
     }
 
     /// How many files with results that differ were set aside and are still there.

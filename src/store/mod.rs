@@ -31,13 +31,16 @@ mod error;
 mod fs;
 #[cfg(test)]
 mod histories;
+mod listing;
 mod merge;
 mod news;
 mod part;
+mod part_name;
 mod plan_file;
 mod presence;
 mod provenance;
 mod publish;
+mod reading;
 mod resume;
 mod row;
 mod rows;
@@ -83,8 +86,6 @@ pub struct Store {
     plan: Option<Arc<PlanRecord>>,
     /// Cells of merged parts that were looked into, sorted.
     merged_cells: Arc<Mutex<BTreeMap<PartName, Arc<Vec<CellId>>>>>,
-    /// Names of the parts that this process published.
-    published: Arc<Mutex<Vec<String>>>,
 }
 
 impl Store {
@@ -111,13 +112,7 @@ impl Store {
     }
 
     fn on(files: Arc<dyn StoreFs>, dir: &Path) -> Store {
-        Store {
-            dir: dir.to_path_buf(),
-            disk: Disk::new(files, dir),
-            plan: None,
-            merged_cells: Arc::default(),
-            published: Arc::default(),
-        }
+        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None, merged_cells: Arc::default() }
     }
 
     fn set_up(self, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {

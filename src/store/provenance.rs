@@ -1,22 +1,16 @@
 //! Who wrote what, and what went wrong: beside the rows, never in them.
 
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use super::Store;
 use super::error::StoreError;
 
 impl Store {
-    /// Writes `prov/<writer>-<n>.json`, with the names of the parts that this process published, and returns its path.
+    /// Writes `prov/<writer>-<n>.json` and returns its path.
     ///
     /// # Errors
     /// What the file system refuses.
     pub fn write_provenance(&self, record: &serde_json::Value) -> Result<PathBuf, StoreError> {
-        let mut record = record.clone();
-        if let Some(fields) = record.as_object_mut() {
-            let parts = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            fields.insert("parts".into(), parts.into());
-        }
         self.note("prov", "json", &format!("{record:#}\n"))
     }
 
@@ -38,23 +32,20 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::ChunkResult;
-    use crate::store::testing::{plan, row, store_of};
+    use crate::store::testing::{plan, store_of};
     use serde_json::{Value, json};
 
     #[test]
     fn every_record_gets_a_file_of_its_own() {
         let (folder, store) = store_of(&plan(1, 1));
-        store.publish(&ChunkResult { chunk: 0, rows: vec![row(0)], ..Default::default() }).expect("publishes");
-        let part = store.scan().expect("sound").parts.remove(0);
-        let part = part.file_name().expect("a name").to_string_lossy().into_owned();
         let one = store.write_provenance(&json!({"cpu": "a"})).expect("writes");
         let two = store.write_provenance(&json!({"cpu": "a"})).expect("writes");
         let failed = store.record_failure(&json!({"cell": "x", "why": "panic\nat line 1"})).expect("writes");
         assert_ne!(one, two);
         assert!(one.starts_with(folder.path().join("prov")) && failed.starts_with(folder.path().join("failed")));
         let text = std::fs::read_to_string(&one).expect("readable");
-        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), json!({"cpu": "a", "parts": [part]}));
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), json!({"cpu": "a"}));
         assert_eq!(std::fs::read_to_string(&failed).expect("readable").lines().count(), 1, "one line a record");
+        assert!(store.scan().expect("sound").done().is_empty());
     }
 }

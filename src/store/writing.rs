@@ -66,11 +66,7 @@ impl Store {
         self.refuse_conflict(&name, &bytes, &table)?;
         companions.iter().try_for_each(|companion| self.publish_companion(companion))?;
         let path = self.folder(&Path::new(PARTS).join(folder_of(result.chunk)))?.join(name.file_name("parquet"));
-        let published = self.disk.publish(&path, &bytes)?;
-        if published == Published::New {
-            self.published.lock().unwrap_or_else(PoisonError::into_inner).push(name.file_name("parquet"));
-        }
-        Ok(published)
+        self.disk.publish(&path, &bytes)
     }
 
     pub(super) fn publish_companion(&self, companion: &Companion) -> Result<(), StoreError> {
