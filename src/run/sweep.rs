@@ -58,11 +58,11 @@ pub fn run(
     let store = store.with_disk_wait(options.disk_wait);
     let scan = store.scan()?;
     scan.refuse_conflicts(&plan.ids)?;
-    store.tell_strangers(&scan, &plan.ids)?;
     store.remove_stale(&scan);
     store.tidy_checkpoints(|cell| scan.is_done(cell))?;
     keep_inputs(plan, &store)?;
     let state = store::Progress::of(&record, &plan.ids, &scan)?;
+    store.tell_strangers(&scan, &plan.ids, state.done)?;
     let presence = store.announce();
     let others = store.other_writers();
     let suspects = options.worker.as_ref().map_or_else(Suspects::default, |worker| worker.orders.suspects.clone());

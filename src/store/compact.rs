@@ -70,8 +70,10 @@ impl Store {
     /// part. Damaged parts are left where they are.
     ///
     /// # Errors
-    /// Two results for one cell; a file of a later format; what the file system refuses. Every row is on disk all the same.
+    /// Two results for one cell; a damaged plan; a file of a later format; what the file system refuses. Every row is on disk all the same.
     pub fn compact(&self, most_rows: usize) -> Result<Compacted, StoreError> {
+        // What a later version has written is not for this one to change.
+        self.plans()?;
         // Contradictions are for a run to settle: which of the parts that hold them would be merged?
         if let Some(conflict) = self.look_over()?.conflicts.into_iter().next() {
             return Err(conflict.into());

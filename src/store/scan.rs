@@ -75,12 +75,12 @@ impl Scan {
         }
     }
 
-    /// How many cells have a row and are none of these.
-    pub fn strangers(&self, ids: &[CellId]) -> usize {
-        let mut known = ids.to_vec();
-        known.par_sort_unstable();
-        let is_strange = |cell: &&CellId| known.binary_search(cell).is_err();
-        self.done.iter().chain(&self.lacking).filter(is_strange).count()
+    /// How many cells have a row and are none of these. `done`: how many of these are done, which who asks has counted.
+    pub fn strangers(&self, ids: &[CellId], done: u64) -> u64 {
+        let is_lacking = |id: &&CellId| self.lacking.binary_search(id).is_ok();
+        // Plans have millions of cells; those that lack something are few and most often none.
+        let lacking = if self.lacking.is_empty() { 0 } else { ids.par_iter().filter(is_lacking).count() as u64 };
+        (self.done.len() as u64).saturating_sub(done) + (self.lacking.len() as u64).saturating_sub(lacking)
     }
 }
 
@@ -142,13 +142,13 @@ impl Store {
         Ok(scan)
     }
 
-    /// Says how many rows are of no cell of the plan, whose ids these are: of an older form of the experiment, or copied in. They
+    /// Says how many rows are of no cell of the plan, whose ids these are and of which so many are done: of an older form of the experiment, or copied in. They
     /// are left alone and reach no answer.
     ///
     /// # Errors
     /// An unreadable directory.
-    pub fn tell_strangers(&self, scan: &Scan, ids: &[CellId]) -> Result<(), StoreError> {
-        let (strangers, dir) = (scan.strangers(ids), self.dir.display());
+    pub fn tell_strangers(&self, scan: &Scan, ids: &[CellId], done: u64) -> Result<(), StoreError> {
+        let (strangers, dir) = (scan.strangers(ids, done), self.dir.display());
         if strangers == 0 {
         } else if self.plans()?.len() > 1 {
             tracing::info!("{dir} holds rows of {strangers} cells of older plans, which are left alone");
