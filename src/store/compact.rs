@@ -352,6 +352,38 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_sees_every_row_once_while_parts_are_merged() {
+        let plan = plan(80, 2);
+        for round in 0..4 {
+            let (folder, store) = store_of(&plan);
+            (0..40).for_each(|chunk| publish(&store, chunk, &[chunk * 2, chunk * 2 + 1]));
+            let is_over = std::sync::atomic::AtomicBool::new(false);
+            let order = std::sync::atomic::Ordering::SeqCst;
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    // Bounded, so that a writer that panics does not leave it running.
+                    for _ in (0..10_000).take_while(|_| !is_over.load(order)) {
+                        let reader = Store::open(folder.path()).expect("a run");
+                        assert_eq!(reader.rows(&plan, &ids(80)).expect("rows").height(), 80);
+                        assert_eq!(reader.look_over().expect("sound").done().len(), 80);
+                    }
+                });
+                // Merged, and merged again, by two at once.
+                let merge = |sizes: [usize; 4]| {
+                    let own = Store::open(folder.path()).expect("a run");
+                    sizes.into_iter().for_each(|rows| drop(own.compact(rows + round).expect("merged")));
+                };
+                let other = scope.spawn(|| merge([6, 14, 70, 500]));
+                merge([5, 20, 60, 500]);
+                other.join().expect("it does not panic");
+                is_over.store(true, order);
+            });
+            store.compact(500).expect("merged");
+            assert_eq!(store.scan().expect("sound").parts.len(), 1, "round {round}");
+        }
+    }
+
+    #[test]
     fn one_changed_byte_of_a_merged_part_is_found_and_its_cells_are_computed_again() {
         let plan = plan(4, 2);
         let (_folder, store) = store_of(&plan);
