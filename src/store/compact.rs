@@ -373,7 +373,7 @@ mod tests {
                     let own = Store::open(folder.path()).expect("a run");
                     sizes.into_iter().for_each(|rows| drop(own.compact(rows + round).expect("merged")));
                 };
-                let other = scope.spawn(|| merge([6, 14, 70, 500]));
+                let other = scope.spawn(move || merge([6, 14, 70, 500]));
                 merge([5, 20, 60, 500]);
                 other.join().expect("it does not panic");
                 is_over.store(true, order);
