@@ -21,20 +21,33 @@ pub struct SaeGroup {
 }
 
 /// Told of finished training steps, from any thread, a few times a second at most per job.
+///
+/// A watch may stand before another one and do a part of its work: what it does not do itself goes to [`Watch::behind`].
 pub trait Watch: Sync {
+    /// The watch that is told what this one leaves alone.
+    fn behind(&self) -> Option<&dyn Watch> {
+        None
+    }
     /// So many more model-steps are done.
-    fn advance(&self, model_steps: u64);
+    fn advance(&self, model_steps: u64) {
+        if let Some(behind) = self.behind() {
+            behind.advance(model_steps);
+        }
+    }
     /// So many of the model-steps to come were done by a run before this one.
     fn restored(&self, model_steps: u64) {
-        self.advance(model_steps);
+        match self.behind() {
+            Some(behind) => behind.restored(model_steps),
+            None => self.advance(model_steps),
+        }
     }
     /// True when training should stop early (a signal came): jobs not finished then return nothing.
     fn stop(&self) -> bool {
-        false
+        self.behind().is_some_and(|behind| behind.stop())
     }
     /// Who keeps the states of SAEs in training; none: a training that is killed begins anew.
     fn checkpoints(&self) -> Option<&dyn Checkpoints> {
-        None
+        self.behind().and_then(|behind| behind.checkpoints())
     }
 }
 
