@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use super::run::memory;
 use super::{Outcome, doubts, planned, print};
 use crate::backend::cpu::PROFILE;
-use crate::plan::Plan;
 use crate::plan::chunk::{SPEED, bytes, duration};
 use crate::run::preflight::{self, Estimate};
 use crate::run::{kept_weights, questions};
@@ -31,7 +30,8 @@ pub fn carry_out(args: &Args) -> Outcome {
     let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;
     doubts(&plan, args.strict, false)?;
     questions::check(&plan, &columns)?;
-    preflight::memory(&plan, &Estimate::of(&plan, columns.len(), &kept_weights(&plan)), args.max_mem)?;
+    let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
+    preflight::memory(&plan, &estimate, args.max_mem)?;
     let experiment = &plan.document.experiment;
     let mut text = format!(
         "{}: {} cells in {} chunks, plan {}\n",
@@ -74,13 +74,12 @@ pub fn carry_out(args: &Args) -> Outcome {
     if let (Some(first), Some(last)) = (plan.ids.first(), plan.ids.last()) {
         let _ = writeln!(text, "  first cell {first}, last {last}");
     }
-    text.push_str(&estimates(&plan, columns.len()));
+    text.push_str(&estimates(&estimate));
     print(&text)?;
     Ok(0)
 }
 
-fn estimates(plan: &Plan, columns: usize) -> String {
-    let estimate = Estimate::of(plan, columns, &kept_weights(plan));
+fn estimates(estimate: &Estimate) -> String {
     let cores = rayon::current_num_threads() as f64;
     format!(
         "estimates, rough: {} on {cores} cores, {} of memory, {} of disk\n",

@@ -1,5 +1,7 @@
 //! Fixed ranges of the plan's order: what is trained, published and resumed as one.
 
+use std::sync::OnceLock;
+
 use super::Plan;
 use super::parts::step_samples;
 
@@ -83,11 +85,15 @@ impl Plan {
 
     /// The same plan in chunks of so many estimated seconds of one core. Rows do not depend on it: cells are found by their ids.
     pub fn in_chunks_of(self, seconds: f64) -> Plan {
-        Plan { chunk_seconds: seconds, ..self }
+        Plan { chunk_seconds: seconds, chunks: OnceLock::new(), ..self }
     }
 
     /// The chunks. Cells of one stem stay together unless they alone are too many.
-    pub fn chunks(&self) -> Vec<Chunk> {
+    pub fn chunks(&self) -> &[Chunk] {
+        self.chunks.get_or_init(|| self.cut())
+    }
+
+    fn cut(&self) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         let (mut first, mut work, mut snapshots) = (0, 0.0, 0);
         let mut stem_start = 0;

@@ -5,6 +5,7 @@
 //! its training. A cell is kept as a few small numbers and an id; everything else is read from the document when needed.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use serde_json::json;
 
@@ -92,6 +93,8 @@ pub struct Plan {
     pub ids: Vec<CellId>,
     /// Estimated seconds of one core that a chunk takes.
     chunk_seconds: f64,
+    /// Laid out when they are first asked for: of ten million cells that takes a second.
+    chunks: OnceLock<Vec<chunk::Chunk>>,
     lengths: Vec<usize>,
     /// Axes that every method shares.
     stem_axes: Vec<usize>,
@@ -162,6 +165,7 @@ impl Plan {
             cells,
             ids,
             chunk_seconds,
+            chunks: OnceLock::new(),
             lengths,
             stem_axes,
             variant_axes,

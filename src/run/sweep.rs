@@ -111,7 +111,7 @@ pub fn run(
         algorithms: &algorithms,
         watch: &watch,
         bench,
-        chunks: &chunks,
+        chunks,
         worker,
         appetite: backend.appetite(),
     };
@@ -141,7 +141,7 @@ pub fn run(
     summary.parts = store.count_parts()?;
     summary.seconds = start.elapsed().as_secs_f64();
     if summary.computed > 0 {
-        store.write_provenance(&provenance(&summary, backend, &chunks, options))?;
+        store.write_provenance(&provenance(&summary, backend, chunks, options))?;
     }
     Ok(summary)
 }
