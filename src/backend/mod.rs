@@ -87,6 +87,10 @@ pub type Trained<T> = Result<Vec<Option<T>>, BackendError>;
 pub trait Backend: Send + Sync {
     /// `cpu`, `cuda`, `reference`.
     fn name(&self) -> &'static str;
+    /// The GPUs that it trains on, as users know them; none where it has none.
+    fn devices(&self) -> Vec<String> {
+        vec![]
+    }
     /// The arithmetic profile, part of every cell's id: rows of two profiles agree within tolerance only.
     fn profile(&self) -> &'static str;
     /// None where `watch` said stop before the job was finished.

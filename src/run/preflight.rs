@@ -1,6 +1,7 @@
 //! What a run asks before it starts: whether this machine has the memory for its largest cell, and the disk room for what it will
 //! write. Estimates, and rough: they are there to refuse the hopeless, with the sum that shows why.
 
+use std::fmt;
 use std::path::Path;
 
 use super::RunError;
@@ -59,36 +60,85 @@ impl Estimate {
     }
 }
 
-/// Refuses cells that this machine has no memory for; a warning where all threads together may have too little. `most`: bytes, instead
-/// of what the machine or its control group has.
+/// Bytes that a run may have, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limit {
+    bytes: f64,
+    whose: &'static str,
+}
+
+impl Limit {
+    /// `most` bytes if somebody asked for it, else what the machine or its control group has; none where nobody knows.
+    pub fn of(most: Option<f64>) -> Option<Limit> {
+        most.map(|bytes| Limit { bytes, whose: "--max-mem" }).or_else(machine)
+    }
+}
+
+/// Refuses cells that there is no memory for, one at a time.
 ///
 /// # Errors
 /// The sum, with the place of the sizes in the file.
-pub fn memory(plan: &Plan, estimate: &Estimate, most: Option<f64>) -> Result<(), SpecError> {
-    let Some((limit, whose)) = most.map(|most| (most, "--max-mem")).or_else(machine) else { return Ok(()) };
+pub fn memory(plan: &Plan, estimate: &Estimate, limit: Option<Limit>) -> Result<(), SpecError> {
+    let Some(Limit { bytes: limit, whose }) = limit else { return Ok(()) };
     let needs = PROGRAM + estimate.memory;
-    if needs > limit {
-        let root = &plan.document.root;
-        let place = root.get("data").map_or(root.place, |node| node.place);
-        let message = format!(
-            "a cell needs about {} of memory, and {whose} has {}: {}",
-            bytes(needs),
-            bytes(limit),
-            plan.memory_in_words(estimate.largest)
-        );
-        let help = Some("make it smaller, or say what there is with --max-mem 64G".to_owned());
-        return Err(plan.document.error(vec![Diagnostic { place, message, help }]));
+    if needs <= limit {
+        return Ok(());
     }
-    let threads = rayon::current_num_threads() as f64;
-    if PROGRAM + threads * estimate.memory > limit {
-        let fits = ((limit - PROGRAM) / estimate.memory).max(1.0) as usize;
-        tracing::warn!(
-            "{threads} threads may need {} of memory, and {whose} has {}: --threads {fits} needs less",
-            bytes(PROGRAM + threads * estimate.memory),
-            bytes(limit)
-        );
+    let root = &plan.document.root;
+    let place = root.get("data").map_or(root.place, |node| node.place);
+    let message = format!(
+        "a cell needs about {} of memory, and {whose} has {}: {}",
+        bytes(needs),
+        bytes(limit),
+        plan.memory_in_words(estimate.largest)
+    );
+    let help = Some("make it smaller, or say what there is with --max-mem 64G".to_owned());
+    Err(plan.document.error(vec![Diagnostic { place, message, help }]))
+}
+
+/// Threads that the memory is enough for where it is not for all of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fewer {
+    pub threads: usize,
+    all: usize,
+    needs: f64,
+    limit: Limit,
+}
+
+impl Fewer {
+    /// None where `all` threads fit, each with the largest cell.
+    pub fn of(estimate: &Estimate, limit: Option<Limit>, all: usize) -> Option<Fewer> {
+        let limit = limit?;
+        let needs = PROGRAM + all as f64 * estimate.memory;
+        let fit = ((limit.bytes - PROGRAM) / estimate.memory).max(1.0) as usize;
+        (needs > limit.bytes && fit < all).then_some(Fewer { threads: fit, all, needs, limit })
     }
-    Ok(())
+}
+
+impl fmt::Display for Fewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fewer { threads, all, needs, limit: Limit { bytes: limit, whose } } = self;
+        let (needs, limit) = (bytes(*needs), bytes(*limit));
+        let run = if *threads == 1 { "1 runs".to_owned() } else { format!("{threads} run") };
+        write!(f, "{all} threads may need {needs} of memory, and {whose} has {limit}: {run}, with the same rows")
+    }
+}
+
+/// Refuses a run directory in a folder that is not there, unless such folders are to be made. A slip in `--out` would make a tree
+/// of folders that nobody finds again.
+///
+/// # Errors
+/// The folder that is missing.
+pub fn parents(out: &Path, make: bool) -> Result<(), RunError> {
+    let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    // Where runs go if nothing is said.
+    if make || parent.exists() || parent == Path::new("results") {
+        return Ok(());
+    }
+    let (parent, out) = (parent.display(), out.display());
+    Err(RunError::Unreadable(format!(
+        "{parent}: no such folder, for the run directory {out}\n  check the name, or have it made with -p (--parents)"
+    )))
 }
 
 /// Refuses to begin what the disk under `out` will probably not hold, unless `yes`.
@@ -127,8 +177,8 @@ fn free(path: &Path) -> Option<Free> {
     Some(Free { bytes: found.f_bavail as f64 * found.f_frsize as f64, files })
 }
 
-/// Bytes that this process may have, and who says so: the machine or a control group.
-fn machine() -> Option<(f64, &'static str)> {
+/// Bytes that this process may have, by the machine or a control group.
+fn machine() -> Option<Limit> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let total =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
@@ -136,8 +186,8 @@ fn machine() -> Option<(f64, &'static str)> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let read = |path: String| std::fs::read_to_string(path).ok();
     match group_limit(&groups, read).filter(|limit| *limit < total) {
-        Some(limit) => Some((limit, "the control group (container or job)")),
-        None => Some((total, "this machine")),
+        Some(limit) => Some(Limit { bytes: limit, whose: "the control group (container or job)" }),
+        None => Some(Limit { bytes: total, whose: "this machine" }),
     }
 }
 
@@ -196,6 +246,33 @@ mod tests {
         assert!(error.exit_code() == 5 && error.to_string().contains("1000000.0 TB"), "{error}");
         assert!(disk(&out, &large, true).is_ok());
         assert!(disk(Path::new("bare"), &small, false).is_ok());
+    }
+
+    #[test]
+    fn what_fits_once_but_not_for_every_thread_runs_on_fewer() {
+        let estimate = Estimate { work: 0.0, memory: 1e9, largest: 0, disk: 0.0, files: 0.0 };
+        let fewer = |bytes: f64, all| Fewer::of(&estimate, Some(Limit { bytes, whose: "--max-mem" }), all);
+        assert_eq!(fewer(4.1e9, 4), None);
+        assert_eq!(fewer(4.0e9, 4).map(|fewer| fewer.threads), Some(3));
+        assert_eq!(fewer(1.2e9, 64).map(|fewer| fewer.threads), Some(1));
+        assert_eq!(fewer(1.2e9, 1), None, "one is as few as it gets");
+        let told = fewer(3.2e9, 8).map(|fewer| fewer.to_string());
+        let text = "8 threads may need 8.1 GB of memory, and --max-mem has 3.2 GB: 3 run, with the same rows";
+        assert_eq!(told.as_deref(), Some(text));
+        assert_eq!(Fewer::of(&estimate, None, 64), None);
+    }
+
+    #[test]
+    fn a_folder_for_the_run_directory_is_made_only_if_somebody_says_so() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let deep = folder.path().join("slip/run");
+        let error = parents(&deep, false).expect_err("nobody made it");
+        assert!(error.exit_code() == 5 && error.to_string().contains("have it made with -p"), "{error}");
+        assert!(parents(&deep, true).is_ok() && parents(&folder.path().join("run"), false).is_ok());
+        for near in ["bare", "results/name", "./bare"] {
+            assert!(parents(Path::new(near), false).is_ok(), "{near}");
+        }
+        assert!(parents(Path::new("results/no/name"), false).is_err());
     }
 
     #[test]

@@ -66,6 +66,10 @@ impl Backend for CudaBackend {
         "cuda"
     }
 
+    fn devices(&self) -> Vec<String> {
+        self.devices.iter().map(|device| device.label()).collect()
+    }
+
     fn profile(&self) -> &'static str {
         self.arithmetic.profile()
     }
