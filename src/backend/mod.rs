@@ -76,8 +76,19 @@ impl Appetite {
 
 /// What a backend runs on has failed: a GPU, never a training.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BackendError(pub String);
+pub enum BackendError {
+    /// It has no memory for one of the jobs, alone.
+    #[error("{0}")]
+    NoRoom(String),
+    /// It was there when the run began, and is not any more.
+    #[error(
+        "{0}\n  the GPU or its driver has failed on the way (the system's log may say why: dmesg, Xid); what was published stays, and the same command continues once it works"
+    )]
+    Lost(String),
+    /// It cannot do what it was asked for.
+    #[error("{0}")]
+    Unable(String),
+}
 
 /// An outcome for each job, none where training was stopped.
 pub type Trained<T> = Result<Vec<Option<T>>, BackendError>;
@@ -90,6 +101,10 @@ pub trait Backend: Send + Sync {
     /// The GPUs that it trains on, as users know them; none where it has none.
     fn devices(&self) -> Vec<String> {
         vec![]
+    }
+    /// Bytes that the least of them has, and its name; none where the machine's memory is all there is.
+    fn memory(&self) -> Option<(f64, String)> {
+        None
     }
     /// The arithmetic profile, part of every cell's id: rows of two profiles agree within tolerance only.
     fn profile(&self) -> &'static str;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
 use crate::backend::Backend;
+use crate::backend::cpu::CpuBackend;
 use crate::plan::Plan;
 use crate::plan::chunk::SECONDS;
 use crate::progress::{Progress, event, say};
@@ -202,18 +203,28 @@ impl Ready {
         quiet: bool,
         first: bool,
     ) -> Result<Ready, Failure> {
-        let backend = backend(args.backend, &args.devices, args.arithmetic)?;
+        let mut backend = backend(args.backend, &args.devices, args.arithmetic)?;
         // Before anything else: planning already uses the threads.
         if let Some(threads) = args.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
             pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
         }
-        let (plan, columns) = planned_document(load()?, backend.profile(), args.yes_cells)?;
-        let plan = plan.in_chunks_of(args.chunk_seconds);
+        let document = load()?;
+        let (mut plan, mut columns, mut estimate) = estimated(document.clone(), &*backend, args)?;
+        if let Err(why) = preflight::gpu(&plan, &estimate, backend.memory()) {
+            // What is asked for is never replaced; what was only there is.
+            if (args.backend, args.arithmetic) != (BackendChoice::Auto, ArithmeticChoice::F32) {
+                return Err(why.into());
+            }
+            if first {
+                say(format_args!("warning: {}\n  the CPU trains instead", why.to_string().trim_end()));
+            }
+            backend = Box::new(CpuBackend);
+            (plan, columns, estimate) = estimated(document, &*backend, args)?;
+        }
         doubts(&plan, args.strict, quiet || !first)?;
         questions::check(&plan, &columns)?;
         let out = args.out.clone().unwrap_or_else(|| default_out(&plan.document.experiment.name));
-        let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
         let limit = Limit::of(args.max_mem);
         let fewer = Fewer::of(&estimate, limit, rayon::current_num_threads());
         if first {
@@ -240,6 +251,18 @@ impl Ready {
         print(&text)?;
         Ok((if passed { 0 } else { 8 }, results))
     }
+}
+
+/// The plan of a document for a backend, and what it takes.
+fn estimated(
+    document: Document,
+    backend: &dyn Backend,
+    args: &Settings,
+) -> Result<(Plan, Vec<ScoreColumn>, Estimate), Failure> {
+    let (plan, columns) = planned_document(document, backend.profile(), args.yes_cells)?;
+    let plan = plan.in_chunks_of(args.chunk_seconds);
+    let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
+    Ok((plan, columns, estimate))
 }
 
 /// Threads with the stack that the first thread of a process has.

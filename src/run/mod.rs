@@ -100,7 +100,7 @@ impl RunError {
         match self {
             RunError::Spec(_) | RunError::Input(_) => 3,
             RunError::Store(error) => error.exit_code(),
-            RunError::Unreadable(_) => 5,
+            RunError::Unreadable(_) | RunError::Backend(BackendError::Lost(_)) => 5,
             RunError::Backend(_) => 7,
         }
     }

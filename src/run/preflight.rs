@@ -27,6 +27,9 @@ pub struct Estimate {
     /// Bytes that the largest cell holds at once, and its plan index.
     pub memory: f64,
     pub largest: usize,
+    /// Bytes of the largest model with what training keeps of each weight, and its plan index.
+    pub model: f64,
+    pub largest_model: usize,
     /// Bytes on disk.
     pub disk: f64,
     /// Files on disk.
@@ -38,6 +41,7 @@ impl Estimate {
     pub fn of(plan: &Plan, columns: usize, weights: &WeightsSection) -> Estimate {
         let save = &plan.document.experiment.save;
         let (mut work, mut memory, mut largest, mut beside) = (0.0, 0.0f64, 0, 0.0);
+        let (mut model, mut largest_model) = (0.0f64, 0);
         let step = (plan.cells.len() / LOOKED_AT).max(1);
         for index in (0..plan.cells.len()).step_by(step) {
             let (stem, own) = plan.work(index);
@@ -47,16 +51,20 @@ impl Estimate {
             if needs > memory {
                 (memory, largest) = (needs, index);
             }
+            let held = plan.held(index);
+            if held > model {
+                (model, largest_model) = (held, index);
+            }
             let samples = if save.samples { plan.facts(plan.cells[index])[0].dataset as f64 } else { 0.0 };
             let features = if save.features { 40.0 * plan.document.experiment.data.n_features as f64 } else { 0.0 };
             // A quarter of what training holds is weights: the rest are gradients and moments.
-            let kept = if *weights == WeightsSection::All { plan.held(index) / 4.0 } else { 0.0 };
+            let kept = if *weights == WeightsSection::All { held / 4.0 } else { 0.0 };
             beside += (30.0 * (plan.snapshot_rows_of(index) as f64 + samples) + features + kept) * step as f64;
         }
         let rows = plan.cells.len() as f64 * (200.0 + 9.0 * columns as f64);
         // A file of rows for each chunk, and up to five beside it; the folders are made once.
         let files = 6.0 * plan.chunks().len() as f64 + 300.0;
-        Estimate { work, memory, largest, disk: rows + beside, files }
+        Estimate { work, memory, largest, model, largest_model, disk: rows + beside, files }
     }
 }
 
@@ -93,6 +101,24 @@ pub fn memory(plan: &Plan, estimate: &Estimate, limit: Option<Limit>) -> Result<
         plan.memory_in_words(estimate.largest)
     );
     let help = Some("make it smaller, or say what there is with --max-mem 64G".to_owned());
+    Err(plan.document.error(vec![Diagnostic { place, message, help }]))
+}
+
+/// Refuses models that a GPU has no memory for, one at a time. `least`: the bytes of the GPU with the least, and its name.
+///
+/// # Errors
+/// The sum, with the place of the sizes in the file.
+pub fn gpu(plan: &Plan, estimate: &Estimate, least: Option<(f64, String)>) -> Result<(), SpecError> {
+    let Some((has, name)) = least.filter(|(has, _)| estimate.model > *has) else { return Ok(()) };
+    let root = &plan.document.root;
+    let place = root.get("data").map_or(root.place, |node| node.place);
+    let message = format!(
+        "a model needs at least {} of GPU memory, and {name} has {}: {}",
+        bytes(estimate.model),
+        bytes(has),
+        plan.memory_in_words(estimate.largest_model)
+    );
+    let help = Some("make it smaller, or train on the CPU with --backend cpu".to_owned());
     Err(plan.document.error(vec![Diagnostic { place, message, help }]))
 }
 
@@ -217,6 +243,10 @@ fn group_limit(groups: &str, read: impl Fn(String) -> Option<String>) -> Option<
 mod tests {
     use super::*;
 
+    fn nothing() -> Estimate {
+        Estimate { work: 0.0, memory: 0.0, largest: 0, model: 0.0, largest_model: 0, disk: 0.0, files: 0.0 }
+    }
+
     #[test]
     fn the_least_limit_of_all_groups_above_counts() {
         let files = |path: String| {
@@ -239,7 +269,7 @@ mod tests {
     fn a_disk_that_is_too_small_is_refused_unless_told_otherwise() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let out = folder.path().join("results/x");
-        let small = Estimate { work: 0.0, memory: 0.0, largest: 0, disk: 1e3, files: 10.0 };
+        let small = Estimate { disk: 1e3, files: 10.0, ..nothing() };
         assert!(disk(&out, &small, false).is_ok());
         let large = Estimate { disk: 1e18, ..small };
         let error = disk(&out, &large, false).expect_err("an exabyte");
@@ -250,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_fits_once_but_not_for_every_thread_runs_on_fewer() {
-        let estimate = Estimate { work: 0.0, memory: 1e9, largest: 0, disk: 0.0, files: 0.0 };
+        let estimate = Estimate { memory: 1e9, ..nothing() };
         let fewer = |bytes: f64, all| Fewer::of(&estimate, Some(Limit { bytes, whose: "--max-mem" }), all);
         assert_eq!(fewer(4.1e9, 4), None);
         assert_eq!(fewer(4.0e9, 4).map(|fewer| fewer.threads), Some(3));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::checkpoints::Keeper;
-use super::chunk::Bench;
+use super::chunk::{Bench, BenchError};
 use super::columns::{self, ScoreColumn};
 use super::harvest::Harvest;
 use super::opened::Opened;
@@ -18,7 +18,7 @@ use super::suspects::{Suspects, words};
 use super::waves::{Todo, steps, steps_of, wave};
 use super::worker::Worker;
 use super::{Options, RunError, Summary, given, kept_weights, plan_record};
-use crate::backend::{Appetite, Backend};
+use crate::backend::{Appetite, Backend, BackendError};
 use crate::plan::chunk::Chunk;
 use crate::plan::{CellId, Plan};
 use crate::progress::Progress;
@@ -226,7 +226,7 @@ impl Sweep<'_> {
         Ok(missing)
     }
 
-    /// Computes cells and publishes them. A panic makes suspects of those that have no row then.
+    /// Computes cells and publishes them. A panic, or a GPU without room, makes suspects of those that have no row then.
     fn compute(&self, course: &mut Course, cells: &[usize]) -> Result<(), RunError> {
         if let Some(worker) = self.worker {
             worker.begin(&course.suspects, cells);
@@ -235,19 +235,23 @@ impl Sweep<'_> {
         // What was being computed is thrown away.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.bench.compute_each(cells, &harvest)));
         let harvested = harvest.close();
-        let failure = || self.bench.given.as_ref().and_then(|activations| activations.failure());
-        if let Ok(Err(error)) = outcome {
-            return Err(failure().map_or(RunError::from(error), RunError::Unreadable));
-        }
+        let guilty = match outcome {
+            Ok(Ok(())) => None,
+            Err(payload) => Some(words(&*payload)),
+            // The backend has halved its batches before: one cell alone is too large.
+            Ok(Err(BenchError::Backend(BackendError::NoRoom(why)))) => Some(why),
+            Ok(Err(error)) => {
+                let failure = self.bench.given.as_ref().and_then(|activations| activations.failure());
+                return Err(failure.map_or(RunError::from(error), RunError::Unreadable));
+            }
+        };
         let (finished, counts) = harvested?;
         course.summary.add(&counts);
         let open: Vec<usize> = cells.iter().copied().filter(|cell| !finished.contains(cell)).collect();
-        match outcome {
-            Err(payload) => self.blame(course, &open, &words(&*payload).into()),
-            Ok(_) => {
-                course.summary.stopped |= !open.is_empty();
-                Ok(())
-            }
+        match guilty {
+            Some(why) => self.blame(course, &open, &why.into())?,
+            None => course.summary.stopped |= !open.is_empty(),
         }
+        Ok(())
     }
 }

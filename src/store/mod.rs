@@ -28,6 +28,7 @@ mod collect;
 mod conflict;
 mod error;
 mod fs;
+mod full;
 #[cfg(test)]
 mod histories;
 mod merge;
