@@ -11,14 +11,16 @@
 //! features/xx/, trace/xx/                      side tables of the same chunks, published before the rows
 //! weights/xx/c00000017-<hash>.safetensors
 //! prov/<writer>-<n>.json  failed/<writer>-<n>.jsonl
+//! inputs/<hash of them all>/                   files that the experiment names
 //! checkpoints/<cell>                           trainings under way
 //! .writer-<writer>                             a run that is under way; advice only
 //! conflicts/  quarantine/  collected/
 //! ```
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 mod aside;
 mod checkpoint;
@@ -26,6 +28,7 @@ mod collect;
 mod conflict;
 mod error;
 mod fs;
+mod full;
 #[cfg(test)]
 mod histories;
 mod merge;
@@ -77,6 +80,8 @@ pub struct Store {
     disk: Disk,
     /// Absent in a store that was opened for reading.
     plan: Option<Arc<PlanRecord>>,
+    /// Names of the parts that this process has published.
+    written: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Store {
@@ -103,7 +108,7 @@ impl Store {
     }
 
     fn on(files: Arc<dyn StoreFs>, dir: &Path) -> Store {
-        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None }
+        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None, written: Arc::default() }
     }
 
     fn set_up(self, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {

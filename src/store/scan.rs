@@ -40,6 +40,8 @@ pub struct Scan {
     pub quarantined: Vec<Damage>,
     /// Cells that have a row which lacks a score of the present plan, a side table or weights, and no better one.
     pub incomplete: usize,
+    /// Which those are, sorted.
+    pub lacking: Vec<CellId>,
     /// Unfinished files, of living writers or of dead ones.
     pub temporary: Vec<PathBuf>,
     /// Files that are not the store's; left alone.
@@ -305,7 +307,8 @@ fn count(parts: &[RowsPart], scan: &mut Scan) {
         cells
     };
     scan.done = cells(true);
-    scan.incomplete = cells(false).iter().filter(|cell| !scan.is_done(cell)).count();
+    scan.lacking = cells(false).into_iter().filter(|cell| !scan.is_done(cell)).collect();
+    scan.incomplete = scan.lacking.len();
     scan.parts = parts.iter().map(|part| part.path.clone()).collect();
 }
 
