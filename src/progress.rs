@@ -2,12 +2,12 @@
 //! to be quiet.
 
 use std::fmt;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 /// Time between plain lines.
@@ -15,6 +15,23 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Time between lines of JSON.
 const JSON_EVERY: Duration = Duration::from_secs(2);
+
+/// Set in the environment of a process whose stderr is passed on to a terminal by the one that started it.
+pub const READ_ON_A_TERMINAL: &str = "TEGUM_ON_A_TERMINAL";
+
+/// Whether what goes to stderr is read on a terminal.
+pub fn on_terminal() -> bool {
+    stderr().is_terminal() || std::env::var_os(READ_ON_A_TERMINAL).is_some()
+}
+
+/// Where a bar may be drawn: a terminal of this process's own.
+fn bar_target() -> Option<ProgressDrawTarget> {
+    match on_terminal() {
+        true if stderr().is_terminal() => Some(ProgressDrawTarget::stderr()),
+        true if stdout().is_terminal() => Some(ProgressDrawTarget::stdout()),
+        _ => None,
+    }
+}
 
 /// Whether all that goes to stderr is JSON, an object a line.
 static JSON: AtomicBool = AtomicBool::new(false);
@@ -35,20 +52,36 @@ pub struct Standing {
     pub cells: u64,
     /// Of them, on disk.
     pub done: u64,
+    /// Cells on disk that are not of the plan.
+    pub obsolete: u64,
+    /// The directory was last run with another plan.
+    pub edited: bool,
     /// Files set aside because they are not what their names say.
     pub damaged: usize,
     /// Unfinished files, of writers that live or died.
     pub temporary: usize,
     /// Files that are not the store's.
     pub unknown: usize,
+    /// Missing cells that failed in a run before.
+    pub failed_before: usize,
     /// Other writers that may be alive.
     pub others: usize,
 }
 
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Standing { cells, done, damaged, temporary, unknown, others } = self;
-        write!(f, "{done} of {cells} cells are done, {} are missing", cells.saturating_sub(*done))?;
+        let Standing { cells, done, obsolete, damaged, temporary, unknown, others, .. } = self;
+        let missing = cells.saturating_sub(*done);
+        if self.edited || *obsolete > 0 {
+            let where_they_are = "they stay on disk, and no answer holds them";
+            writeln!(f, "cells of this plan: {done} kept, {missing} new; {obsolete} are obsolete: {where_they_are}")?;
+        }
+        match self.failed_before {
+            0 => {}
+            1 => f.write_str("1 cell failed before and is tried again\n")?,
+            n => writeln!(f, "{n} cells failed before and are tried again")?,
+        }
+        write!(f, "{done} of {cells} cells are done, {missing} are missing")?;
         let counted = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
         write!(f, "; {}, {}", counted(*damaged, "damaged file"), counted(*temporary, "temporary file"))?;
         if *unknown > 0 {
@@ -99,8 +132,8 @@ impl Progress {
             Show::Json(Mutex::new(Instant::now()))
         } else if quiet {
             Show::Nothing
-        } else if stderr().is_terminal() {
-            Show::Bar(ProgressBar::new(0).with_style(style()))
+        } else if let Some(target) = bar_target() {
+            Show::Bar(ProgressBar::with_draw_target(Some(0), target).with_style(style()))
         } else {
             Show::Lines(Mutex::new(Instant::now()))
         };
@@ -120,6 +153,11 @@ impl Progress {
                     "cells": standing.cells,
                     "done": standing.done,
                     "missing": standing.cells.saturating_sub(standing.done),
+                    "kept": standing.done,
+                    "new": standing.cells.saturating_sub(standing.done),
+                    "obsolete": standing.obsolete,
+                    "edited": standing.edited,
+                    "failed_before": standing.failed_before,
                     "damaged": standing.damaged,
                     "temporary": standing.temporary,
                     "unknown": standing.unknown,
@@ -309,7 +347,7 @@ mod tests {
         let nothing = Standing { cells: 32, ..Standing::default() };
         let text = "0 of 32 cells are done, 32 are missing; 0 damaged files, 0 temporary files, no other writer";
         assert_eq!(nothing.to_string(), text);
-        let busy = Standing { cells: 32, done: 30, damaged: 1, temporary: 2, unknown: 1, others: 1 };
+        let busy = Standing { cells: 32, done: 30, damaged: 1, temporary: 2, unknown: 1, others: 1, ..nothing.clone() };
         let text = "30 of 32 cells are done, 2 are missing; 1 damaged file, 2 temporary files, 1 unknown file, 1 other writer at work";
         assert_eq!(busy.to_string(), text);
     }

@@ -205,14 +205,57 @@ fn rows_do_not_depend_on_the_order_of_threads_on_memory_or_on_how_many_devices_t
     assert_eq!(auto.as_ref(), Some(&expected), "taken because it is there");
 }
 
+/// A run of [`TOYS`] in a folder, on the driver of tests.
+fn run_toys(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Option<Answer> {
+    let library = with_kernels()?;
+    write(folder, "toys.yaml", TOYS);
+    let mut run = command(folder, &[&["run", "toys.yaml"], arguments].concat());
+    run.env("LD_LIBRARY_PATH", library).env("XDG_CACHE_HOME", folder).envs(settings.iter().copied());
+    Some(answer(run.output().expect("it starts")))
+}
+
 #[test]
-fn a_device_without_room_for_one_model_ends_the_run_with_its_words() {
-    let Some(library) = with_kernels() else { return };
+fn a_device_too_small_for_a_model_is_refused_with_the_sum_and_the_cpu_trains_where_nobody_asked_for_it() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    write(folder.path(), "toys.yaml", TOYS);
-    let mut run = command(folder.path(), &["run", "toys.yaml", "--backend", "cuda"]);
-    let run = answer(run.env("LD_LIBRARY_PATH", library).env("TEGUM_GPU_MEMORY", "1K").output().expect("it starts"));
-    assert!(run.code == 7 && run.stderr.contains("Emulated GPU (0): no room for"), "{} {}", run.code, run.stderr);
+    let little = [("TEGUM_GPU_MEMORY", "1K")];
+    let Some(run) = run_toys(folder.path(), &little, &["--backend", "cuda"]) else { return };
+    let said =
+        run.stderr.contains("of GPU memory, and Emulated GPU (0) has 1 kB") && run.stderr.contains("--backend cpu");
+    assert!(run.code == 3 && said && run.stderr.starts_with("toys.yaml:"), "{} {}", run.code, run.stderr);
+    assert!(!folder.path().join("results").exists());
+    let auto = run_toys(folder.path(), &little, &[]).expect("the driver was there before");
+    assert!(auto.code == 0 && auto.stderr.contains("the CPU trains instead"), "{} {}", auto.code, auto.stderr);
+    let plan = std::fs::read_dir(folder.path().join("results/toys")).expect("it was made").flatten();
+    let plan = plan.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("plan-"));
+    assert!(std::fs::read_to_string(plan.expect("a plan")).expect("text").contains("cpu-f32-v1"));
+}
+
+#[test]
+fn cells_that_a_device_has_no_room_for_on_the_way_are_left_out_with_4() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let none = [("TEGUM_TEST_NO_ROOM", "1")];
+    let arguments = ["--backend", "cuda", "--shard", "0/1"];
+    let Some(run) = run_toys(folder.path(), &none, &arguments) else { return };
+    assert!(run.code == 4 && run.stderr.contains("no room for"), "{} {}", run.code, run.stderr);
+    assert!(run.stdout.contains("16 failed, 0 missing"), "{}", run.stdout);
+    let again = run_toys(folder.path(), &[], &arguments).expect("the driver was there before");
+    assert!(again.code == 0 && again.stderr.contains("16 cells failed before and are tried again"), "{again:?}");
+}
+
+#[test]
+fn a_device_that_is_lost_on_the_way_exits_5_and_the_same_command_continues() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = ["--backend", "cuda", "--chunk-seconds", "0"];
+    let Some(half) = run_toys(folder.path(), &[], &[&arguments[..], &["--shard", "0/2"]].concat()) else { return };
+    assert!(half.code == 0 && half.stdout.contains("8 of 16 cells in"), "{half:?}");
+    let lost = run_toys(folder.path(), &[("TEGUM_TEST_LOST", "3")], &arguments).expect("the driver was there before");
+    assert!(lost.code == 5 && lost.stderr.contains("CUDA_ERROR_LAUNCH_FAILED"), "{lost:?}");
+    assert!(lost.stderr.contains("what was published stays"), "{lost:?}");
+    let again = run_toys(folder.path(), &[], &arguments).expect("the driver was there before");
+    assert!(
+        again.code == 0 && again.stdout.contains("8 computed") && again.stdout.contains("8 were there"),
+        "{again:?}"
+    );
 }
 
 /// 60 steps keep a rounding of 6e-8 below 1e-4 of a score, but where a latent stands at its threshold: one firing of 2000 samples and

@@ -129,6 +129,70 @@ fn progress_for_scripts_is_one_json_object_a_line() {
     assert!(told.stdout.contains("on disk: 32 of 32 cells in 1 part in run, 0 failed, 0 missing"), "{}", told.stdout);
 }
 
+/// The records of who computed what.
+fn provenance(out: &Path) -> Vec<serde_json::Value> {
+    let entries = std::fs::read_dir(out.join("prov")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let whole = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    whole.map(|path| serde_json::from_slice(&std::fs::read(path).expect("readable")).expect("JSON")).collect()
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_who_computed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child = long_run(folder.path(), "run");
+    let out = folder.path().join("run");
+    wait_for("its provenance", || !provenance(&out).is_empty());
+    child.kill().expect("it is ours to kill");
+    child.wait().expect("it ends");
+    let [record] = &provenance(&out)[..] else { panic!("one process computed") };
+    assert!(record["ended"].is_null() && record["outcome"].is_null(), "{record}");
+    assert!(record["started"].as_str().is_some_and(|time| time.ends_with('Z')) && record["pid"].is_u64(), "{record}");
+}
+
+#[test]
+fn an_edited_experiment_tells_what_is_kept_new_and_obsolete() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let start = |text: &str| {
+        write(folder, "tiny.yaml", text);
+        let told = tegum(folder, &["run", "tiny.yaml", "--out", "run", "--json-progress"]);
+        assert_eq!(told.code, 0, "{told:?}");
+        let line = told.stderr.lines().find(|line| line.contains("\"event\":\"start\"")).expect("it begins");
+        let start: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        ["kept", "new", "obsolete"].map(|key| start[key].as_u64().expect("a count"))
+    };
+    assert_eq!(start(TINY), [0, 32, 0]);
+    assert_eq!(start(TINY), [32, 0, 0]);
+    assert_eq!(start(&TINY.replace("d_hidden: [2, 3]", "d_hidden: [3, 4]")), [16, 16, 16]);
+    // More columns: no cell is the same.
+    assert_eq!(start(&TINY.replace("score: [mcc]", "score: [mcc, l0]")), [0, 32, 48]);
+    write(folder, "tiny.yaml", &TINY.replace("seeds: 2", "seeds: 1"));
+    let told = run(folder, "run");
+    let line = "cells of this plan: 16 kept, 0 new; 64 are obsolete: they stay on disk, and no answer holds them";
+    assert!(told.code == 0 && told.stderr.contains(line), "{}", told.stderr);
+    assert_eq!(rows(folder, "run").lines().count(), 17);
+}
+
+#[test]
+fn a_run_whose_cells_fit_but_not_one_for_each_thread_takes_fewer_and_has_the_same_rows() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let text = "name: tiny\ndata: {n_features: 6, firing_probability: 0.1}\n\
+        toy: {d_hidden: 3, train: {steps: 5, batch_size: 32}}\nscore: [loss]\nevaluate: {samples: 1000000}\n";
+    write(folder, "tiny.yaml", text);
+    let with = |out: &str, memory: &str| {
+        let told = tegum(folder, &["run", "tiny.yaml", "--out", out, "--threads", "8", "--max-mem", memory]);
+        assert_eq!(told.code, 0, "{told:?}");
+        (told.stderr, provenance(&folder.join(out))[0]["threads"].as_u64().expect("a count"))
+    };
+    let (said, threads) = with("all", "64G");
+    assert!(!said.contains("threads may need") && threads == 8, "{said}");
+    let (said, threads) = with("fewer", "150M");
+    assert!(said.contains("8 threads may need") && said.contains("with the same rows"), "{said}");
+    assert!((1..8).contains(&threads), "{threads}: {said}");
+    assert_eq!(rows(folder, "all"), rows(folder, "fewer"));
+}
+
 #[test]
 fn without_a_supervisor_the_rows_are_the_same() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -157,8 +221,19 @@ fn a_cell_that_panics_aborts_overflows_or_is_killed_costs_itself() {
         assert!(told.stdout.contains("30 of 32 cells in") && told.stdout.contains("2 failed, 0 missing"), "{told:?}");
         assert_eq!(rows(folder, kind).lines().count(), 31, "{kind}");
         assert_eq!(std::fs::read_dir(folder.join(kind).join("failed")).expect("a folder").count(), 2, "{kind}");
+        let records = std::fs::read_dir(folder.join(kind).join("failed")).expect("a folder").flatten();
+        let records = records.map(|entry| std::fs::read_to_string(entry.path()).expect("text"));
+        let record: serde_json::Value = records
+            .map(|text| serde_json::from_str(&text).expect("JSON"))
+            .find(|record: &serde_json::Value| record["plan_index"] == 5)
+            .expect("cell 5 has failed");
+        let last = record["attempts"][2]["stderr"].as_array().expect("lines");
+        // A panic is caught in the process; one that overflows its stack says so before it ends.
+        assert_eq!(last.is_empty(), kind.starts_with("panic"), "{record}");
+        assert!(kind != "overflow" || last.iter().any(|line| line.to_string().contains("overflow")), "{record}");
         let again = run(folder, kind);
         assert!(again.code == 0 && again.stdout.contains("2 computed"), "{kind}: {again:?}");
+        assert!(again.stderr.contains("2 cells failed before and are tried again"), "{kind}: {again:?}");
         assert_eq!(rows(folder, kind), rows(folder, "whole"), "{kind}");
     }
 }

@@ -21,20 +21,33 @@ pub struct SaeGroup {
 }
 
 /// Told of finished training steps, from any thread, a few times a second at most per job.
+///
+/// A watch may stand before another one and do a part of its work: what it does not do itself goes to [`Watch::behind`].
 pub trait Watch: Sync {
+    /// The watch that is told what this one leaves alone.
+    fn behind(&self) -> Option<&dyn Watch> {
+        None
+    }
     /// So many more model-steps are done.
-    fn advance(&self, model_steps: u64);
+    fn advance(&self, model_steps: u64) {
+        if let Some(behind) = self.behind() {
+            behind.advance(model_steps);
+        }
+    }
     /// So many of the model-steps to come were done by a run before this one.
     fn restored(&self, model_steps: u64) {
-        self.advance(model_steps);
+        match self.behind() {
+            Some(behind) => behind.restored(model_steps),
+            None => self.advance(model_steps),
+        }
     }
     /// True when training should stop early (a signal came): jobs not finished then return nothing.
     fn stop(&self) -> bool {
-        false
+        self.behind().is_some_and(|behind| behind.stop())
     }
     /// Who keeps the states of SAEs in training; none: a training that is killed begins anew.
     fn checkpoints(&self) -> Option<&dyn Checkpoints> {
-        None
+        self.behind().and_then(|behind| behind.checkpoints())
     }
 }
 
@@ -63,8 +76,19 @@ impl Appetite {
 
 /// What a backend runs on has failed: a GPU, never a training.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BackendError(pub String);
+pub enum BackendError {
+    /// It has no memory for one of the jobs, alone.
+    #[error("{0}")]
+    NoRoom(String),
+    /// It was there when the run began, and is not any more.
+    #[error(
+        "{0}\n  the GPU or its driver has failed on the way (the system's log may say why: dmesg, Xid); what was published stays, and the same command continues once it works"
+    )]
+    Lost(String),
+    /// It cannot do what it was asked for.
+    #[error("{0}")]
+    Unable(String),
+}
 
 /// An outcome for each job, none where training was stopped.
 pub type Trained<T> = Result<Vec<Option<T>>, BackendError>;
@@ -74,6 +98,14 @@ pub type Trained<T> = Result<Vec<Option<T>>, BackendError>;
 pub trait Backend: Send + Sync {
     /// `cpu`, `cuda`, `reference`.
     fn name(&self) -> &'static str;
+    /// The GPUs that it trains on, as users know them; none where it has none.
+    fn devices(&self) -> Vec<String> {
+        vec![]
+    }
+    /// Bytes that the least of them has, and its name; none where the machine's memory is all there is.
+    fn memory(&self) -> Option<(f64, String)> {
+        None
+    }
     /// The arithmetic profile, part of every cell's id: rows of two profiles agree within tolerance only.
     fn profile(&self) -> &'static str;
     /// None where `watch` said stop before the job was finished.

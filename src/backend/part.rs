@@ -14,14 +14,8 @@ pub struct Part<'a> {
 }
 
 impl Watch for Part<'_> {
-    fn advance(&self, model_steps: u64) {
-        self.watch.advance(model_steps);
-    }
-    fn restored(&self, model_steps: u64) {
-        self.watch.restored(model_steps);
-    }
-    fn stop(&self) -> bool {
-        self.watch.stop()
+    fn behind(&self) -> Option<&dyn Watch> {
+        Some(self.watch)
     }
     fn checkpoints(&self) -> Option<&dyn Checkpoints> {
         self.watch.checkpoints().map(|_| self as &dyn Checkpoints)

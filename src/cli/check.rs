@@ -7,7 +7,7 @@ use super::run::memory;
 use super::{Outcome, doubts, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::chunk::{SPEED, bytes, duration};
-use crate::run::preflight::{self, Estimate};
+use crate::run::preflight::{self, Estimate, Limit};
 use crate::run::{kept_weights, questions};
 use crate::score::{Definition, definition};
 
@@ -31,7 +31,7 @@ pub fn carry_out(args: &Args) -> Outcome {
     doubts(&plan, args.strict, false)?;
     questions::check(&plan, &columns)?;
     let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
-    preflight::memory(&plan, &estimate, args.max_mem)?;
+    preflight::memory(&plan, &estimate, Limit::of(args.max_mem))?;
     let experiment = &plan.document.experiment;
     let mut text = format!(
         "{}: {} cells in {} chunks, plan {}\n",

@@ -9,7 +9,7 @@ use crate::backend::cuda::{Arithmetic, CudaBackend};
 use crate::backend::simd::Isa;
 use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
-use crate::progress::{Log, event, say, speak_json};
+use crate::progress::{Log, event, on_terminal, say, speak_json};
 use crate::run::columns::{ScoreColumn, algorithms, score_columns};
 use crate::spec::Document;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
@@ -208,7 +208,7 @@ fn start_log(cli: &Cli) {
         (_, 1) => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    let colour = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let colour = std::env::var_os("NO_COLOR").is_none() && on_terminal();
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(|| Log)

@@ -8,9 +8,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
+use crate::backend::Backend;
+use crate::backend::cpu::CpuBackend;
+use crate::plan::Plan;
 use crate::plan::chunk::SECONDS;
 use crate::progress::{Progress, event, say};
-use crate::run::preflight::{self, Estimate};
+use crate::run::columns::ScoreColumn;
+use crate::run::preflight::{self, Estimate, Fewer, Limit};
 use crate::run::results::Results;
 use crate::run::supervise::{STOPPED, stopping, supervise};
 use crate::run::worker::Worker;
@@ -52,6 +56,9 @@ pub struct Settings {
     /// Threads; defaults to all cores. The rows do not depend on it
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Make the folders above the run directory that are not there
+    #[arg(long, short = 'p')]
+    parents: bool,
     /// Compute chunks i, i + S, i + 2S, ... only, as i/S
     #[arg(long, default_value = "0/1", value_parser = shard)]
     shard: (u64, u64),
@@ -144,27 +151,13 @@ fn carry_out_in(
 ) -> Result<(i32, Option<Results>), Failure> {
     // What the first worker has said is not said again, and what it has set aside is where it belongs.
     let first = worker.as_ref().is_none_or(|worker| worker.orders.restarts == 0);
-    let backend = backend(args.backend, &args.devices, args.arithmetic)?;
-    // Before anything else: planning already uses the threads.
-    if let Some(threads) = args.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-        pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
-    }
-    let (plan, columns) = planned_document(load()?, backend.profile(), args.yes_cells)?;
-    let plan = plan.in_chunks_of(args.chunk_seconds);
-    // Before anything on disk is touched.
-    doubts(&plan, args.strict, quiet || !first)?;
-    questions::check(&plan, &columns)?;
-    let experiment = &plan.document.experiment;
-    let out = args.out.clone().unwrap_or_else(|| default_out(&experiment.name));
-    let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
-    preflight::memory(&plan, &estimate, args.max_mem)?;
-    preflight::disk(&out, &estimate, args.yes)?;
+    let ready = Ready::of(load, args, quiet, first)?;
+    let Ready { plan, columns, backend, out, fewer } = &ready;
     if args.fresh && first {
-        set_aside(&out)?;
+        set_aside(out)?;
     }
     if !quiet && first {
-        let (name, cells) = (&experiment.name, plan.cells.len());
+        let (name, cells) = (&plan.document.experiment.name, plan.cells.len());
         say(format_args!("{name}: {cells} cells, plan {}, {}", plan.hash(), out.display()));
     }
     let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
@@ -178,23 +171,104 @@ fn carry_out_in(
         disk_wait: Duration::from_secs_f64(args.disk_wait),
     };
     let progress = Progress::new(quiet);
-    let summary = run(&plan, &columns, &*backend, &options, &progress)?;
+    let compute = || run(plan, columns, &**backend, &options, &progress);
+    let summary = match fewer {
+        Some(fewer) => pool(fewer.threads)?.install(compute)?,
+        None => compute()?,
+    };
     if !quiet {
         print(&told(&summary))?;
     }
-    if let Some(code) = unfinished(&summary, &out, args.json_progress, quiet)? {
+    if let Some(code) = unfinished(&summary, out, args.json_progress, quiet)? {
         return Ok((code, None));
     }
-    let results = Results::of_plan(&out, plan, columns, backend.profile())?;
-    results.keep_collected()?;
-    for path in results.draw(None, None, &out)? {
-        if !quiet {
-            print(&format!("drew {}\n", path.display()))?;
+    ready.conclude(quiet).map(|(code, results)| (code, Some(results)))
+}
+
+/// What a run needs, when all of it is checked and nothing on disk is touched.
+struct Ready {
+    plan: Plan,
+    columns: Vec<ScoreColumn>,
+    backend: Box<dyn Backend>,
+    out: PathBuf,
+    /// Where memory is short.
+    fewer: Option<Fewer>,
+}
+
+impl Ready {
+    /// `first`: not a worker that takes the place of one that died, whose checks were done.
+    fn of(
+        load: impl FnOnce() -> Result<Document, Failure>,
+        args: &Settings,
+        quiet: bool,
+        first: bool,
+    ) -> Result<Ready, Failure> {
+        let mut backend = backend(args.backend, &args.devices, args.arithmetic)?;
+        // Before anything else: planning already uses the threads.
+        if let Some(threads) = args.threads {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+            pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
         }
+        let document = load()?;
+        let (mut plan, mut columns, mut estimate) = estimated(document.clone(), &*backend, args)?;
+        if let Err(why) = preflight::gpu(&plan, &estimate, backend.memory()) {
+            // What is asked for is never replaced; what was only there is.
+            if (args.backend, args.arithmetic) != (BackendChoice::Auto, ArithmeticChoice::F32) {
+                return Err(why.into());
+            }
+            if first {
+                say(format_args!("warning: {}\n  the CPU trains instead", why.to_string().trim_end()));
+            }
+            backend = Box::new(CpuBackend);
+            (plan, columns, estimate) = estimated(document, &*backend, args)?;
+        }
+        doubts(&plan, args.strict, quiet || !first)?;
+        questions::check(&plan, &columns)?;
+        let out = args.out.clone().unwrap_or_else(|| default_out(&plan.document.experiment.name));
+        let limit = Limit::of(args.max_mem);
+        let fewer = Fewer::of(&estimate, limit, rayon::current_num_threads());
+        if first {
+            preflight::memory(&plan, &estimate, limit)?;
+            preflight::parents(&out, args.parents)?;
+            preflight::disk(&out, &estimate, args.yes)?;
+            if let Some(fewer) = &fewer {
+                tracing::warn!("{fewer}");
+            }
+        }
+        Ok(Ready { plan, columns, backend, out, fewer })
     }
-    let (text, passed) = results.expectations()?;
-    print(&text)?;
-    Ok((if passed { 0 } else { 8 }, Some(results)))
+
+    /// When all cells have rows: collects, draws, judges.
+    fn conclude(self, quiet: bool) -> Result<(i32, Results), Failure> {
+        let results = Results::of_plan(&self.out, self.plan, self.columns, self.backend.profile())?;
+        results.keep_collected()?;
+        for path in results.draw(None, None, &self.out)? {
+            if !quiet {
+                print(&format!("drew {}\n", path.display()))?;
+            }
+        }
+        let (text, passed) = results.expectations()?;
+        print(&text)?;
+        Ok((if passed { 0 } else { 8 }, results))
+    }
+}
+
+/// The plan of a document for a backend, and what it takes.
+fn estimated(
+    document: Document,
+    backend: &dyn Backend,
+    args: &Settings,
+) -> Result<(Plan, Vec<ScoreColumn>, Estimate), Failure> {
+    let (plan, columns) = planned_document(document, backend.profile(), args.yes_cells)?;
+    let plan = plan.in_chunks_of(args.chunk_seconds);
+    let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
+    Ok((plan, columns, estimate))
+}
+
+/// Threads with the stack that the first thread of a process has.
+fn pool(threads: usize) -> Result<rayon::ThreadPool, Failure> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20).build();
+    pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))
 }
 
 /// Says what is on disk; the exit code if that is not the whole plan.

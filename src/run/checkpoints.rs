@@ -27,14 +27,8 @@ pub struct Kept<'a> {
 }
 
 impl Watch for Kept<'_> {
-    fn advance(&self, model_steps: u64) {
-        self.watch.advance(model_steps);
-    }
-    fn restored(&self, model_steps: u64) {
-        self.watch.restored(model_steps);
-    }
-    fn stop(&self) -> bool {
-        self.watch.stop()
+    fn behind(&self) -> Option<&dyn Watch> {
+        Some(self.watch)
     }
     fn checkpoints(&self) -> Option<&dyn Checkpoints> {
         Some(self)

@@ -168,11 +168,8 @@ struct Readable<'a> {
 }
 
 impl Watch for Readable<'_> {
-    fn advance(&self, model_steps: u64) {
-        self.watch.advance(model_steps);
-    }
-    fn restored(&self, model_steps: u64) {
-        self.watch.restored(model_steps);
+    fn behind(&self) -> Option<&dyn Watch> {
+        Some(self.watch)
     }
     fn stop(&self) -> bool {
         self.watch.stop() || self.activations.failure().is_some()

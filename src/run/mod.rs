@@ -1,12 +1,13 @@
 //! The whole program: a plan's missing cells are trained, scored and published, chunk by chunk.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde_json::json;
 
+mod blame;
 pub mod checkpoints;
 pub mod chunk;
 pub mod columns;
@@ -14,15 +15,20 @@ pub mod evaluation;
 mod fault;
 pub mod given;
 mod harvest;
+mod inputs;
 mod keeping;
+mod last_words;
+mod opened;
 pub mod preflight;
 pub mod probe;
+pub mod provenance;
 pub mod questions;
 pub mod record;
 pub mod results;
 mod samples;
 pub mod snapshots;
 pub mod stand_in;
+mod stopping;
 mod summary;
 pub mod supervise;
 pub mod suspects;
@@ -35,17 +41,16 @@ mod waves;
 pub mod widths;
 pub mod worker;
 
-use crate::backend::{Backend, BackendError};
-use crate::plan::chunk::Chunk;
+use crate::backend::BackendError;
 use crate::plan::{AxisKind, AxisValue, Plan};
-use crate::spec::activations::FOLDER;
 use crate::spec::diagnostic::SpecError;
 use crate::spec::node::Node;
-use crate::store::{Column, Kind, PlanRecord, Store, StoreError, Value};
+use crate::store::{Column, Kind, PlanRecord, StoreError, Value};
 use chunk::BenchError;
 use columns::ScoreColumn;
 use keeping::kept;
 pub use keeping::kept_weights;
+pub use provenance::cpu_model;
 pub use summary::{FailedCell, Summary};
 pub use sweep::run;
 use worker::Worker;
@@ -95,7 +100,7 @@ impl RunError {
         match self {
             RunError::Spec(_) | RunError::Input(_) => 3,
             RunError::Store(error) => error.exit_code(),
-            RunError::Unreadable(_) => 5,
+            RunError::Unreadable(_) | RunError::Backend(BackendError::Lost(_)) => 5,
             RunError::Backend(_) => 7,
         }
     }
@@ -142,59 +147,4 @@ pub fn store_value(value: AxisValue) -> Value {
 /// Values of a cell's axes, in the order of the plan's columns.
 pub fn axis_values(plan: &Plan, index: usize) -> Vec<Value> {
     plan.columns.iter().map(|c| store_value(plan.axis_value(c, plan.cells[index]))).collect()
-}
-
-/// Copies the files that the world names beside the kept spec, where the same relative names find them again.
-///
-/// Activations are too large for that: where they are named relative to the experiment, its folder is written down instead.
-fn keep_inputs(plan: &Plan, store: &Store) -> Result<(), RunError> {
-    if let Some(section) = &plan.document.experiment.activations
-        && section.files.iter().any(|file| Path::new(file).is_relative())
-    {
-        let fail = |error: std::io::Error| RunError::Unreadable(format!("the experiment's folder: {error}"));
-        let folder = std::path::absolute(plan.document.folder().join(".")).map_err(fail)?;
-        return Ok(store.keep_file(Path::new(FOLDER), folder.display().to_string().as_bytes())?);
-    }
-    for file in plan.document.experiment.data.files() {
-        let name = Path::new(&file.name);
-        let inside = name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        // An absolute name is found as it is; one that leads out of the folder is left where it is.
-        if !inside {
-            continue;
-        }
-        // As the plan knows it: what has changed since is no input of this run.
-        if let Some(content) = plan.files.read(&file.name).map_err(RunError::Input)? {
-            store.keep_file(name, &content)?;
-        }
-    }
-    Ok(())
-}
-
-/// Who computed what, beside the rows and never in them.
-fn provenance(summary: &Summary, backend: &dyn Backend, chunks: &[Chunk], options: &Options) -> serde_json::Value {
-    json!({
-        "tegum": env!("CARGO_PKG_VERSION"),
-        "backend": backend.name(),
-        "profile": backend.profile(),
-        "os": std::env::consts::OS,
-        "arch": std::env::consts::ARCH,
-        "cpu": cpu_model(),
-        "threads": rayon::current_num_threads(),
-        "shard": [options.shard.0, options.shard.1],
-        "chunks": chunks.len(),
-        "cells_computed": summary.computed,
-        "cells_failed": summary.failed.len(),
-        "restarts": options.worker.as_ref().map_or(0, |worker| worker.orders.restarts),
-        "seconds": summary.seconds,
-        "finished": std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |t| t.as_secs()),
-    })
-}
-
-/// The CPU's name, where the system tells.
-pub fn cpu_model() -> Option<String> {
-    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = info.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }

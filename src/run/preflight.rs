@@ -1,6 +1,7 @@
 //! What a run asks before it starts: whether this machine has the memory for its largest cell, and the disk room for what it will
 //! write. Estimates, and rough: they are there to refuse the hopeless, with the sum that shows why.
 
+use std::fmt;
 use std::path::Path;
 
 use super::RunError;
@@ -26,6 +27,9 @@ pub struct Estimate {
     /// Bytes that the largest cell holds at once, and its plan index.
     pub memory: f64,
     pub largest: usize,
+    /// Bytes of the largest model with what training keeps of each weight, and its plan index.
+    pub model: f64,
+    pub largest_model: usize,
     /// Bytes on disk.
     pub disk: f64,
     /// Files on disk.
@@ -37,6 +41,7 @@ impl Estimate {
     pub fn of(plan: &Plan, columns: usize, weights: &WeightsSection) -> Estimate {
         let save = &plan.document.experiment.save;
         let (mut work, mut memory, mut largest, mut beside) = (0.0, 0.0f64, 0, 0.0);
+        let (mut model, mut largest_model) = (0.0f64, 0);
         let step = (plan.cells.len() / LOOKED_AT).max(1);
         for index in (0..plan.cells.len()).step_by(step) {
             let (stem, own) = plan.work(index);
@@ -46,49 +51,120 @@ impl Estimate {
             if needs > memory {
                 (memory, largest) = (needs, index);
             }
+            let held = plan.held(index);
+            if held > model {
+                (model, largest_model) = (held, index);
+            }
             let samples = if save.samples { plan.facts(plan.cells[index])[0].dataset as f64 } else { 0.0 };
             let features = if save.features { 40.0 * plan.document.experiment.data.n_features as f64 } else { 0.0 };
             // A quarter of what training holds is weights: the rest are gradients and moments.
-            let kept = if *weights == WeightsSection::All { plan.held(index) / 4.0 } else { 0.0 };
+            let kept = if *weights == WeightsSection::All { held / 4.0 } else { 0.0 };
             beside += (30.0 * (plan.snapshot_rows_of(index) as f64 + samples) + features + kept) * step as f64;
         }
         let rows = plan.cells.len() as f64 * (200.0 + 9.0 * columns as f64);
         // A file of rows for each chunk, and up to five beside it; the folders are made once.
         let files = 6.0 * plan.chunks().len() as f64 + 300.0;
-        Estimate { work, memory, largest, disk: rows + beside, files }
+        Estimate { work, memory, largest, model, largest_model, disk: rows + beside, files }
     }
 }
 
-/// Refuses cells that this machine has no memory for; a warning where all threads together may have too little. `most`: bytes, instead
-/// of what the machine or its control group has.
+/// Bytes that a run may have, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limit {
+    bytes: f64,
+    whose: &'static str,
+}
+
+impl Limit {
+    /// `most` bytes if somebody asked for it, else what the machine or its control group has; none where nobody knows.
+    pub fn of(most: Option<f64>) -> Option<Limit> {
+        most.map(|bytes| Limit { bytes, whose: "--max-mem" }).or_else(machine)
+    }
+}
+
+/// Refuses cells that there is no memory for, one at a time.
 ///
 /// # Errors
 /// The sum, with the place of the sizes in the file.
-pub fn memory(plan: &Plan, estimate: &Estimate, most: Option<f64>) -> Result<(), SpecError> {
-    let Some((limit, whose)) = most.map(|most| (most, "--max-mem")).or_else(machine) else { return Ok(()) };
+pub fn memory(plan: &Plan, estimate: &Estimate, limit: Option<Limit>) -> Result<(), SpecError> {
+    let Some(Limit { bytes: limit, whose }) = limit else { return Ok(()) };
     let needs = PROGRAM + estimate.memory;
-    if needs > limit {
-        let root = &plan.document.root;
-        let place = root.get("data").map_or(root.place, |node| node.place);
-        let message = format!(
-            "a cell needs about {} of memory, and {whose} has {}: {}",
-            bytes(needs),
-            bytes(limit),
-            plan.memory_in_words(estimate.largest)
-        );
-        let help = Some("make it smaller, or say what there is with --max-mem 64G".to_owned());
-        return Err(plan.document.error(vec![Diagnostic { place, message, help }]));
+    if needs <= limit {
+        return Ok(());
     }
-    let threads = rayon::current_num_threads() as f64;
-    if PROGRAM + threads * estimate.memory > limit {
-        let fits = ((limit - PROGRAM) / estimate.memory).max(1.0) as usize;
-        tracing::warn!(
-            "{threads} threads may need {} of memory, and {whose} has {}: --threads {fits} needs less",
-            bytes(PROGRAM + threads * estimate.memory),
-            bytes(limit)
-        );
+    let root = &plan.document.root;
+    let place = root.get("data").map_or(root.place, |node| node.place);
+    let message = format!(
+        "a cell needs about {} of memory, and {whose} has {}: {}",
+        bytes(needs),
+        bytes(limit),
+        plan.memory_in_words(estimate.largest)
+    );
+    let help = Some("make it smaller, or say what there is with --max-mem 64G".to_owned());
+    Err(plan.document.error(vec![Diagnostic { place, message, help }]))
+}
+
+/// Refuses models that a GPU has no memory for, one at a time. `least`: the bytes of the GPU with the least, and its name.
+///
+/// # Errors
+/// The sum, with the place of the sizes in the file.
+pub fn gpu(plan: &Plan, estimate: &Estimate, least: Option<(f64, String)>) -> Result<(), SpecError> {
+    let Some((has, name)) = least.filter(|(has, _)| estimate.model > *has) else { return Ok(()) };
+    let root = &plan.document.root;
+    let place = root.get("data").map_or(root.place, |node| node.place);
+    let message = format!(
+        "a model needs at least {} of GPU memory, and {name} has {}: {}",
+        bytes(estimate.model),
+        bytes(has),
+        plan.memory_in_words(estimate.largest_model)
+    );
+    let help = Some("make it smaller, or train on the CPU with --backend cpu".to_owned());
+    Err(plan.document.error(vec![Diagnostic { place, message, help }]))
+}
+
+/// Threads that the memory is enough for where it is not for all of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fewer {
+    pub threads: usize,
+    all: usize,
+    needs: f64,
+    limit: Limit,
+}
+
+impl Fewer {
+    /// None where `all` threads fit, each with the largest cell.
+    pub fn of(estimate: &Estimate, limit: Option<Limit>, all: usize) -> Option<Fewer> {
+        let limit = limit?;
+        let needs = PROGRAM + all as f64 * estimate.memory;
+        let fit = ((limit.bytes - PROGRAM) / estimate.memory).max(1.0) as usize;
+        (needs > limit.bytes && fit < all).then_some(Fewer { threads: fit, all, needs, limit })
     }
-    Ok(())
+}
+
+impl fmt::Display for Fewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fewer { threads, all, needs, limit: Limit { bytes: limit, whose } } = self;
+        let (needs, limit) = (bytes(*needs), bytes(*limit));
+        let run = if *threads == 1 { "1 runs".to_owned() } else { format!("{threads} run") };
+        write!(f, "{all} threads may need {needs} of memory, and {whose} has {limit}: {run}, with the same rows")
+    }
+}
+
+/// Refuses a run directory in a folder that is not there, unless such folders are to be made. A slip in `--out` would make a tree
+/// of folders that nobody finds again.
+///
+/// # Errors
+/// The folder that is missing.
+pub fn parents(out: &Path, make: bool) -> Result<(), RunError> {
+    let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    // Where runs go if nothing is said.
+    if make || parent.exists() || parent == Path::new("results") {
+        return Ok(());
+    }
+    let (parent, out) = (parent.display(), out.display());
+    Err(RunError::Unreadable(format!(
+        "{parent}: no such folder, for the run directory {out}\n  check the name, or have it made with -p (--parents)"
+    )))
 }
 
 /// Refuses to begin what the disk under `out` will probably not hold, unless `yes`.
@@ -127,8 +203,8 @@ fn free(path: &Path) -> Option<Free> {
     Some(Free { bytes: found.f_bavail as f64 * found.f_frsize as f64, files })
 }
 
-/// Bytes that this process may have, and who says so: the machine or a control group.
-fn machine() -> Option<(f64, &'static str)> {
+/// Bytes that this process may have, by the machine or a control group.
+fn machine() -> Option<Limit> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let total =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
@@ -136,8 +212,8 @@ fn machine() -> Option<(f64, &'static str)> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let read = |path: String| std::fs::read_to_string(path).ok();
     match group_limit(&groups, read).filter(|limit| *limit < total) {
-        Some(limit) => Some((limit, "the control group (container or job)")),
-        None => Some((total, "this machine")),
+        Some(limit) => Some(Limit { bytes: limit, whose: "the control group (container or job)" }),
+        None => Some(Limit { bytes: total, whose: "this machine" }),
     }
 }
 
@@ -167,6 +243,10 @@ fn group_limit(groups: &str, read: impl Fn(String) -> Option<String>) -> Option<
 mod tests {
     use super::*;
 
+    fn nothing() -> Estimate {
+        Estimate { work: 0.0, memory: 0.0, largest: 0, model: 0.0, largest_model: 0, disk: 0.0, files: 0.0 }
+    }
+
     #[test]
     fn the_least_limit_of_all_groups_above_counts() {
         let files = |path: String| {
@@ -189,13 +269,40 @@ mod tests {
     fn a_disk_that_is_too_small_is_refused_unless_told_otherwise() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let out = folder.path().join("results/x");
-        let small = Estimate { work: 0.0, memory: 0.0, largest: 0, disk: 1e3, files: 10.0 };
+        let small = Estimate { disk: 1e3, files: 10.0, ..nothing() };
         assert!(disk(&out, &small, false).is_ok());
         let large = Estimate { disk: 1e18, ..small };
         let error = disk(&out, &large, false).expect_err("an exabyte");
         assert!(error.exit_code() == 5 && error.to_string().contains("1000000.0 TB"), "{error}");
         assert!(disk(&out, &large, true).is_ok());
         assert!(disk(Path::new("bare"), &small, false).is_ok());
+    }
+
+    #[test]
+    fn what_fits_once_but_not_for_every_thread_runs_on_fewer() {
+        let estimate = Estimate { memory: 1e9, ..nothing() };
+        let fewer = |bytes: f64, all| Fewer::of(&estimate, Some(Limit { bytes, whose: "--max-mem" }), all);
+        assert_eq!(fewer(4.1e9, 4), None);
+        assert_eq!(fewer(4.0e9, 4).map(|fewer| fewer.threads), Some(3));
+        assert_eq!(fewer(1.2e9, 64).map(|fewer| fewer.threads), Some(1));
+        assert_eq!(fewer(1.2e9, 1), None, "one is as few as it gets");
+        let told = fewer(3.2e9, 8).map(|fewer| fewer.to_string());
+        let text = "8 threads may need 8.1 GB of memory, and --max-mem has 3.2 GB: 3 run, with the same rows";
+        assert_eq!(told.as_deref(), Some(text));
+        assert_eq!(Fewer::of(&estimate, None, 64), None);
+    }
+
+    #[test]
+    fn a_folder_for_the_run_directory_is_made_only_if_somebody_says_so() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let deep = folder.path().join("slip/run");
+        let error = parents(&deep, false).expect_err("nobody made it");
+        assert!(error.exit_code() == 5 && error.to_string().contains("have it made with -p"), "{error}");
+        assert!(parents(&deep, true).is_ok() && parents(&folder.path().join("run"), false).is_ok());
+        for near in ["bare", "results/name", "./bare"] {
+            assert!(parents(Path::new(near), false).is_ok(), "{near}");
+        }
+        assert!(parents(Path::new("results/no/name"), false).is_err());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `tegum run` is two processes: one that computes, and this one, which starts it again if it dies.
 //!
 //! A worker that aborts, overflows its stack or is killed for its memory takes no other cell with it: the next worker computes
-//! what it was at in smaller groups, until the cell is found. Signals come here; the worker is asked to stop through its
+//! what it was at in smaller groups, until the cell is found. What it says on stderr is passed on, and its last lines are kept
+//! for the record of what it died of. Signals come here; the worker is asked to stop through its
 //! socket, so that it does not matter whether a terminal or a cluster manager sends them to both.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write, stderr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -15,9 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use super::suspects::{Cells, Suspects};
+use super::last_words::pass_on;
+use super::suspects::{Attempt, Cells, Suspects};
 use super::worker::{Orders, Report, STOP, WORKER};
-use crate::progress::say;
+use crate::progress::{READ_ON_A_TERMINAL, on_terminal, say};
 
 /// The first of these asks a run to stop, the second ends it at once.
 pub const STOPPING: [i32; 4] = [SIGINT, SIGTERM, SIGUSR1, SIGHUP];
@@ -88,8 +90,10 @@ pub fn supervise() -> io::Result<i32> {
                 now.ask_to_stop();
             }
         }
+        let words = child.stderr.take().map(|words| std::thread::spawn(|| pass_on(words, stderr())));
         let journal = hear(orders.suspects.clone(), socket);
         let status = child.wait()?;
+        let last_words = words.and_then(|words| words.join().ok()).unwrap_or_default();
         let stopped = {
             let mut now = now.lock().unwrap_or_else(PoisonError::into_inner);
             (now.pid, now.socket) = (None, None);
@@ -113,7 +117,7 @@ pub fn supervise() -> io::Result<i32> {
             restarts: orders.restarts + 1,
             suspects: journal.suspects,
             running: Cells::of(&cells),
-            reason: Some(reason),
+            death: Some(Attempt { reason, stderr: last_words }),
         };
     }
 }
@@ -152,6 +156,10 @@ fn start(orders: &Orders) -> io::Result<(Child, UnixStream)> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1)).env(WORKER, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
+    command.stderr(Stdio::piped()).env_remove(READ_ON_A_TERMINAL);
+    if on_terminal() {
+        command.env(READ_ON_A_TERMINAL, "1");
+    }
     let child = command.spawn()?;
     // The command holds the worker's end: only the worker may, so that its end is heard.
     drop(command);
@@ -192,7 +200,7 @@ mod tests {
         let mut journal = Journal::default();
         let tell = |report: &Report| serde_json::to_string(report).expect("plain");
         let mut suspects = Suspects::default();
-        suspects.blame(&[1, 2], "x", |_, _| false);
+        suspects.blame(&[1, 2], &Attempt::default(), |_, _| false);
         let reports = [
             Report::Begin { suspects: Suspects::default(), running: Cells::of(&[0, 1, 2, 3, 7]) },
             Report::Done(Cells::of(&[0, 3, 7])),

@@ -27,6 +27,21 @@ impl Cells {
     }
 }
 
+/// How computing a cell alone ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The words of a panic, or the signal that ended the process.
+    pub reason: String,
+    /// The last lines of stderr of a process that ended.
+    pub stderr: Vec<String>,
+}
+
+impl From<String> for Attempt {
+    fn from(reason: String) -> Self {
+        Attempt { reason, stderr: vec![] }
+    }
+}
+
 /// What blaming cells came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blamed {
@@ -46,9 +61,9 @@ pub struct Suspects {
     /// Groups to compute by themselves, the next one last.
     queue: Vec<Cells>,
     /// Why cells failed alone, each time.
-    attempts: BTreeMap<usize, Vec<String>>,
+    attempts: BTreeMap<usize, Vec<Attempt>>,
     /// The same of cells that are left out.
-    failed: BTreeMap<usize, Vec<String>>,
+    failed: BTreeMap<usize, Vec<Attempt>>,
 }
 
 impl Suspects {
@@ -62,19 +77,19 @@ impl Suspects {
         self.queue.iter().flat_map(Cells::indices).chain(self.failed.keys().copied())
     }
 
-    /// Cells that are left out, with the reason of each attempt.
-    pub fn failed(&self) -> &BTreeMap<usize, Vec<String>> {
+    /// Cells that are left out, with each attempt.
+    pub fn failed(&self) -> &BTreeMap<usize, Vec<Attempt>> {
         &self.failed
     }
 
-    /// Cells (ascending) that were being computed together when `reason` came. Stems, which share a toy model, stay whole
+    /// Cells (ascending) that were being computed together when something went wrong. Stems, which share a toy model, stay whole
     /// while there are several.
-    pub fn blame(&mut self, cells: &[usize], reason: &str, same_stem: impl Fn(usize, usize) -> bool) -> Blamed {
+    pub fn blame(&mut self, cells: &[usize], how: &Attempt, same_stem: impl Fn(usize, usize) -> bool) -> Blamed {
         match cells {
             [] => Blamed::Nobody,
             &[cell] => {
                 let attempts = self.attempts.entry(cell).or_default();
-                attempts.push(reason.to_owned());
+                attempts.push(how.clone());
                 let count = attempts.len();
                 if count < ATTEMPTS {
                     self.queue.push(Cells::of(&[cell]));
@@ -107,6 +122,10 @@ pub fn words(payload: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use super::*;
 
+    fn how(reason: &str) -> Attempt {
+        reason.to_owned().into()
+    }
+
     /// Computes groups until none is left, `bad` cells failing every group they are in; how many groups it took.
     fn hunt(all: &[usize], bad: &[usize], stem: usize) -> (Suspects, Vec<usize>, usize) {
         let (mut suspects, mut done, mut groups) = (Suspects::default(), vec![], 0);
@@ -117,7 +136,7 @@ mod tests {
                 // As it comes back from the other process.
                 let text = serde_json::to_string(&suspects).expect("it is plain");
                 suspects = serde_json::from_str(&text).expect("its own text");
-                suspects.blame(&cells, "it died", |a, b| a / stem == b / stem);
+                suspects.blame(&cells, &how("it died"), |a, b| a / stem == b / stem);
             } else {
                 done.extend(cells);
             }
@@ -152,9 +171,9 @@ mod tests {
     fn stems_stay_whole_while_there_are_several() {
         let mut suspects = Suspects::default();
         // Stems of 3: the border nearest to the middle, 4, is at 3.
-        suspects.blame(&[0, 1, 2, 3, 4, 5, 6, 7], "x", |a, b| a / 3 == b / 3);
+        suspects.blame(&[0, 1, 2, 3, 4, 5, 6, 7], &how("x"), |a, b| a / 3 == b / 3);
         assert_eq!(suspects.next_group(), Some(vec![0, 1, 2]));
-        suspects.blame(&[0, 1, 2], "x", |_, _| true);
+        suspects.blame(&[0, 1, 2], &how("x"), |_, _| true);
         assert_eq!(suspects.next_group(), Some(vec![0]), "one stem is split by its cells");
         assert_eq!(suspects.held().collect::<Vec<_>>(), [3, 4, 5, 6, 7, 1, 2]);
     }
@@ -162,11 +181,11 @@ mod tests {
     #[test]
     fn a_cell_that_fails_twice_and_then_not_is_not_left_out() {
         let mut suspects = Suspects::default();
-        assert_eq!(suspects.blame(&[7], "a", |_, _| true), Blamed::Again(7, 1));
+        assert_eq!(suspects.blame(&[7], &how("a"), |_, _| true), Blamed::Again(7, 1));
         assert_eq!(suspects.next_group(), Some(vec![7]));
-        assert_eq!(suspects.blame(&[7], "b", |_, _| true), Blamed::Again(7, 2));
+        assert_eq!(suspects.blame(&[7], &how("b"), |_, _| true), Blamed::Again(7, 2));
         assert_eq!((suspects.next_group(), suspects.next_group()), (Some(vec![7]), None));
         assert!(suspects.failed().is_empty());
-        assert_eq!(suspects.blame(&[], "c", |_, _| true), Blamed::Nobody);
+        assert_eq!(suspects.blame(&[], &how("c"), |_, _| true), Blamed::Nobody);
     }
 }

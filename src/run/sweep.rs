@@ -1,35 +1,29 @@
 //! What is missing of a plan: computed in waves, published chunk by chunk.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use serde_json::json;
+use serde_json::Value;
 
 use super::checkpoints::Keeper;
-use super::chunk::Bench;
+use super::chunk::{Bench, BenchError};
 use super::columns::{self, ScoreColumn};
 use super::harvest::Harvest;
-use super::summary::FailedCell;
-use super::suspects::{Blamed, Suspects, words};
-use super::waves::{Todo, steps, steps_of, turn, wave};
+use super::opened::Opened;
+use super::provenance::Provenance;
+use super::stopping::Stoppable;
+use super::suspects::{Suspects, words};
+use super::waves::{Todo, steps, steps_of, wave};
 use super::worker::Worker;
-use super::{Options, RunError, Summary, given, keep_inputs, kept_weights, plan_record, provenance};
-use crate::backend::{Appetite, Backend, Watch};
+use super::{Options, RunError, Summary, given, kept_weights, plan_record};
+use crate::backend::{Appetite, Backend, BackendError};
 use crate::plan::chunk::Chunk;
-use crate::plan::{AxisValue, Plan};
-use crate::progress::{Progress, Standing};
+use crate::plan::{CellId, Plan};
+use crate::progress::Progress;
 use crate::spec::output::WeightsSection;
-use crate::store::{self, Store};
-
-/// How long trainings may go on after the wish to stop: what is nearly done is finished.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// How long after the wish to stop trained cells may still be scored. Cluster managers kill after half a minute.
-const SCORING: Duration = Duration::from_secs(10);
+use crate::store::{self, PlanRecord, Presence, Store};
 
 /// Trains what is missing and publishes it.
 ///
@@ -47,138 +41,99 @@ pub fn run(
     let record = plan_record(plan, columns, &algorithms, backend.profile());
     // What is wrong with activations is known before a folder is made; a run that goes on looks only where something is left.
     let mut given = if options.out.exists() { None } else { given::open_checked(&plan.document)? };
-    let name = &plan.document.experiment.name;
-    if let (false, Some(theirs)) = (options.extend, Store::holds_other(&options.out, name)?) {
-        let out = options.out.display();
-        return Err(RunError::Input(format!(
-            "{out} holds a run of `{theirs}`, and this experiment is `{name}`\n  choose another directory with --out DIR, or add to this one with --extend"
-        )));
-    }
-    let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), &record)?;
-    let store = store.with_disk_wait(options.disk_wait);
-    let scan = store.scan()?;
-    scan.refuse_conflicts(&plan.ids)?;
-    store.remove_stale(&scan);
-    store.tidy_checkpoints(|cell| scan.is_done(cell))?;
-    keep_inputs(plan, &store)?;
-    let state = store::Progress::of(&record, &plan.ids, &scan)?;
-    store.tell_strangers(&scan, &plan.ids, state.done)?;
+    let opened = Opened::of(plan, &record, options)?;
+    let store = &opened.store;
     let presence = store.announce();
     let others = store.other_writers();
-    let suspects = options.worker.as_ref().map_or_else(Suspects::default, |worker| worker.orders.suspects.clone());
-    let blamed: Vec<usize> = options.worker.iter().flat_map(|worker| worker.orders.running.indices()).collect();
-    let mut course = Course {
-        todo: todo(plan, options, &record, &state, &suspects, &blamed),
-        suspects,
-        known: scan.parts.iter().cloned().collect(),
-        summary: Summary {
-            cells: plan.cells.len() as u64,
-            already: state.done,
-            parts: scan.parts.len(),
-            quarantined: scan.quarantined.iter().map(|d| d.path.clone()).collect(),
-            ..Summary::default()
-        },
-    };
-    if others > 0 {
-        let turn = turn(store.writer(), course.todo.len());
-        course.todo.rotate_left(turn);
-    }
-    for damage in &scan.quarantined {
-        tracing::warn!("{} was set aside: {}; its cells are computed again", damage.path.display(), damage.reason);
-    }
-    progress.standing(&Standing {
-        cells: course.summary.cells,
-        done: state.done,
-        damaged: scan.quarantined.len(),
-        temporary: scan.temporary.len(),
-        unknown: scan.unknown.len(),
-        others,
-    });
-    let todo = course.todo.make_contiguous();
-    progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, todo));
-    let watch = Stoppable { progress, stop: &options.stop, since: OnceLock::new() };
-    let trace = &plan.document.experiment.save.trace;
+    let mut course = Course::of(&opened, &record, options, others == 0);
+    told_at_the_start(&opened, plan, progress, others, &mut course);
+    let blamed = blamed(plan, &opened, options);
     if given.is_none() && (!course.todo.is_empty() || !blamed.is_empty()) {
         given = given::open_checked(&plan.document)?;
     }
+    let watch = Stoppable::new(progress, &options.stop);
     let keep = kept_weights(plan);
-    let keeper = options.checkpoint_every.map(|every| Keeper { store: &store, every });
-    let chunks = plan.chunks();
-    let bench = Bench { plan, columns, backend, watch: &watch, trace, keep: &keep, given, keeper };
-    let worker = options.worker.as_ref();
+    let keeper = options.checkpoint_every.map(|every| Keeper { store, every });
+    let trace = &plan.document.experiment.save.trace;
     let sweep = Sweep {
         plan,
-        store: &store,
+        store,
         keep: &keep,
         algorithms: &algorithms,
         watch: &watch,
-        bench,
-        chunks,
-        worker,
+        bench: Bench { plan, columns, backend, watch: &watch, trace, keep: &keep, given, keeper },
+        chunks: plan.chunks(),
+        worker: options.worker.as_ref(),
         appetite: backend.appetite(),
+        failures: &opened.failures,
     };
-    if let Some(reason) = worker.and_then(|worker| worker.orders.reason.as_deref()) {
-        let open: Vec<usize> = blamed.into_iter().filter(|cell| !scan.is_done(&plan.ids[*cell])).collect();
-        sweep.blame(&mut course, &open, reason)?;
-    }
-    while let Some(cells) = sweep.next(&mut course)? {
-        if options.stop.load(Ordering::Relaxed) {
-            course.summary.stopped = true;
-            break;
-        }
-        presence.renew();
-        sweep.compute(&mut course, &cells)?;
-        if course.summary.stopped {
-            break;
-        }
-    }
+    let mut provenance = Provenance::new(store, &record.hash(), backend, options);
+    let outcome = sweep.compute_all(&mut course, &blamed, &presence, &mut provenance);
     progress.end();
     let mut summary = course.summary;
     summary.failed = course.suspects.failed().iter().map(|(cell, why)| sweep.failed(*cell, why)).collect();
+    provenance.end(&summary, &in_words(&outcome, summary.stopped));
+    outcome?;
     // Another process may have computed the rest meanwhile.
     if !summary.stopped && summary.missing() > 0 {
         let scan = store.scan()?;
+        scan.refuse_conflicts(&plan.ids)?;
         scan.refuse_conflicts(&plan.ids)?;
         let done = store::Progress::of(&record, &plan.ids, &scan)?.done;
         summary.already = done.saturating_sub(summary.computed);
     }
     summary.parts = store.part_names()?.len();
     summary.seconds = start.elapsed().as_secs_f64();
-    if summary.computed > 0 {
-        // A disk that is full by now takes nothing from what was published.
-        if let Err(error) = store.write_provenance(&provenance(&summary, backend, chunks, options)) {
-            tracing::warn!("who computed this is not on record: {error}");
-        }
-    }
     Ok(summary)
 }
 
-/// The chunks of this shard with the cells that have to be computed, without those that are under suspicion or left out.
-fn todo(
-    plan: &Plan,
-    options: &Options,
-    record: &store::PlanRecord,
-    state: &store::Progress,
-    suspects: &Suspects,
-    blamed: &[usize],
-) -> VecDeque<Todo> {
-    let held: BTreeSet<usize> = suspects.held().chain(blamed.iter().copied()).collect();
-    let mine = |chunk: &usize| *chunk as u64 % options.shard.1 == options.shard.0;
-    let missing = |chunk: usize| {
-        let cells = state.missing(record, chunk as u64).into_iter().map(|index| index as usize);
-        (chunk, cells.filter(|cell| !held.contains(cell)).collect())
-    };
-    debug_assert_eq!(record.cells, plan.cells.len() as u64);
-    (0..record.chunks.len()).filter(mine).map(missing).filter(|(_, cells): &Todo| !cells.is_empty()).collect()
+fn told_at_the_start(opened: &Opened, plan: &Plan, progress: &Progress, others: usize, course: &mut Course) {
+    for damage in &opened.scan.quarantined {
+        tracing::warn!("{} was set aside: {}; its cells are computed again", damage.path.display(), damage.reason);
+    }
+    progress.standing(&opened.standing(others));
+    let todo = course.todo.make_contiguous();
+    progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, todo));
+}
+
+/// The cells that a worker that died was at, without those whose rows were on disk before it could say so.
+fn blamed(plan: &Plan, opened: &Opened, options: &Options) -> Vec<usize> {
+    let running = options.worker.iter().flat_map(|worker| worker.orders.running.indices());
+    running.filter(|cell| !opened.scan.is_done(&plan.ids[*cell])).collect()
+}
+
+/// How computing ended, for provenance.
+fn in_words(outcome: &Result<(), RunError>, stopped: bool) -> String {
+    match outcome {
+        Err(error) => format!("failed: {error}"),
+        Ok(()) if stopped => "stopped".to_owned(),
+        Ok(()) => "finished".to_owned(),
+    }
 }
 
 /// How far a run is.
-struct Course {
+pub(super) struct Course {
     todo: VecDeque<Todo>,
-    suspects: Suspects,
+    pub suspects: Suspects,
     /// Parts whose cells are known.
     known: BTreeSet<PathBuf>,
     summary: Summary,
+}
+
+impl Course {
+    /// At the start; what the worker before knew of suspects is known.
+    fn of(opened: &Opened, record: &PlanRecord, options: &Options, alone: bool) -> Course {
+        let orders = options.worker.as_ref().map(|worker| &worker.orders);
+        let suspects = orders.map_or_else(Suspects::default, |orders| orders.suspects.clone());
+        let running = orders.iter().flat_map(|orders| orders.running.indices());
+        let held = suspects.held().chain(running).collect();
+        Course {
+            todo: opened.todo(record, options.shard, &held, alone),
+            suspects,
+            known: opened.scan.parts.iter().cloned().collect(),
+            summary: opened.summary(),
+        }
+    }
 }
 
 /// What a run computes with.
@@ -192,9 +147,36 @@ pub(super) struct Sweep<'a> {
     chunks: &'a [Chunk],
     worker: Option<&'a Worker>,
     appetite: Appetite,
+    /// What runs before this one have recorded of cells that failed.
+    pub failures: &'a BTreeMap<CellId, Vec<Value>>,
 }
 
 impl Sweep<'_> {
+    /// Computes and publishes until nothing is left or the run is to stop. `blamed`: what the worker before died of.
+    fn compute_all(
+        &self,
+        course: &mut Course,
+        blamed: &[usize],
+        presence: &Presence,
+        provenance: &mut Provenance,
+    ) -> Result<(), RunError> {
+        if let Some(death) = self.worker.and_then(|worker| worker.orders.death.as_ref()) {
+            self.blame(course, blamed, death)?;
+        }
+        while let Some(cells) = self.next(course)? {
+            if self.watch.is_asked() {
+                course.summary.stopped = true;
+            }
+            if course.summary.stopped {
+                break;
+            }
+            presence.renew();
+            provenance.renew(&course.summary)?;
+            self.compute(course, &cells)?;
+        }
+        Ok(())
+    }
+
     /// The number of the chunk that a cell is in.
     pub fn chunk_of(&self, cell: usize) -> usize {
         self.chunks.partition_point(|chunk| chunk.first + chunk.count <= cell)
@@ -247,7 +229,7 @@ impl Sweep<'_> {
         Ok(missing)
     }
 
-    /// Computes cells and publishes them. A panic makes suspects of those that have no row then.
+    /// Computes cells and publishes them. A panic, or a GPU without room, makes suspects of those that have no row then.
     fn compute(&self, course: &mut Course, cells: &[usize]) -> Result<(), RunError> {
         if let Some(worker) = self.worker {
             worker.begin(&course.suspects, cells);
@@ -256,93 +238,23 @@ impl Sweep<'_> {
         // What was being computed is thrown away.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.bench.compute_each(cells, &harvest)));
         let harvested = harvest.close();
-        let failure = || self.bench.given.as_ref().and_then(|activations| activations.failure());
-        if let Ok(Err(error)) = outcome {
-            return Err(failure().map_or(RunError::from(error), RunError::Unreadable));
-        }
+        let guilty = match outcome {
+            Ok(Ok(())) => None,
+            Err(payload) => Some(words(&*payload)),
+            // The backend has halved its batches before: one cell alone is too large.
+            Ok(Err(BenchError::Backend(BackendError::NoRoom(why)))) => Some(why),
+            Ok(Err(error)) => {
+                let failure = self.bench.given.as_ref().and_then(|activations| activations.failure());
+                return Err(failure.map_or(RunError::from(error), RunError::Unreadable));
+            }
+        };
         let (finished, counts) = harvested?;
         course.summary.add(&counts);
         let open: Vec<usize> = cells.iter().copied().filter(|cell| !finished.contains(cell)).collect();
-        match outcome {
-            Err(payload) => self.blame(course, &open, &words(&*payload)),
-            Ok(_) => {
-                course.summary.stopped |= !open.is_empty();
-                Ok(())
-            }
-        }
-    }
-
-    /// Makes suspects of cells that were being computed when something went wrong, or records the one that it was.
-    fn blame(&self, course: &mut Course, cells: &[usize], reason: &str) -> Result<(), RunError> {
-        let blamed = course.suspects.blame(cells, reason, |a, b| self.plan.same_stem(a, b));
-        match blamed {
-            Blamed::Nobody => {}
-            Blamed::Split => {
-                tracing::warn!(
-                    "{reason}, among {} cells: they are computed in smaller groups to find which",
-                    cells.len()
-                );
-            }
-            Blamed::Again(cell, count) => {
-                tracing::warn!("{reason}, computing cell {} alone (attempt {count})", self.plan.ids[cell]);
-            }
-            Blamed::Failed(cell) => {
-                let attempts = &course.suspects.failed()[&cell];
-                let failed = self.failed(cell, attempts);
-                tracing::warn!("cell {} ({}) is left out: {reason}", failed.cell, failed.what);
-                self.store.record_failure(&json!({
-                    "cell": failed.cell.to_string(),
-                    "plan_index": cell,
-                    "what": failed.what,
-                    "attempts": attempts.iter().map(|reason| json!({ "reason": reason })).collect::<Vec<_>>(),
-                    "tegum": env!("CARGO_PKG_VERSION"),
-                    "writer": self.store.writer(),
-                }))?;
-            }
+        match guilty {
+            Some(why) => self.blame(course, &open, &why.into())?,
+            None => course.summary.stopped |= !open.is_empty(),
         }
         Ok(())
-    }
-
-    fn failed(&self, cell: usize, attempts: &[String]) -> FailedCell {
-        let plan = self.plan;
-        let at = plan.cells[cell];
-        let values = plan.columns.iter().map(|column| (column, plan.axis_value(column, at)));
-        let told = values.filter(|(_, value)| *value != AxisValue::Null);
-        let mut what: Vec<String> = told.map(|(column, value)| format!("{} = {value}", column.name)).collect();
-        what.push(format!("seed {}", plan.document.experiment.seeds[at.seed as usize]));
-        what.extend(plan.method_name(at).map(str::to_owned));
-        let reason = attempts.last().cloned().unwrap_or_default();
-        FailedCell { cell: plan.ids[cell], plan_index: cell as u64, what: what.join(", "), reason }
-    }
-}
-
-/// Progress that also carries the wish to stop.
-pub(super) struct Stoppable<'a> {
-    progress: &'a Progress,
-    stop: &'a AtomicBool,
-    /// When the wish was first seen.
-    since: OnceLock<Instant>,
-}
-
-impl Stoppable<'_> {
-    fn stopped_for(&self, time: Duration) -> bool {
-        self.stop.load(Ordering::Relaxed) && self.since.get_or_init(Instant::now).elapsed() >= time
-    }
-
-    /// Whether the time for scoring what is trained is over too.
-    pub fn is_over(&self) -> bool {
-        self.stopped_for(SCORING)
-    }
-}
-
-impl Watch for Stoppable<'_> {
-    fn advance(&self, model_steps: u64) {
-        self.progress.advance(model_steps);
-    }
-    fn restored(&self, model_steps: u64) {
-        self.progress.restored(model_steps);
-    }
-    fn stop(&self) -> bool {
-        self.stopped_for(GRACE)
     }
 }

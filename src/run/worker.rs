@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::suspects::{Cells, Suspects};
+use super::suspects::{Attempt, Cells, Suspects};
 
 /// Set in the environment of a worker.
 pub const WORKER: &str = "TEGUM_WORKER";
@@ -31,8 +31,8 @@ pub struct Orders {
     pub suspects: Suspects,
     /// What it was computing and had not published.
     pub running: Cells,
-    /// Why it ended; none for the first worker.
-    pub reason: Option<String>,
+    /// How it ended; none for the first worker.
+    pub death: Option<Attempt>,
 }
 
 /// What a worker tells.

@@ -12,7 +12,7 @@ use crate::plan::CellId;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system refused an operation.
-    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
+    #[error("cannot {action} {}: {source}{}", path.display(), advice(path, source))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
 
     /// The directory holds no run.
@@ -101,11 +101,9 @@ fn by(writer: Option<&str>) -> String {
 }
 
 /// What the reader of the message can do, as a line of its own; empty where nothing useful is known.
-fn advice(error: &io::Error) -> &'static str {
+fn advice(path: &Path, error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
-        Some(Errno::NOSPC | Errno::DQUOT) => {
-            "\n  free some space and run the same command again: everything published so far is kept"
-        }
+        Some(full @ (Errno::NOSPC | Errno::DQUOT)) => super::full::advice(path, full),
         Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
             "\n  choose a directory that you may write to, with --out DIR"
         }

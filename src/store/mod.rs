@@ -12,12 +12,13 @@
 //! features/xx/, trace/xx/                      side tables of the same chunks, published before the rows
 //! weights/xx/c00000017-<hash>.safetensors
 //! prov/<writer>-<n>.json  failed/<writer>-<n>.jsonl
+//! inputs/<hash of them all>/                   files that the experiment names
 //! checkpoints/<cell>                           trainings under way
 //! .writer-<writer>                             a run that is under way; advice only
 //! conflicts/  quarantine/  collected/
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -29,6 +30,7 @@ mod compact;
 mod conflict;
 mod error;
 mod fs;
+mod full;
 #[cfg(test)]
 mod histories;
 mod listing;
@@ -86,6 +88,8 @@ pub struct Store {
     plan: Option<Arc<PlanRecord>>,
     /// Cells of merged parts that were looked into, sorted.
     merged_cells: Arc<Mutex<BTreeMap<PartName, Arc<Vec<CellId>>>>>,
+    /// Names of the parts that this process has published.
+    written: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Store {
@@ -112,7 +116,13 @@ impl Store {
     }
 
     fn on(files: Arc<dyn StoreFs>, dir: &Path) -> Store {
-        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None, merged_cells: Arc::default() }
+        Store {
+            dir: dir.to_path_buf(),
+            disk: Disk::new(files, dir),
+            plan: None,
+            merged_cells: Arc::default(),
+            written: Arc::default(),
+        }
     }
 
     fn set_up(self, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {

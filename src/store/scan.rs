@@ -74,14 +74,6 @@ impl Scan {
             None => Ok(()),
         }
     }
-
-    /// How many cells have a row and are none of these. `done`: how many of these are done, which who asks has counted.
-    pub fn strangers(&self, ids: &[CellId], done: u64) -> u64 {
-        let is_lacking = |id: &&CellId| self.lacking.binary_search(id).is_ok();
-        // Plans have millions of cells; those that lack something are few and most often none.
-        let lacking = if self.lacking.is_empty() { 0 } else { ids.par_iter().filter(is_lacking).count() as u64 };
-        (self.done.len() as u64).saturating_sub(done) + (self.lacking.len() as u64).saturating_sub(lacking)
-    }
 }
 
 /// One file, judged by its name and its bytes.
@@ -142,17 +134,14 @@ impl Store {
         Ok(scan)
     }
 
-    /// Says how many rows are of no cell of the plan, whose ids these are and of which so many are done: of an older form of the experiment, or copied in. They
-    /// are left alone and reach no answer.
+    /// Warns of rows of cells that no plan of the directory has: copied in from elsewhere. They are left alone and reach no answer.
+    /// `strangers`: cells that have a row and are not of the present plan; where there are older plans they may be theirs.
     ///
     /// # Errors
     /// An unreadable directory.
-    pub fn tell_strangers(&self, scan: &Scan, ids: &[CellId], done: u64) -> Result<(), StoreError> {
-        let (strangers, dir) = (scan.strangers(ids, done), self.dir.display());
-        if strangers == 0 {
-        } else if self.plans()?.len() > 1 {
-            tracing::info!("{dir} holds rows of {strangers} cells of older plans, which are left alone");
-        } else {
+    pub fn warn_of_strangers(&self, strangers: u64) -> Result<(), StoreError> {
+        if strangers > 0 && self.plans()?.len() == 1 {
+            let dir = self.dir.display();
             tracing::warn!("{dir} holds rows of {strangers} cells that are of no plan here: ignored");
         }
         Ok(())
@@ -418,8 +407,7 @@ fn count(parts: &[RowsPart], scan: &mut Scan) {
         cells
     };
     scan.done = cells(true);
-    let lacking = cells(false);
-    scan.lacking = lacking.into_iter().filter(|cell| !scan.is_done(cell)).collect();
+    scan.lacking = cells(false).into_iter().filter(|cell| !scan.is_done(cell)).collect();
     scan.incomplete = scan.lacking.len();
     scan.parts = parts.iter().map(|part| part.path.clone()).collect();
 }

@@ -66,7 +66,9 @@ impl Store {
         self.refuse_conflict(&name, &bytes, &table)?;
         companions.iter().try_for_each(|companion| self.publish_companion(companion))?;
         let path = self.folder(&Path::new(PARTS).join(folder_of(result.chunk)))?.join(name.file_name("parquet"));
-        self.disk.publish(&path, &bytes)
+        let published = self.disk.publish(&path, &bytes)?;
+        self.note_part(name.file_name("parquet"));
+        Ok(published)
     }
 
     pub(super) fn publish_companion(&self, companion: &Companion) -> Result<(), StoreError> {

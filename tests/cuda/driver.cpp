@@ -4,6 +4,8 @@
 //   TEGUM_TEST_MEMORY      bytes that a device has (all)
 //   TEGUM_TEST_CAPABILITY  compute capability that devices have (90 for 9.0)
 //   TEGUM_TEST_COUNT_GRAPHS  a line on stderr for each graph that runs
+//   TEGUM_TEST_LOST        the device is lost after so many launches (never)
+//   TEGUM_TEST_NO_ROOM     bytes that no allocation gets as many of, although they are there by the total (all)
 //   TEGUM_TEST_ORDER       order of fibers: 0 forwards, 1 backwards, another number a shuffle (0)
 //   -DOLD                  without cuLaunchKernel, as a driver too old would be
 //   -DNO_GRAPHS            without graphs, as a driver before CUDA 12.0 would be
@@ -16,6 +18,7 @@
 
 #include <dlfcn.h>
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -24,7 +27,7 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-enum Result { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+enum Result { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 
 static long setting(const char* name, long otherwise) {
     const char* value = getenv(name);
@@ -34,6 +37,13 @@ static long setting(const char* name, long otherwise) {
 static std::mutex lock;
 static std::map<u64, size_t> allocated;
 static size_t used = 0;
+
+// What a launch or a wait says: a device that is lost says so from then on.
+static std::atomic<long> launches(0);
+static int launched(long count) {
+    const long last = setting("TEGUM_TEST_LOST", -1);
+    return last >= 0 && (launches += count) > last ? LAUNCH_FAILED : SUCCESS;
+}
 
 EXPORT int cuInit(unsigned) { return SUCCESS; }
 EXPORT int cuDriverGetVersion(int* version) {
@@ -71,11 +81,12 @@ EXPORT int cuStreamCreate(void** stream, unsigned) {
     *stream = (void*)1;
     return SUCCESS;
 }
-EXPORT int cuStreamSynchronize(void*) { return SUCCESS; }
+EXPORT int cuStreamSynchronize(void*) { return launched(0); }
 
 EXPORT int cuMemAlloc_v2(u64* address, size_t bytes) {
     std::lock_guard<std::mutex> held(lock);
     if (used + bytes > (size_t)setting("TEGUM_TEST_MEMORY", 1l << 34)) return OUT_OF_MEMORY;
+    if (bytes >= (size_t)setting("TEGUM_TEST_NO_ROOM", 1l << 34)) return OUT_OF_MEMORY;
     void* memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!memory) return OUT_OF_MEMORY;
     memset(memory, 0xff, bytes);
@@ -127,6 +138,7 @@ typedef void (*Entry)(unsigned, unsigned, size_t, unsigned, unsigned, const void
 #ifndef OLD
 EXPORT int cuLaunchKernel(void* function, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned shared,
                           void*, void** parameters, void**) {
+    if (const int lost = launched(1)) return lost;
     ((Entry)function)(blocks, threads, shared, (unsigned)setting("TEGUM_TEST_ORDER", 0), 1, parameters[0]);
     return SUCCESS;
 }
@@ -176,6 +188,7 @@ EXPORT int cuGraphExecDestroy(Graph* ready) {
     return SUCCESS;
 }
 EXPORT int cuGraphLaunch(Graph* ready, void*) {
+    if (const int lost = launched((long)ready->nodes.size())) return lost;
     if (getenv("TEGUM_TEST_COUNT_GRAPHS")) fprintf(stderr, "graph of %zu launches\n", ready->nodes.size());
     for (const auto& node : ready->nodes)
         ((Entry)node->function)(node->blocks, node->threads, node->shared, (unsigned)setting("TEGUM_TEST_ORDER", 0), 1, node->arguments.data());
@@ -184,10 +197,10 @@ EXPORT int cuGraphLaunch(Graph* ready, void*) {
 #endif
 
 EXPORT int cuGetErrorName(int error, const char** name) {
-    *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : "CUDA_ERROR_INVALID_VALUE";
+    *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : error == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR_INVALID_VALUE";
     return SUCCESS;
 }
 EXPORT int cuGetErrorString(int error, const char** text) {
-    *text = error == OUT_OF_MEMORY ? "out of memory" : error == NOT_FOUND ? "named symbol not found" : "invalid argument";
+    *text = error == OUT_OF_MEMORY ? "out of memory" : error == NOT_FOUND ? "named symbol not found" : error == LAUNCH_FAILED ? "unspecified launch failure" : "invalid argument";
     return SUCCESS;
 }

@@ -66,6 +66,15 @@ impl Backend for CudaBackend {
         "cuda"
     }
 
+    fn devices(&self) -> Vec<String> {
+        self.devices.iter().map(|device| device.label()).collect()
+    }
+
+    fn memory(&self) -> Option<(f64, String)> {
+        let least = self.devices.iter().min_by_key(|device| device.memory())?;
+        Some((least.memory() as f64, least.label()))
+    }
+
     fn profile(&self) -> &'static str {
         self.arithmetic.profile()
     }
@@ -111,7 +120,7 @@ impl Backend for CudaBackend {
 
 fn toys_on(device: &Arc<dyn Device>, jobs: &[ToyJob], watch: &dyn Watch) -> Trained<ToyOutcome> {
     let trainer = ToyTrainer { device, source: &DeviceBatches, limits: Limits::default() };
-    trainer.train(jobs, watch).map_err(|e| BackendError(e.to_string()))
+    Ok(trainer.train(jobs, watch)?)
 }
 
 fn saes_on(
@@ -120,5 +129,5 @@ fn saes_on(
     groups: &[SaeGroup],
     watch: &dyn Watch,
 ) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
-    sae::train(device, arithmetic, groups, watch).map_err(|e| BackendError(e.to_string()))
+    Ok(sae::train(device, arithmetic, groups, watch)?)
 }

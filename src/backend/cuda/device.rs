@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::backend::BackendError;
+
 /// Why a device could not do what it was told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
@@ -23,6 +25,20 @@ pub enum DeviceError {
     /// What the driver says, with what was done.
     #[error("{label}: {doing}: {message}")]
     Driver { label: String, doing: String, message: String },
+    /// The same, where it means that the device does not work any more.
+    #[error("{label}: {doing}: {message}")]
+    Lost { label: String, doing: String, message: String },
+}
+
+impl From<DeviceError> for BackendError {
+    fn from(error: DeviceError) -> Self {
+        let text = error.to_string();
+        match error {
+            DeviceError::OutOfMemory { .. } => BackendError::NoRoom(text),
+            DeviceError::Lost { .. } => BackendError::Lost(text),
+            DeviceError::SmallBlocks { .. } | DeviceError::Driver { .. } => BackendError::Unable(text),
+        }
+    }
 }
 
 /// Shared memory that work may ask of a block for kernels to take it, in bytes: what the largest have, but for what kernels keep
@@ -47,6 +63,10 @@ pub struct Launch {
 pub trait Device: Send + Sync + fmt::Debug {
     /// As a user knows it: "NVIDIA H100 80GB HBM3 (0)".
     fn label(&self) -> String;
+    /// Bytes that may be taken.
+    fn memory(&self) -> usize {
+        usize::MAX
+    }
     /// Memory of this size, its content undefined; 256-byte aligned.
     ///
     /// # Errors

@@ -61,6 +61,10 @@ pub struct Gpu {
     loaded: Mutex<Loaded>,
 }
 
+/// What the driver says of a GPU that fell off its bus, or was broken by its memory, its link or another program: no device, device
+/// unavailable, uncorrectable errors of memory and link, a launch that timed out, broke the stack or failed, an error without a name.
+const LOST: [u32; 8] = [46, 100, 214, 220, 702, 714, 719, 999];
+
 /// Modules are never unloaded: they live as long as the process.
 #[derive(Default)]
 struct Loaded {
@@ -106,6 +110,9 @@ impl Gpu {
         }
         let device = result::device::get(number as i32).map_err(said("cuDeviceGet"))?;
         let name = result::device::get_name(device).map_err(said("cuDeviceGetName"))?;
+        // SAFETY: the driver gave this device.
+        let memory = unsafe { result::device::total_mem(device) }.map_err(said("cuDeviceTotalMem"))?;
+        let limit = limit.min(memory);
         use sys::CUdevice_attribute_enum as Attribute;
         // SAFETY: the driver gave this device.
         let attribute = |which| unsafe { result::device::get_attribute(device, which) };
@@ -126,7 +133,11 @@ impl Gpu {
     }
 
     fn said(&self, doing: &str, error: DriverError) -> DeviceError {
-        DeviceError::Driver { label: self.label.clone(), doing: doing.to_owned(), message: message(error) }
+        let (label, doing, message) = (self.label.clone(), doing.to_owned(), message(error));
+        match LOST.contains(&(error.0 as u32)) {
+            true => DeviceError::Lost { label, doing, message },
+            false => DeviceError::Driver { label, doing, message },
+        }
     }
 
     /// Makes the context current on this thread.
@@ -177,6 +188,10 @@ impl Gpu {
 impl Device for Gpu {
     fn label(&self) -> String {
         self.label.clone()
+    }
+
+    fn memory(&self) -> usize {
+        self.limit
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {

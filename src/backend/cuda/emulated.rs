@@ -151,6 +151,9 @@ impl Device for Small {
     fn label(&self) -> String {
         "small device".into()
     }
+    fn memory(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
     fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);

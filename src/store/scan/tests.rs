@@ -299,18 +299,6 @@ fn parts_of_another_schema_are_damage() {
 }
 
 #[test]
-fn rows_of_no_cell_of_the_plan_are_counted() {
-    let (folder, store, _parts) = filled();
-    let scan = store.scan().expect("sound");
-    assert_eq!((scan.strangers(&ids(6), 6), scan.strangers(&ids(4), 4), scan.strangers(&[], 0)), (0, 2, 6));
-    let mut edited = plan(4, 2);
-    edited.scores.push(Column::new("l0", Kind::Float));
-    let again = Store::create_or_open(folder.path(), b"name: test\n", &edited).expect("opens");
-    let scan = again.scan().expect("sound");
-    assert_eq!((scan.incomplete, scan.strangers(&ids(4), 0)), (6, 2));
-}
-
-#[test]
 fn unfinished_files_beside_the_rows_are_counted_too() {
     let (folder, store, _parts) = filled();
     for name in ["", "prov", "collected", "conflicts", "checkpoints"] {
