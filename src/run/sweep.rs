@@ -78,7 +78,6 @@ pub fn run(
     if !summary.stopped && summary.missing() > 0 {
         let scan = store.scan()?;
         scan.refuse_conflicts(&plan.ids)?;
-        scan.refuse_conflicts(&plan.ids)?;
         let done = store::Progress::of(&record, &plan.ids, &scan)?.done;
         summary.already = done.saturating_sub(summary.computed);
     }

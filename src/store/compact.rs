@@ -371,7 +371,9 @@ mod tests {
                 // Merged, and merged again, by two at once.
                 let merge = |sizes: [usize; 4]| {
                     let own = Store::open(folder.path()).expect("a run");
-                    sizes.into_iter().for_each(|rows| drop(own.compact(rows + round).expect("merged")));
+                    for rows in sizes {
+                        own.compact(rows + round).expect("merged");
+                    }
                 };
                 let other = scope.spawn(move || merge([6, 14, 70, 500]));
                 merge([5, 20, 60, 500]);
