@@ -6,8 +6,9 @@
 //! aside and its cells are computed again.
 //!
 //! ```text
-//! spec.yaml  plan-<hash>.json  current-plan
+//! spec.yaml  plan-<hash>.json  spec-<hash of the plan>.yaml  current-plan
 //! parts/xx/c00000017-<hash>.parquet            rows, one per cell
+//! parts/merged/m00000017-<hash>.parquet        rows of many parts in one, made by compacting
 //! features/xx/, trace/xx/                      side tables of the same chunks, published before the rows
 //! weights/xx/c00000017-<hash>.safetensors
 //! prov/<writer>-<n>.json  failed/<writer>-<n>.jsonl
@@ -17,7 +18,7 @@
 //! conflicts/  quarantine/  collected/
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,19 +26,23 @@ use std::sync::{Arc, Mutex};
 mod aside;
 mod checkpoint;
 mod collect;
+mod compact;
 mod conflict;
 mod error;
 mod fs;
 mod full;
 #[cfg(test)]
 mod histories;
+mod listing;
 mod merge;
 mod news;
 mod part;
+mod part_name;
 mod plan_file;
 mod presence;
 mod provenance;
 mod publish;
+mod reading;
 mod resume;
 mod row;
 mod rows;
@@ -50,6 +55,7 @@ mod writer;
 mod writing;
 
 pub use collect::Collected;
+pub use compact::Compacted;
 pub use error::{Conflict, StoreError};
 pub use merge::Absorbed;
 pub use part::{PartName, dtype, frame, layout, parquet};
@@ -82,6 +88,8 @@ pub struct Store {
     plan: Option<Arc<PlanRecord>>,
     /// Names of the parts that this process has published.
     written: Arc<Mutex<BTreeSet<String>>>,
+    /// Cells of merged parts that were looked into, sorted.
+    merged_cells: Arc<Mutex<BTreeMap<PartName, Arc<Vec<CellId>>>>>,
 }
 
 impl Store {
@@ -108,7 +116,13 @@ impl Store {
     }
 
     fn on(files: Arc<dyn StoreFs>, dir: &Path) -> Store {
-        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None, written: Arc::default() }
+        Store {
+            dir: dir.to_path_buf(),
+            disk: Disk::new(files, dir),
+            plan: None,
+            written: Arc::default(),
+            merged_cells: Arc::default(),
+        }
     }
 
     fn set_up(self, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {
@@ -116,8 +130,7 @@ impl Store {
         self.sync_above()?;
         let parts = self.folder(Path::new(PARTS))?;
         self.make_fan_out(&parts)?;
-        self.replace_if_other("spec.yaml", spec)?;
-        self.write_plan(plan)?;
+        self.write_plan(plan, spec)?;
         Ok(Store { plan: Some(Arc::new(plan.clone())), ..self })
     }
 
@@ -192,15 +205,6 @@ impl Store {
         &self.dir
     }
 
-    /// The bytes of the user's YAML file.
-    ///
-    /// # Errors
-    /// Absent or unreadable.
-    pub fn spec(&self) -> Result<Vec<u8>, StoreError> {
-        let path = self.dir.join("spec.yaml");
-        self.disk.files.read(&path).map_err(StoreError::io("read", &path))
-    }
-
     /// Who this process is in temporary names and provenance.
     pub fn writer(&self) -> &str {
         self.disk.writer.label()
@@ -249,7 +253,8 @@ mod tests {
         let (folder, store) = store_of(&plan(4, 2));
         let names: Vec<String> =
             names_in(folder.path()).into_iter().filter(|name| !name.starts_with("plan-")).collect();
-        assert_eq!(names, ["current-plan", "parts", "spec.yaml"]);
+        let own = format!("spec-{}.yaml", plan(4, 2).hash());
+        assert_eq!(names, ["current-plan", "parts", own.as_str(), "spec.yaml"]);
         assert_eq!(names_in(&folder.path().join(PARTS)).len(), 256);
         assert_eq!(store.spec().expect("readable"), b"name: test\n");
         assert!(folder.path().join(format!("plan-{}.json", plan(4, 2).hash())).exists());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
 use super::fs::{files_below, list_if_there};
-use super::part::{PartName, decode, folder_of};
+use super::part::{Extent, MERGED, PartName, decode_rows, folder_of};
 use super::rows::ids_of;
 use super::{PARTS, Store};
 use crate::plan::CellId;
@@ -23,14 +23,17 @@ impl Store {
         known: &mut BTreeSet<PathBuf>,
     ) -> Result<BTreeSet<CellId>, StoreError> {
         let chunks: BTreeSet<u64> = chunks.collect();
-        let folders: BTreeSet<String> = chunks.iter().map(|chunk| folder_of(*chunk)).collect();
+        let mut folders: BTreeSet<String> = chunks.iter().map(|chunk| folder_of(*chunk)).collect();
+        // The last of them by its name: a part that is merged away meanwhile is found there.
+        folders.insert(MERGED.into());
         let mut cells = BTreeSet::new();
         for folder in folders {
             let folder = self.dir.join(PARTS).join(folder);
             for entry in list_if_there(&*self.disk.files, &folder).map_err(StoreError::io("list", &folder))? {
                 let Some(name) = PartName::parse(&entry.name, "parquet") else { continue };
                 let path = folder.join(&entry.name);
-                if chunks.contains(&name.chunk) && known.insert(path.clone()) {
+                let may_be = name.extent == Extent::Merged || chunks.contains(&name.chunk);
+                if may_be && known.insert(path.clone()) {
                     cells.extend(self.cells_of_new(&path, &name).unwrap_or_default());
                 }
             }
@@ -41,13 +44,15 @@ impl Store {
     /// The cells of a part if it is sound, has every score of the plan, and what stands beside it is there.
     fn cells_of_new(&self, path: &Path, name: &PartName) -> Option<Vec<CellId>> {
         let bytes = self.disk.files.read(path).ok()?;
-        if PartName::of(name.chunk, name.partial, &bytes) != *name {
+        if !name.is_of(&bytes) {
             return None;
         }
-        let part = decode(name, bytes, Some(&["cell"])).ok()?;
-        let scored = self.plan.iter().flat_map(|plan| &plan.scores).all(|score| part.columns.contains(&score.name));
+        let part = decode_rows(name, bytes, Some(&["cell"])).ok()?;
+        let scored = self.plan.iter().flat_map(|plan| &plan.scores).all(|score| part.has(&score.name));
         let there = |file: &String| self.disk.files.read_start(&self.dir.join(file), 1).is_ok();
-        (scored && part.companions.iter().all(there)).then(|| ids_of(&part.frame).ok())?
+        let cells = scored.then(|| ids_of(&part.frame).ok())??;
+        let whole = part.by_segment(&cells).filter(|(segment, _)| segment.companions.iter().all(there));
+        Some(whole.flat_map(|(_, cells)| cells.iter().copied()).collect())
     }
 
     /// The names of all parts, in the order of their paths; nothing is read.

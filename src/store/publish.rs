@@ -54,6 +54,9 @@ pub struct Disk {
     /// A broken store for tests: bytes are not compared with names.
     #[cfg(test)]
     pub(super) believes_names: bool,
+    /// A broken store for tests: parts are removed before what they were merged into is there.
+    #[cfg(test)]
+    pub(super) removes_first: bool,
 }
 
 /// Pause between two tries on a full disk.
@@ -90,6 +93,8 @@ impl Disk {
             durable: Arc::default(),
             #[cfg(test)]
             believes_names: false,
+            #[cfg(test)]
+            removes_first: false,
         }
     }
 
@@ -122,7 +127,7 @@ impl Disk {
         if self.believes_names {
             return true;
         }
-        PartName::of(name.chunk, name.partial, bytes) == *name
+        name.is_of(bytes)
     }
 
     /// Makes a folder, and those above it, where they are absent; their names are on disk when this returns. Also if they
