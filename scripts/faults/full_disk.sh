@@ -14,10 +14,10 @@ clean() { ! mountpoint -q "$disk" || umount "$disk"; rm -rf "$work"; }
 trap clean EXIT
 small() { mount -t tmpfs -o "size=${size}k" tmpfs "$disk"; }
 large() { mount -o remount,size=64m "$disk"; }
-run() { "$tegum" --quiet run "$here/tiny.yaml" --out "$1" --chunk-seconds 0 --backend cpu --yes --disk-wait "$2"; }
+run() { "$tegum" run "$here/tiny.yaml" --out "$1" --chunk-seconds 0 --backend cpu --yes --disk-wait "$2"; }
 rows() { "$tegum" collect "$1" | sed 's/.*: //'; }
 
-run "$work/whole" 0 > /dev/null
+run "$work/whole" 0 > /dev/null 2>&1
 expected=$(rows "$work/whole")
 echo "undisturbed: $expected"
 
@@ -28,7 +28,7 @@ echo "full: exit $code: $(tail -2 "$work/said" | tr '\n' ' ')"
 [ "$code" = 5 ]
 "$tegum" verify "$disk/run"
 large
-run "$disk/run" 0 > /dev/null
+run "$disk/run" 0 > /dev/null 2>&1
 found=$(rows "$disk/run")
 echo "enlarged, and the same command again: $found"
 [ "$found" = "$expected" ]
@@ -36,7 +36,7 @@ umount "$disk"
 
 small
 run "$disk/run" 120 > /dev/null 2> "$work/said" &
-until grep -q 'waiting' "$work/said"; do kill -0 $!; sleep 0.1; done
+until grep -q 'waiting' "$work/said"; do kill -0 $!; sleep 0.1; done; grep -m1 waiting "$work/said"
 large
 wait $!
 found=$(rows "$disk/run")
