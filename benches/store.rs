@@ -8,6 +8,7 @@
 //! of toy models and the phase diagram in small, and puts all that they published into a new store once more, with the scan
 //! before and the collection after: the time of that over the time of the run. Directories are made in TMPDIR.
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -107,7 +108,9 @@ fn resume(parts: u64, size: u64) {
     let files = files_below(&folder.path().join("parts"));
     let bytes: usize = files.iter().map(|path| std::fs::read(path).expect("readable").len()).sum();
     let plain = least(|| {
-        files.iter().for_each(|path| drop(blake3::hash(&std::fs::read(path).expect("readable"))));
+        for path in &files {
+            black_box(blake3::hash(&std::fs::read(path).expect("readable")));
+        }
     });
     println!("{} rows in {parts} parts of {:.1} MB in all", plan.cells, bytes as f64 / 1e6);
     println!("  open, scan, compare with the plan   {scan:>7.3} s");
@@ -129,7 +132,9 @@ fn publish(size: u64) {
     let results: Vec<ChunkResult> =
         (0..PARTS).map(|chunk| ChunkResult { chunk, rows: rows(chunk * size, size), ..Default::default() }).collect();
     let start = Instant::now();
-    results.iter().for_each(|result| drop(store.publish(result).expect("publishes")));
+    for result in &results {
+        store.publish(result).expect("publishes");
+    }
     let published = start.elapsed().as_secs_f64() / PARTS as f64;
     let part = std::fs::read(&files_below(&folder.path().join("parts"))[0]).expect("readable");
     let plain = folder.path().join("plain");
@@ -168,7 +173,9 @@ fn share(experiment: &Path) {
     let store = Store::create_or_open(&again, &store.spec().expect("a spec"), &plan).expect("a store");
     store.scan().expect("a scan");
     let set_up = start.elapsed().as_secs_f64();
-    results.iter().for_each(|result| drop(store.publish(result).expect("publishes")));
+    for result in &results {
+        store.publish(result).expect("publishes");
+    }
     let published = start.elapsed().as_secs_f64() - set_up;
     let scan = store.scan().expect("a scan");
     Progress::of(&plan, &ids, &scan).expect("the plan's ids");
