@@ -359,6 +359,13 @@ mod tests {
             (0..40).for_each(|chunk| publish(&store, chunk, &[chunk * 2, chunk * 2 + 1]));
             let is_over = std::sync::atomic::AtomicBool::new(false);
             let order = std::sync::atomic::Ordering::SeqCst;
+            // Merged, and merged again, by two at once.
+            let merge = |sizes: [usize; 4]| {
+                let own = Store::open(folder.path()).expect("a run");
+                for rows in sizes {
+                    own.compact(rows + round).expect("merged");
+                }
+            };
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     // Bounded, so that a writer that panics does not leave it running.
@@ -368,14 +375,7 @@ mod tests {
                         assert_eq!(reader.look_over().expect("sound").done().len(), 80);
                     }
                 });
-                // Merged, and merged again, by two at once.
-                let merge = |sizes: [usize; 4]| {
-                    let own = Store::open(folder.path()).expect("a run");
-                    for rows in sizes {
-                        own.compact(rows + round).expect("merged");
-                    }
-                };
-                let other = scope.spawn(move || merge([6, 14, 70, 500]));
+                let other = scope.spawn(|| merge([6, 14, 70, 500]));
                 merge([5, 20, 60, 500]);
                 other.join().expect("it does not panic");
                 is_over.store(true, order);

@@ -73,7 +73,7 @@ pub use weights::{Tensor, WeightTensor, encode_weights};
 pub use writing::{ChunkResult, SideTable};
 
 pub use fs::{Entry, Identity, NewFile, StoreFs};
-use fs::{RealFs, parent, refuse_link};
+use fs::{operating_system, parent, refuse_link};
 use publish::{Disk, is_closed};
 
 /// Folder of the rows.
@@ -86,10 +86,10 @@ pub struct Store {
     disk: Disk,
     /// Absent in a store that was opened for reading.
     plan: Option<Arc<PlanRecord>>,
-    /// Cells of merged parts that were looked into, sorted.
-    merged_cells: Arc<Mutex<BTreeMap<PartName, Arc<Vec<CellId>>>>>,
     /// Names of the parts that this process has published.
     written: Arc<Mutex<BTreeSet<String>>>,
+    /// Cells of merged parts that were looked into, sorted.
+    merged_cells: Arc<Mutex<BTreeMap<PartName, Arc<Vec<CellId>>>>>,
 }
 
 impl Store {
@@ -99,7 +99,7 @@ impl Store {
     /// # Errors
     /// What the file system refuses, with advice.
     pub fn create_or_open(dir: &Path, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {
-        Store::create_or_open_on(Arc::new(RealFs), dir, spec, plan)
+        Store::create_or_open_on(operating_system(), dir, spec, plan)
     }
 
     /// As [`Store::create_or_open`], on another file system than the operating system's.
@@ -120,8 +120,8 @@ impl Store {
             dir: dir.to_path_buf(),
             disk: Disk::new(files, dir),
             plan: None,
-            merged_cells: Arc::default(),
             written: Arc::default(),
+            merged_cells: Arc::default(),
         }
     }
 
@@ -169,7 +169,7 @@ impl Store {
     /// # Errors
     /// An unreadable directory, or a damaged plan.
     pub fn holds_other(dir: &Path, experiment: &str) -> Result<Option<String>, StoreError> {
-        let store = Store::on(Arc::new(RealFs), dir);
+        let store = Store::on(operating_system(), dir);
         let plans = store.plans()?;
         if plans.iter().any(|(_, plan)| plan.experiment == experiment) {
             return Ok(None);
@@ -182,7 +182,7 @@ impl Store {
     /// # Errors
     /// The directory is no run directory.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        Store::open_on(Arc::new(RealFs), dir)
+        Store::open_on(operating_system(), dir)
     }
 
     /// As [`Store::open`], on another file system than the operating system's.
@@ -245,6 +245,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::fs::RealFs;
     use super::testing::{plan, store_of};
     use super::*;
 

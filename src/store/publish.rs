@@ -52,7 +52,7 @@ pub struct Disk {
     /// Folders that this process has seen the name of reach the disk.
     durable: Arc<Mutex<BTreeSet<PathBuf>>>,
     /// A broken store for tests: bytes are not compared with names.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "faults"))]
     pub(super) believes_names: bool,
     /// A broken store for tests: parts are removed before what they were merged into is there.
     #[cfg(test)]
@@ -91,8 +91,8 @@ impl Disk {
             quarantine: root.join("quarantine"),
             counter: Arc::default(),
             durable: Arc::default(),
-            #[cfg(test)]
-            believes_names: false,
+            #[cfg(any(test, feature = "faults"))]
+            believes_names: super::fs::broken::no_hash_is_asked_for(),
             #[cfg(test)]
             removes_first: false,
         }
@@ -123,7 +123,7 @@ impl Disk {
 
     /// Whether bytes are those that a name promises.
     pub fn fits(&self, name: &PartName, bytes: &[u8]) -> bool {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "faults"))]
         if self.believes_names {
             return true;
         }

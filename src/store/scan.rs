@@ -407,7 +407,8 @@ fn count(parts: &[RowsPart], scan: &mut Scan) {
         cells
     };
     scan.done = cells(true);
-    scan.lacking = cells(false).into_iter().filter(|cell| !scan.is_done(cell)).collect();
+    let lacking = cells(false);
+    scan.lacking = lacking.into_iter().filter(|cell| !scan.is_done(cell)).collect();
     scan.incomplete = scan.lacking.len();
     scan.parts = parts.iter().map(|part| part.path.clone()).collect();
 }
