@@ -42,7 +42,6 @@ impl Opened {
         store.tidy_checkpoints(|cell| scan.is_done(cell))?;
         inputs::keep(plan, record, &store)?;
         let state = Progress::of(record, &plan.ids, &scan)?;
-        store.tell_strangers(&scan, &plan.ids, state.done)?;
         let mut failures = failures(plan, &store, &scan);
         // Those of this run are not tried again by it.
         let left_out = options.worker.iter().flat_map(|worker| worker.orders.suspects.failed().keys());
