@@ -189,8 +189,14 @@ fn shards_of_two_machines_are_collected_into_one_run() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = write(folder.path(), "small.yaml", SMALL);
     assert_eq!(tegum(folder.path(), &["run", &file, "--out", "whole"]).code, 0);
-    assert_eq!(tegum(folder.path(), &["run", &file, "--out", "a", "--shard", "0/2"]).code, 0);
-    assert_eq!(tegum(folder.path(), &["run", &file, "--out", "b", "--shard", "1/2"]).code, 0);
+    assert_eq!(
+        tegum(folder.path(), &["run", &file, "--out", "a", "--shard", "0/2", "--chunk-seconds", "0.001"]).code,
+        0
+    );
+    assert_eq!(
+        tegum(folder.path(), &["run", &file, "--out", "b", "--shard", "1/2", "--chunk-seconds", "0.001"]).code,
+        0
+    );
     let hash = |arguments: &[&str]| {
         let answer = tegum(folder.path(), arguments);
         assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
