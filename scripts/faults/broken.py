@@ -6,7 +6,7 @@ usage: scripts/faults/broken.py TEGUM
 TEGUM is a build with the feature `faults`, whose store breaks the rule that TEGUM_BROKEN names:
 
     no-fsync, no-dir-fsync    fsync_order.py: bytes or names are not on disk in time
-    write-in-place            crash_points.py: a kill in the middle leaves half a file under its final name
+    write-in-place            fsync_order.py, and crash_points.py and kill_loop.py: a kill leaves half a file under its final name
     no-hash                   flip.py: changed bytes are not found
 
 Without TEGUM_BROKEN the same program must pass all three.
@@ -30,14 +30,20 @@ def order(tegum, env):
     return len(checker.wrong), checker.wrong[:1]
 
 
+def script(env, name, *arguments):
+    found = subprocess.run([sys.executable, HERE / name, *arguments], capture_output=True, text=True, env=env)
+    if found.returncode not in (0, 1) or found.stderr:
+        sys.exit(f"{name}: {found.stderr}")
+    return found.returncode, found.stdout.splitlines()[-2:]
+
+
 def kills(tegum, env):
-    """Writes only, and no more of them than it takes."""
-    script = [sys.executable, HERE / "crash_points.py", tegum, "--kinds", "write", "--only", "kills"]
-    found = subprocess.run(script, capture_output=True, text=True, env=env)
-    if found.returncode not in (0, 1):
-        sys.exit(f"crash_points.py: {found.stderr}")
-    lines = found.stdout.splitlines()
-    return found.returncode, lines[-2:]
+    """Before each write of a run."""
+    return script(env, "crash_points.py", tegum, "--kinds", "write", "--only", "kills", "--every", "2")
+
+
+def random_kills(tegum, env):
+    return script(env, "kill_loop.py", tegum, "--kills", "40")
 
 
 def bytes_changed(tegum, env):
@@ -47,8 +53,9 @@ def bytes_changed(tegum, env):
 
 
 CASES = [
-    (None, order), (None, kills), (None, bytes_changed),
-    ("no-fsync", order), ("no-dir-fsync", order), ("write-in-place", order), ("write-in-place", kills), ("no-hash", bytes_changed),
+    (None, order), (None, kills), (None, random_kills), (None, bytes_changed),
+    ("no-fsync", order), ("no-dir-fsync", order), ("write-in-place", order), ("write-in-place", kills),
+    ("write-in-place", random_kills), ("no-hash", bytes_changed),
 ]  # fmt: skip
 
 

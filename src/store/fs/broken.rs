@@ -32,7 +32,7 @@ fn asked() -> Option<String> {
 
 /// The rule of the file system that `TEGUM_BROKEN` wants broken.
 #[cfg(feature = "faults")]
-pub fn asked_for() -> Option<Rule> {
+fn asked_for() -> Option<Rule> {
     match asked()?.as_str() {
         "no-fsync" => Some(Rule::SyncFiles),
         "no-dir-fsync" => Some(Rule::SyncDirs),
@@ -54,11 +54,20 @@ pub struct Broken {
     rule: Rule,
     /// Bytes of files that were to be written aside.
     held: Arc<Mutex<BTreeMap<PathBuf, Vec<u8>>>>,
+    /// Between two pieces of a file that is written in place: a kill finds half a file more often.
+    pause: Duration,
 }
 
 impl Broken {
     pub fn new(inner: Arc<dyn StoreFs>, rule: Rule) -> Self {
-        Broken { inner, rule, held: Arc::default() }
+        Broken { inner, rule, held: Arc::default(), pause: Duration::ZERO }
+    }
+
+    /// The rule that `TEGUM_BROKEN` names, broken on the operating system.
+    #[cfg(feature = "faults")]
+    pub fn as_asked(inner: Arc<dyn StoreFs>) -> Option<Self> {
+        let pause = Duration::from_millis(1);
+        asked_for().map(|rule| Broken { pause, ..Broken::new(inner, rule) })
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, Vec<u8>>> {
@@ -71,6 +80,9 @@ impl Broken {
         let mut file = self.inner.create_new(to)?;
         for piece in bytes.chunks(bytes.len().div_ceil(8).max(1)) {
             file.write(piece)?;
+            if !self.pause.is_zero() {
+                self.inner.sleep(self.pause);
+            }
         }
         file.sync()
     }

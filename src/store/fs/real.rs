@@ -19,8 +19,8 @@ pub struct RealFs;
 /// The file system of every command. With the feature `faults` it breaks the rule that `TEGUM_BROKEN` names.
 pub fn operating_system() -> Arc<dyn StoreFs> {
     #[cfg(feature = "faults")]
-    if let Some(rule) = super::broken::asked_for() {
-        return Arc::new(super::broken::Broken::new(Arc::new(RealFs), rule));
+    if let Some(broken) = super::broken::Broken::as_asked(Arc::new(RealFs)) {
+        return Arc::new(broken);
     }
     Arc::new(RealFs)
 }
