@@ -219,7 +219,8 @@ fn a_device_too_small_for_a_model_is_refused_with_the_sum_and_the_cpu_trains_whe
     let folder = tempfile::tempdir().expect("a temporary folder");
     let little = [("TEGUM_GPU_MEMORY", "1K")];
     let Some(run) = run_toys(folder.path(), &little, &["--backend", "cuda"]) else { return };
-    let said = run.stderr.contains("of GPU memory, and Emulated GPU (0) has 1 kB") && run.stderr.contains("--backend cpu");
+    let said =
+        run.stderr.contains("of GPU memory, and Emulated GPU (0) has 1 kB") && run.stderr.contains("--backend cpu");
     assert!(run.code == 3 && said && run.stderr.starts_with("toys.yaml:"), "{} {}", run.code, run.stderr);
     assert!(!folder.path().join("results").exists());
     let auto = run_toys(folder.path(), &little, &[]).expect("the driver was there before");
@@ -251,7 +252,10 @@ fn a_device_that_is_lost_on_the_way_exits_5_and_the_same_command_continues() {
     assert!(lost.code == 5 && lost.stderr.contains("CUDA_ERROR_LAUNCH_FAILED"), "{lost:?}");
     assert!(lost.stderr.contains("what was published stays"), "{lost:?}");
     let again = run_toys(folder.path(), &[], &arguments).expect("the driver was there before");
-    assert!(again.code == 0 && again.stdout.contains("8 computed") && again.stdout.contains("8 were there"), "{again:?}");
+    assert!(
+        again.code == 0 && again.stdout.contains("8 computed") && again.stdout.contains("8 were there"),
+        "{again:?}"
+    );
 }
 
 /// 60 steps keep a rounding of 6e-8 below 1e-4 of a score, but where a latent stands at its threshold: one firing of 2000 samples and
