@@ -294,7 +294,12 @@ pub fn say(line: impl fmt::Display) {
     if speaks_json() {
         return event("message", json!({ "text": line.to_string() }));
     }
-    let _ = writeln!(stderr().lock(), "{line}");
+    write_line(&line.to_string());
+}
+
+/// In one call: the supervisor and the worker share stderr, and a worker that is killed is not to leave half a line.
+fn write_line(line: &str) {
+    let _ = stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 /// A line of JSON on stderr: `event`, then what belongs to it.
@@ -302,7 +307,7 @@ pub fn event(name: &str, mut fields: Value) {
     if let Some(fields) = fields.as_object_mut() {
         fields.shift_insert(0, "event".to_owned(), json!(name));
     }
-    let _ = writeln!(stderr().lock(), "{fields}");
+    write_line(&fields.to_string());
 }
 
 /// Stderr for the log: each record is a line, as it is or as JSON.

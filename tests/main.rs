@@ -1,6 +1,7 @@
 //! Tests of the whole program, through the binary and the library. One file, because every test binary links polars.
 
 mod bad_inputs;
+mod bits;
 mod commands;
 mod cuda;
 mod determinism;

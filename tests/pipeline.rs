@@ -1,5 +1,7 @@
 //! A whole experiment, from YAML to figures, expectations and files that other tools read.
 
+use std::path::Path;
+
 use super::program::{SMALL, tegum, write};
 
 #[test]
@@ -65,6 +67,100 @@ fn what_save_asks_for_later_is_made_by_the_same_command() {
 }
 
 #[test]
+fn a_compacted_run_answers_as_before_and_the_same_command_finds_nothing_to_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    let ask = |arguments: &[&str]| tegum(folder.path(), arguments);
+    assert_eq!(ask(&["run", &file, "--chunk-seconds", "0.001"]).code, 0);
+    let before = ask(&["table", "results/small", "--format", "csv"]);
+    let trace =
+        ["table", "results/small", "--sql", "select count(*) as n, sum(loss) as sum from trace", "--format", "csv"];
+    let of_trace = ask(&trace);
+    let hash = ask(&["collect", "results/small"]).stdout;
+    let compacted = ask(&["compact", "results/small"]);
+    assert!(compacted.code == 0 && compacted.stdout.contains("parts became 1\n"), "{compacted:?}");
+    assert!(ask(&["compact", "results/small"]).stdout.contains("1 parts, nothing to merge"));
+    let verified = ask(&["verify", "results/small"]);
+    assert!(verified.code == 0 && verified.stdout.contains("1 sound parts with 32 cells"), "{verified:?}");
+    let again = ask(&["run", &file]);
+    assert!(
+        again.code == 0 && again.stdout.contains("0 computed in") && again.stdout.contains("32 were there"),
+        "{again:?}"
+    );
+    assert_eq!(ask(&["table", "results/small", "--format", "csv"]).stdout, before.stdout);
+    assert_eq!(ask(&trace).stdout, of_trace.stdout);
+    assert_eq!(ask(&["collect", "results/small"]).stdout, hash);
+    for command in ["figure", "expect"] {
+        assert_eq!(ask(&[command, "results/small"]).code, 0, "{command}");
+    }
+}
+
+/// A second result for the cells of a part, as a machine with failing memory makes it.
+fn with_another_result(folder: &Path) {
+    use polars::prelude::{Column, ParquetReader, SerReader};
+    let run = folder.join("results/small");
+    let parts = std::fs::read_dir(run.join("parts")).expect("a run").flatten();
+    let part = parts.flat_map(|xx| std::fs::read_dir(xx.path()).expect("a folder").flatten()).next().expect("a part");
+    let bytes = std::fs::read(part.path()).expect("readable");
+    let mut reader = ParquetReader::new(std::io::Cursor::new(bytes));
+    let metadata = reader.get_metadata().expect("a footer").key_value_metadata.clone().expect("it has some");
+    let own = metadata.iter().filter(|entry| entry.key.starts_with("tegum"));
+    let own = own.map(|entry| (entry.key.clone(), entry.value.clone().expect("a text"))).collect();
+    let mut frame = reader.finish().expect("a part");
+    let wrong = vec![-1.0; frame.height()];
+    frame.with_column(Column::new("mcc".into(), wrong)).expect("as long");
+    let metadata = polars::prelude::KeyValueMetadata::from_static(own);
+    let bytes = tegum::store::parquet(&mut frame, Some(metadata)).expect("encodes");
+    let chunk = tegum::store::PartName::parse(&part.file_name().to_string_lossy(), "parquet").expect("a part").chunk;
+    let name = tegum::store::PartName::of(chunk, false, &bytes);
+    std::fs::write(part.path().with_file_name(name.file_name("parquet")), &bytes).expect("writable");
+}
+
+#[test]
+fn two_results_for_a_cell_exit_6_once_and_the_same_command_computes_it_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    let ask = |arguments: &[&str]| tegum(folder.path(), arguments);
+    assert_eq!(ask(&["run", &file, "--chunk-seconds", "0.001"]).code, 0);
+    let before = ask(&["table", "results/small", "--format", "csv"]).stdout;
+    with_another_result(folder.path());
+    let verified = ask(&["verify", "results/small"]);
+    assert!(verified.code == 6 && verified.stdout.contains("CONFLICT two different results"), "{verified:?}");
+    assert_eq!(ask(&["compact", "results/small"]).code, 6);
+    let once = ask(&["run", &file, "--chunk-seconds", "0.001"]);
+    assert!(once.code == 6 && once.stderr.contains("mcc is") && once.stderr.contains("conflicts/"), "{once:?}");
+    let again = ask(&["run", &file, "--chunk-seconds", "0.001"]);
+    assert!(again.code == 0 && again.stderr.contains("holds 2 parts whose results contradict others"), "{again:?}");
+    assert_eq!(ask(&["table", "results/small", "--format", "csv"]).stdout, before);
+    assert!(ask(&["verify", "results/small"]).stdout.contains("2 parts in conflicts/"));
+}
+
+#[test]
+fn rows_that_are_of_no_plan_of_the_directory_are_told_with_their_number_and_ignored() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tiny = |seed: &str| {
+        format!(
+            "name: tiny\nseeds: [{seed}]\ndata: {{n_features: 6, firing_probability: 0.1}}\n\
+             toy: {{d_hidden: 3, train: {{steps: 5}}}}\nscore: [loss]\n"
+        )
+    };
+    let ask = |arguments: &[&str]| tegum(folder.path(), arguments);
+    for (name, seed) in [("one", "1"), ("two", "2")] {
+        let file = write(folder.path(), &format!("{name}.yaml"), &tiny(seed));
+        assert_eq!(ask(&["run", &file, "--out", name]).code, 0);
+    }
+    for xx in std::fs::read_dir(folder.path().join("two/parts")).expect("a run").flatten() {
+        for part in std::fs::read_dir(xx.path()).expect("a folder").flatten() {
+            let to = folder.path().join("one/parts").join(xx.file_name()).join(part.file_name());
+            std::fs::copy(part.path(), to).expect("copied");
+        }
+    }
+    let told = ask(&["run", "one.yaml", "--out", "one"]);
+    assert!(told.code == 0 && told.stderr.contains("rows of 1 cells that are of no plan here: ignored"), "{told:?}");
+    assert_eq!(ask(&["table", "one", "--format", "csv"]).stdout.lines().count(), 2);
+}
+
+#[test]
 fn damage_is_found_by_verify_and_mended_by_the_same_command() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = write(folder.path(), "small.yaml", &SMALL.replace("trace: {every: 100}", "weights: all"));
@@ -106,6 +202,10 @@ fn shards_of_two_machines_are_collected_into_one_run() {
     let taken = tegum(folder.path(), &["run", &other, "--out", "a"]);
     assert!(taken.code == 3 && taken.stderr.contains("holds a run of `small`"), "{}", taken.stderr);
     assert_eq!(tegum(folder.path(), &["collect", "b"]).code, 75, "half of it is missing");
+    let judged = tegum(folder.path(), &["expect", "b"]);
+    assert!(judged.code == 75 && judged.stderr.contains("b lacks 16 of 32 cells"), "{}", judged.stderr);
+    let partial = tegum(folder.path(), &["expect", "b", "--partial"]);
+    assert!(partial.code == 8 && partial.stdout.contains("16  = 32"), "{}", partial.stdout);
 }
 
 #[test]

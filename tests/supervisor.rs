@@ -204,7 +204,7 @@ fn without_a_supervisor_the_rows_are_the_same() {
     assert!(one.stderr.contains("0 of 32 cells are done, 32 are missing"), "{}", one.stderr);
 }
 
-/// Needs a program of its own: `cargo test --features faults`.
+/// Needs a program of its own: see `tests/faults.rs`.
 #[cfg(feature = "faults")]
 #[test]
 fn a_cell_that_panics_aborts_overflows_or_is_killed_costs_itself() {

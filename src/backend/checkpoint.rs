@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use super::simd::Lanes;
 
+/// Number of the layout of states: to be raised whenever what a [`Record`] puts changes, so that no program reads the state of
+/// another one wrongly. Tests beside the states compare their layouts with those of this number.
+pub const LAYOUT: u32 = 1;
+
 /// Keeps states of jobs. Groups and jobs are counted as the backend was given them.
 pub trait Checkpoints: Sync {
     /// How much time a training may lose.
@@ -24,6 +28,13 @@ pub trait Record: Sized {
     fn put(&self, to: &mut Vec<u8>);
     /// Takes it from the front of `from`; none where the bytes are not its own.
     fn get(from: &mut &[u8]) -> Option<Self>;
+    /// What it puts, in words: names and types in order.
+    fn layout() -> String;
+}
+
+/// The layout of a field, whatever its type is.
+pub fn layout_of<S, T: Record>(_field: impl Fn(&S) -> &T) -> String {
+    T::layout()
 }
 
 /// Numbers by their bits, least first.
@@ -38,6 +49,9 @@ macro_rules! numbers {
                 *from = rest;
                 Some(<$number>::from_le_bytes(*bytes))
             }
+            fn layout() -> String {
+                stringify!($number).into()
+            }
         })+
     };
 }
@@ -50,6 +64,9 @@ impl Record for usize {
     }
     fn get(from: &mut &[u8]) -> Option<Self> {
         usize::try_from(u64::get(from)?).ok()
+    }
+    fn layout() -> String {
+        "usize".into()
     }
 }
 
@@ -64,6 +81,9 @@ impl Record for bool {
             _ => None,
         }
     }
+    fn layout() -> String {
+        "bool".into()
+    }
 }
 
 impl Record for Lanes {
@@ -77,6 +97,9 @@ impl Record for Lanes {
         }
         Some(lanes)
     }
+    fn layout() -> String {
+        "lanes".into()
+    }
 }
 
 impl<T: Record> Record for Option<T> {
@@ -88,6 +111,9 @@ impl<T: Record> Record for Option<T> {
     }
     fn get(from: &mut &[u8]) -> Option<Self> {
         Some(if bool::get(from)? { Some(T::get(from)?) } else { None })
+    }
+    fn layout() -> String {
+        format!("{}?", T::layout())
     }
 }
 
@@ -105,6 +131,9 @@ impl<T: Record> Record for Vec<T> {
         }
         Some(values)
     }
+    fn layout() -> String {
+        format!("[{}]", T::layout())
+    }
 }
 
 impl<A: Record, B: Record> Record for (A, B) {
@@ -114,6 +143,9 @@ impl<A: Record, B: Record> Record for (A, B) {
     }
     fn get(from: &mut &[u8]) -> Option<Self> {
         Some((A::get(from)?, B::get(from)?))
+    }
+    fn layout() -> String {
+        format!("({}, {})", A::layout(), B::layout())
     }
 }
 
@@ -127,6 +159,11 @@ macro_rules! record {
             }
             fn get(from: &mut &[u8]) -> Option<Self> {
                 Some($kind { $($field: $crate::backend::checkpoint::Record::get(from)?),+ })
+            }
+            fn layout() -> String {
+                let field = |name: &str, layout: String| format!("{name} {layout}");
+                let fields = [$(field(stringify!($field), $crate::backend::checkpoint::layout_of(|of: &$kind| &of.$field))),+];
+                format!("{}({})", stringify!($kind), fields.join(", "))
             }
         }
     };
@@ -171,6 +208,11 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(Thing::get(&mut &bytes[..len]), None, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_layout_names_fields_and_types_in_order() {
+        assert_eq!(Thing::layout(), "Thing(name u64, rows [lanes], last (f64, bool)?, counts [usize])");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::spec::diagnostic::{Diagnostic, SpecError};
 
 mod check;
 mod collect;
+mod compact;
 mod devices;
 mod expect;
 mod explain;
@@ -66,6 +67,8 @@ enum Command {
     Verify(verify::Args),
     /// All rows of a run in one file, from one directory or several
     Collect(collect::Args),
+    /// Merge the many small files of a run's rows into fewer large ones
+    Compact(compact::Args),
     /// Evaluate the expectations of a run again
     Expect(expect::Args),
     /// Definition of a score, or meaning and default of a field
@@ -180,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Figure(args) => figure::carry_out(args),
         Command::Verify(args) => verify::carry_out(args),
         Command::Collect(args) => collect::carry_out(args),
+        Command::Compact(args) => compact::carry_out(args),
         Command::Expect(args) => expect::carry_out(args),
         Command::Explain(args) => explain::carry_out(args),
         Command::Schema => schema::carry_out(),

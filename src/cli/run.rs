@@ -206,8 +206,10 @@ impl Ready {
         let mut backend = backend(args.backend, &args.devices, args.arithmetic)?;
         // Before anything else: planning already uses the threads.
         if let Some(threads) = args.threads {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-            pool.map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+            // One thread is this one, so that whoever traces its calls sees all of them in their order.
+            let pool = if threads == 1 { pool.use_current_thread() } else { pool };
+            pool.build_global().map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
         }
         let document = load()?;
         let (mut plan, mut columns, mut estimate) = estimated(document.clone(), &*backend, args)?;
@@ -241,7 +243,7 @@ impl Ready {
     /// When all cells have rows: collects, draws, judges.
     fn conclude(self, quiet: bool) -> Result<(i32, Results), Failure> {
         let results = Results::of_plan(&self.out, self.plan, self.columns, self.backend.profile())?;
-        results.collect(false)?;
+        results.keep_collected()?;
         for path in results.draw(None, None, &self.out)? {
             if !quiet {
                 print(&format!("drew {}\n", path.display()))?;

@@ -19,6 +19,9 @@ pub fn carry_out(args: &Args) -> Outcome {
     for damage in &scan.quarantined {
         text += &format!("DAMAGED {}: {}\n", damage.path.display(), damage.reason);
     }
+    for conflict in &scan.conflicts {
+        text += &format!("CONFLICT {conflict}\n");
+    }
     let (parts, cells, odd) = (scan.parts.len(), scan.done().len() + scan.incomplete, scan.unknown.len());
     text += &format!("{parts} sound parts with {cells} cells; {} damaged files", scan.quarantined.len());
     if !scan.temporary.is_empty() {
@@ -31,6 +34,9 @@ pub fn carry_out(args: &Args) -> Outcome {
     if !scan.quarantined.is_empty() {
         text += "run the experiment again: damaged rows, tables and weights are set aside and computed anew\n";
     }
+    if scan.contradictions > 0 {
+        text += &format!("{} parts in conflicts/ contradict others\n", scan.contradictions);
+    }
     print(&text)?;
-    Ok(if scan.quarantined.is_empty() { 0 } else { 6 })
+    Ok(if scan.quarantined.is_empty() && scan.conflicts.is_empty() { 0 } else { 6 })
 }

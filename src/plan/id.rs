@@ -111,11 +111,40 @@ pub fn write_canonical(value: &Json, out: &mut String) {
     }
 }
 
+/// The first eight bytes as a number, in the order of ids.
+fn start(id: &CellId) -> u64 {
+    u64::from_be_bytes(*id.0.first_chunk().expect("an id has sixteen bytes"))
+}
+
+/// Where an id stands among sorted ones. Ids are hashes, so nearly evenly spread: the search begins where the id would stand if they were
+/// quite even, some sqrt(n) places off, and reads a few lines of memory where halving a million ids reads twelve. For other ids it
+/// is a galloping search.
+pub fn position(sorted: &[CellId], sought: &CellId) -> Option<usize> {
+    let len = sorted.len();
+    let guess = ((u128::from(start(sought)) * len as u128) >> 64) as usize;
+    let mut step = 1 + len.isqrt() / 2;
+    // Invariant: what is sought stands in `low..high` if anywhere.
+    let (mut low, mut high) = (guess, guess);
+    if sorted.get(guess).is_some_and(|id| id <= sought) {
+        while high < len && sorted[high] <= *sought {
+            low = high;
+            high = (high + step).min(len);
+            step *= 2;
+        }
+    } else {
+        while low > 0 && (low == high || sorted[low] > *sought) {
+            high = low;
+            low = low.saturating_sub(step);
+            step *= 2;
+        }
+    }
+    sorted[low..high].binary_search(sought).ok().map(|at| low + at)
+}
+
 /// The first two cells with one id, the smallest such id first. Ids are compared by their first eight bytes, which take half the memory
 /// and no places; the rest of them only where two agree in these.
 pub fn equal_ids(ids: &[CellId]) -> Option<[usize; 2]> {
     use rayon::prelude::*;
-    let start = |id: &CellId| u64::from_be_bytes(*id.0.first_chunk().expect("an id has sixteen bytes"));
     let mut starts: Vec<u64> = ids.par_iter().map(start).collect();
     starts.par_sort_unstable();
     let shared: Vec<u64> = starts.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
@@ -169,6 +198,29 @@ mod tests {
             assert_ne!(id, other);
         }
         assert_eq!(id.to_string().len(), 32);
+    }
+
+    #[test]
+    fn ids_are_found_however_they_are_spread() {
+        let numbered = |number: u64| {
+            let mut bytes = [7; 16];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            CellId(bytes)
+        };
+        let spread = |number: u64| CellId(*blake3::hash(&number.to_le_bytes()).as_bytes().first_chunk().expect("32"));
+        for count in [0, 1, 2, 3, 100, 1000] {
+            let even: Vec<CellId> = (0..count).map(spread).collect();
+            let low: Vec<CellId> = (0..count).map(|n| numbered(2 * n + 1)).collect();
+            let high: Vec<CellId> = (0..count).map(|n| numbered(u64::MAX - 2 * n - 1)).collect();
+            for mut ids in [even, low, high] {
+                ids.sort_unstable();
+                let found = |id: &CellId| assert_eq!(position(&ids, id), ids.binary_search(id).ok(), "{id} of {count}");
+                ids.iter().for_each(found);
+                (0..2 * count + 3)
+                    .flat_map(|n| [numbered(n), numbered(u64::MAX - n), spread(n + count)])
+                    .for_each(|id| found(&id));
+            }
+        }
     }
 
     #[test]

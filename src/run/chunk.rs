@@ -138,12 +138,14 @@ impl Bench<'_> {
             begun.push(stem);
         }
         self.train_saes(&mut begun, &mut trained)?;
+        let left = begun.into_iter().zip(trained).filter(|(stem, _)| !stem.cells.is_empty());
+        let (begun, trained): (Vec<Stem>, Vec<Trained>) = left.unzip();
         let losses = self.losses(&begun, &trained);
         // Large stems one after the other: each has work for all threads, and their memory need not add up.
         let in_turn = self.in_turn(indices);
         let panicked = Mutex::new(None);
         let score = |((stem, trained), losses): ((Stem, Trained), Option<Losses>)| {
-            if stem.cells.is_empty() || !sink.wants_more() {
+            if !sink.wants_more() {
                 return;
             }
             // Nothing of a stem whose scoring panicked is used again.

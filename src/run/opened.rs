@@ -37,10 +37,12 @@ impl Opened {
         let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), record)?;
         let store = store.with_disk_wait(options.disk_wait);
         let scan = store.scan()?;
+        scan.refuse_conflicts(&plan.ids)?;
         store.remove_stale(&scan);
         store.tidy_checkpoints(|cell| scan.is_done(cell))?;
         inputs::keep(plan, record, &store)?;
         let state = Progress::of(record, &plan.ids, &scan)?;
+        store.tell_strangers(&scan, &plan.ids, state.done)?;
         let mut failures = failures(plan, &store, &scan);
         // Those of this run are not tried again by it.
         let left_out = options.worker.iter().flat_map(|worker| worker.orders.suspects.failed().keys());

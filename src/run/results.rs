@@ -14,7 +14,7 @@ use crate::score;
 use crate::spec::Document;
 use crate::spec::figure::SeedsSection;
 use crate::spec::output::{self, ReduceRule};
-use crate::store::{Collected, PlanRecord, PlannedCell, Side, Store, Tensor};
+use crate::store::{Collected, PlanRecord, PlannedCell, Side, Store, StoreError, Tensor};
 use crate::table::{self, Bound, Expectation, Reduce, Tables};
 
 /// The rows of a plan's cells in its order, or all rows where there is no plan.
@@ -72,14 +72,48 @@ impl Results {
         Results::with(Store::open(dir)?, document, record, Some(plan))
     }
 
+    /// As [`Results::collect`] of all cells, unless that is what was written last.
+    ///
+    /// # Errors
+    /// As [`Results::collect`].
+    pub fn keep_collected(&self) -> Result<(), RunError> {
+        if !self.store.is_collected(&self.record)? {
+            self.collect(false)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses rows that are not those of a whole plan: a gate that holds for half of the cells says nothing of the rest, and rows whose
+    /// plan nobody can lay out may be those of another.
+    ///
+    /// # Errors
+    /// Missing cells; a plan that this version does not lay out.
+    pub fn whole(&self) -> Result<(), RunError> {
+        self.laid_out()?;
+        match self.record.cells - (self.rows.height() as u64).min(self.record.cells) {
+            0 => Ok(()),
+            missing => {
+                Err(StoreError::Incomplete { path: self.store.dir().to_path_buf(), missing, cells: self.record.cells }
+                    .into())
+            }
+        }
+    }
+
+    fn laid_out(&self) -> Result<&Plan, RunError> {
+        self.plan.as_ref().ok_or_else(|| {
+            let dir = self.store.dir().display();
+            RunError::Unreadable(format!(
+                "{dir}: its plan cannot be laid out again, so nobody knows which cells it has\n  run the experiment again with this version; `tegum table` shows its rows as they are"
+            ))
+        })
+    }
+
     /// Writes the rows as they are stored, without what is derived from them, to `collected/`.
     ///
     /// # Errors
     /// Missing cells unless `partial`; a plan that this version does not lay out; what the file system refuses.
     pub fn collect(&self, partial: bool) -> Result<Collected, RunError> {
-        let plan = self.plan.as_ref().ok_or_else(|| {
-            RunError::Input("the plan of this run cannot be laid out again, so nobody knows which cells it has".into())
-        })?;
+        let plan = self.laid_out()?;
         let rows = stored_rows(&self.store, &self.record, Some(plan))?;
         let scan = self.store.look_over()?;
         Ok(self.store.collect(&self.record, &plan.ids, &scan, &rows, partial)?)

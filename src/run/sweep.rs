@@ -76,10 +76,12 @@ pub fn run(
     outcome?;
     // Another process may have computed the rest meanwhile.
     if !summary.stopped && summary.missing() > 0 {
-        let done = store::Progress::of(&record, &plan.ids, &store.scan()?)?.done;
+        let scan = store.scan()?;
+        scan.refuse_conflicts(&plan.ids)?;
+        let done = store::Progress::of(&record, &plan.ids, &scan)?.done;
         summary.already = done.saturating_sub(summary.computed);
     }
-    summary.parts = store.count_parts()?;
+    summary.parts = store.part_names()?.len();
     summary.seconds = start.elapsed().as_secs_f64();
     Ok(summary)
 }

@@ -68,12 +68,20 @@ impl Backend for Moody {
         Ok(outcomes)
     }
     fn train_saes(&self, groups: &[SaeGroup], watch: &dyn Watch) -> Result<Vec<Vec<Option<SaeOutcome>>>, BackendError> {
-        CpuBackend.train_saes(groups, watch)
+        let mut outcomes = CpuBackend.train_saes(groups, watch)?;
+        if self.stop.is_some() {
+            outcomes.iter_mut().skip(1).flatten().for_each(|outcome| *outcome = None);
+        }
+        Ok(outcomes)
     }
 }
 
 fn run_in(out: &Path, backend: &dyn Backend, stop: Option<Arc<AtomicBool>>) -> Summary {
-    outcome(SPEC, out, backend, stop).expect("a run")
+    run_of(SPEC, out, backend, stop)
+}
+
+fn run_of(text: &str, out: &Path, backend: &dyn Backend, stop: Option<Arc<AtomicBool>>) -> Summary {
+    outcome(text, out, backend, stop).expect("a run")
 }
 
 fn outcome(spec: &str, out: &Path, backend: &dyn Backend, stop: Option<Arc<AtomicBool>>) -> Result<Summary, RunError> {
@@ -292,6 +300,19 @@ fn what_is_finished_when_a_run_is_stopped_is_published_and_the_next_run_computes
     assert!(rows.height() == 8 && rows.equals_missing(&undisturbed()));
     let left = std::fs::read_dir(folder.path()).expect("a folder").flatten();
     assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with(".writer")));
+}
+
+#[test]
+fn stems_all_of_whose_autoencoders_were_cut_off_are_left_for_the_next_run() {
+    let text = format!("{SPEC}sae: [{{topk: {{n_latents: 4, k: 1}}}}]\nsae_train: {{steps: 3, batch_size: 16}}\n");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Moody { stop: Some(stop.clone()), ..Moody::default() };
+    // Of three toy models that are trained one autoencoder is.
+    let summary = run_of(&text, folder.path(), &stopped, Some(stop));
+    assert_eq!((summary.stopped, summary.computed, summary.missing()), (true, 1, 7));
+    let again = run_of(&text, folder.path(), &CpuBackend, None);
+    assert_eq!((again.already, again.computed, again.failed.len()), (1, 7, 0));
 }
 
 /// All cells of a plan, and how many chunks go together.

@@ -217,6 +217,15 @@ fn axis_values(node: &Node, reader: &mut Reader) -> Option<Vec<Node>> {
         _ => return reader.expected(node, "a list of values, {log: ..}, {linear: ..} or {range: ..}", None),
     };
     let [(key, value)] = &entries[..] else {
+        let rules = ["log", "linear", "range"];
+        let rule = entries.iter().map(|(key, _)| key.text.as_str()).find(|key| rules.contains(key));
+        let beside = entries.iter().map(|(key, _)| key).find(|key| !rules.contains(&key.text.as_str()));
+        if let (Some(rule), Some(key)) = (rule, beside) {
+            let parts = if rule == "range" { "[first, last, step]" } else { "[start, end, count]" };
+            let message = format!("`{}` does not stand beside `{rule}`", key.text);
+            reader.error(key.place, message, Some(format!("all of an axis stands in one list: {{{rule}: {parts}}}")));
+            return None;
+        }
         return reader.expected(node, "one of {log: ..}, {linear: ..}, {range: ..}", None);
     };
     let number = |v: f64| Node::plain(node.place, canonical_number(v));

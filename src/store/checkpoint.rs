@@ -5,28 +5,48 @@
 //! ```
 //!
 //! A cell's id names everything that its training computes (algorithms, backend profile, settings), so a state that bears
-//! the id is a state of that training, whichever process or version of the program wrote it. Files are replaced in one
-//! step; one that does not hash is no state.
+//! the id is a state of that training, whichever process wrote it. How it is laid out the number says ([`LAYOUT`]); a state
+//! of another layout is left to the program that wrote it, and the training begins anew. Files are replaced in one step; one
+//! that does not hash is no state.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::fs::list_if_there;
 use super::publish::TEMPORARY;
 use super::{CellId, Damage, Store, StoreError};
+use crate::backend::checkpoint::LAYOUT;
 
 /// Folder of the states.
 const CHECKPOINTS: &str = "checkpoints";
 
-/// First line of a file.
-const MAGIC: &str = "tegum checkpoint 1\n";
+/// First line of a file, without the number of its layout.
+const MAGIC: &str = "tegum checkpoint ";
 
 /// Bytes of the hash at the end.
 const HASH: usize = blake3::OUT_LEN;
 
+/// Why a file is no state to go on from.
+#[derive(Debug, PartialEq, Eq)]
+enum NoState {
+    Damaged(&'static str),
+    Layout(u32),
+}
+
+impl fmt::Display for NoState {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let own = env!("CARGO_PKG_VERSION");
+        match self {
+            NoState::Damaged(reason) => f.write_str(reason),
+            NoState::Layout(layout) => write!(f, "is of layout {layout}, and tegum {own} has layout {LAYOUT}"),
+        }
+    }
+}
+
 /// The file of a cell with this state.
 fn encode(cell: &CellId, state: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("{MAGIC}{cell}\n").into_bytes();
+    let mut bytes = format!("{MAGIC}{LAYOUT}\n{cell}\n").into_bytes();
     bytes.extend_from_slice(state);
     let hash = blake3::hash(&bytes);
     bytes.extend_from_slice(hash.as_bytes());
@@ -34,13 +54,19 @@ fn encode(cell: &CellId, state: &[u8]) -> Vec<u8> {
 }
 
 /// The state in a file of `cell`, or what is wrong with the file.
-fn decode<'a>(cell: &CellId, bytes: &'a [u8]) -> Result<&'a [u8], String> {
-    let (body, hash) = bytes.split_last_chunk::<HASH>().ok_or("too short for a checkpoint")?;
+fn decode<'a>(cell: &CellId, bytes: &'a [u8]) -> Result<&'a [u8], NoState> {
+    let foreign = NoState::Damaged("is a checkpoint of another kind or cell");
+    let (body, hash) = bytes.split_last_chunk::<HASH>().ok_or(NoState::Damaged("too short for a checkpoint"))?;
     if blake3::hash(body).as_bytes() != hash {
-        return Err("does not hash to its last bytes".into());
+        return Err(NoState::Damaged("does not hash to its last bytes"));
     }
-    let head = format!("{MAGIC}{cell}\n");
-    body.strip_prefix(head.as_bytes()).ok_or_else(|| "is a checkpoint of another kind or cell".into())
+    let Some(rest) = body.strip_prefix(MAGIC.as_bytes()) else { return Err(foreign) };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match std::str::from_utf8(&rest[..digits]).ok().and_then(|number| number.parse().ok()) {
+        Some(LAYOUT) => rest[digits..].strip_prefix(format!("\n{cell}\n").as_bytes()).ok_or(foreign),
+        Some(layout) => Err(NoState::Layout(layout)),
+        None => Err(foreign),
+    }
 }
 
 impl Store {
@@ -115,8 +141,8 @@ impl Store {
         for cell in self.checkpoints()? {
             let path = self.checkpoint_path(&cell);
             let Ok(bytes) = self.disk.files.read(&path) else { continue };
-            if let Err(reason) = decode(&cell, &bytes) {
-                damaged.push(Damage { path, reason, moved_to: None });
+            if let Err(NoState::Damaged(reason)) = decode(&cell, &bytes) {
+                damaged.push(Damage { path, reason: reason.into(), moved_to: None });
             }
         }
         Ok(damaged)
@@ -162,6 +188,21 @@ mod tests {
         assert_eq!(store.verify().expect("readable").quarantined.len(), 1);
         std::fs::write(&path, &sound).expect("writable");
         assert_eq!(store.read_checkpoint(&cell(1)).as_deref(), Some(&b"a state"[..]));
+    }
+
+    #[test]
+    fn a_state_of_another_layout_is_neither_taken_nor_called_damaged() {
+        let (_folder, store) = store_of(&plan(4, 2));
+        store.write_checkpoint(&cell(1), b"a state").expect("written");
+        let mut bytes = format!("{MAGIC}{}\n{}\n later state", LAYOUT + 1, cell(1)).into_bytes();
+        let hash = blake3::hash(&bytes);
+        bytes.extend_from_slice(hash.as_bytes());
+        assert_eq!(decode(&cell(1), &bytes), Err(NoState::Layout(LAYOUT + 1)));
+        std::fs::write(store.checkpoint_path(&cell(1)), &bytes).expect("writable");
+        assert_eq!(store.read_checkpoint(&cell(1)), None);
+        assert!(store.verify().expect("readable").quarantined.is_empty());
+        let text = NoState::Layout(LAYOUT + 1).to_string();
+        assert!(text.contains("layout 2") && text.contains("layout 1") && text.contains(env!("CARGO_PKG_VERSION")));
     }
 
     #[test]

@@ -76,6 +76,21 @@ impl Store {
 }
 
 impl Store {
+    /// Whether `collected/` is as it was written, of this plan, whole, and made of the parts that are there: what
+    /// [`Store::collect`] would write again.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed; files that cannot be read are as good as none.
+    pub fn is_collected(&self, plan: &PlanRecord) -> Result<bool, StoreError> {
+        let folder = self.dir.join(COLLECTED);
+        let read = |name: &str| self.disk.files.read(&folder.join(name)).ok();
+        let Some(manifest) = read(MANIFEST).and_then(|bytes| sealed(&bytes)) else { return Ok(false) };
+        Ok(manifest["plan"] == plan.hash().as_str()
+            && manifest["rows"] == plan.cells
+            && manifest["parts"] == json!(self.part_names()?)
+            && read(ROWS).is_some_and(|bytes| manifest["file_hash"] == short_hash(&bytes).as_str()))
+    }
+
     /// What of `collected/` is damaged: a manifest that is not as it was written, or rows that are not the manifest's.
     pub(super) fn check_collected(&self) -> Result<Vec<Damage>, StoreError> {
         let folder = self.dir.join(COLLECTED);
@@ -142,6 +157,29 @@ mod tests {
         assert_eq!(manifest["logical_hash"], whole.logical_hash.as_str());
         assert_eq!(manifest["file_hash"], short_hash(&std::fs::read(&whole.path).expect("readable")).as_str());
         assert_eq!(manifest["parts"].as_array().map(Vec::len), Some(3));
+    }
+
+    #[test]
+    fn what_was_collected_is_current_until_a_part_or_the_plan_or_a_byte_changes() {
+        let two = plan(2, 1);
+        let (_folder, store) = store_of(&two);
+        let publish = |chunk: u64| {
+            store.publish(&ChunkResult { chunk, rows: vec![row(chunk)], ..Default::default() }).expect("publishes");
+        };
+        let collect = || {
+            let rows = store.rows(&two, &ids(2)).expect("rows");
+            store.collect(&two, &ids(2), &store.scan().expect("sound"), &rows, true).expect("collects");
+            store.is_collected(&two).expect("listed")
+        };
+        assert!(!store.is_collected(&two).expect("listed"), "nothing is there");
+        publish(0);
+        assert!(!collect(), "half of the rows");
+        publish(1);
+        assert!(!store.is_collected(&two).expect("listed"), "a part is new");
+        assert!(collect());
+        assert!(!store.is_collected(&PlanRecord { profile: "cuda".into(), ..two.clone() }).expect("listed"));
+        std::fs::write(store.dir().join(COLLECTED).join(ROWS), b"x").expect("writable");
+        assert!(!store.is_collected(&two).expect("listed"));
     }
 
     #[test]

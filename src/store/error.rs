@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::part::FORMAT;
 use crate::plan::CellId;
 
 /// A failure of the run store.
@@ -26,6 +27,10 @@ pub enum StoreError {
     #[error("{} is damaged: {reason}\n  move it away and run the experiment again: only what it held is computed anew", path.display())]
     Damaged { path: PathBuf, reason: String },
 
+    /// A file in a format that this version does not know.
+    #[error("{} is of format {format}{}; this is tegum {}, which knows formats up to {FORMAT}\n  use the tegum that wrote it or a later one: nothing here was changed", path.display(), by(writer.as_deref()), env!("CARGO_PKG_VERSION"))]
+    Newer { path: PathBuf, format: u64, writer: Option<String> },
+
     /// Two different results for one cell: a broken determinism promise, or failing hardware.
     #[error("{0}")]
     Conflict(Box<Conflict>),
@@ -43,7 +48,7 @@ pub enum StoreError {
     Encoding { action: &'static str, chunk: u64, reason: String },
 
     /// A run that is to be collected whole is not.
-    #[error("{} lacks {missing} of {cells} cells\n  run the experiment again to compute them, or collect what is there with --partial", path.display())]
+    #[error("{} lacks {missing} of {cells} cells\n  run the experiment again to compute them, or take what is there with --partial", path.display())]
     Incomplete { path: PathBuf, missing: u64, cells: u64 },
 
     /// No weights were saved for the cell.
@@ -53,7 +58,7 @@ pub enum StoreError {
 
 /// Where two results for one cell differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("two different results for cell {cell}: {what} is {first_value} in {} and {second_value} in {}\n  same cell, same build and same machine type must give the same numbers: check the memory of the machines (see prov/), then remove the wrong file and run again", first.display(), second.display())]
+#[error("two different results for cell {cell}: {what} is {first_value} in {} and {second_value} in {}\n  same cell, same build and same machine type must give the same numbers: check the memory of the machines (see prov/); `tegum run` keeps both in conflicts/ and computes their cells again", first.display(), second.display())]
 pub struct Conflict {
     pub cell: CellId,
     /// The column.
@@ -71,12 +76,13 @@ impl From<Conflict> for StoreError {
 }
 
 impl StoreError {
-    /// The exit code of a command that ends with this error: 5 storage, 6 damage or conflict, 75 not
+    /// The exit code of a command that ends with this error: 3 a file of a later version, 5 storage, 6 damage or conflict, 75 not
     /// finished yet, 101 a bug.
     pub fn exit_code(&self) -> i32 {
         match self {
             StoreError::Io { .. } | StoreError::NotAStore { .. } | StoreError::WhichPlan { .. } => 5,
             StoreError::NoWeights { .. } => 5,
+            StoreError::Newer { .. } => 3,
             StoreError::Incomplete { .. } => 75,
             StoreError::Damaged { .. } | StoreError::Conflict(_) => 6,
             StoreError::NotFinite { .. } | StoreError::WrongShape { .. } | StoreError::Encoding { .. } => 101,
@@ -88,6 +94,10 @@ impl StoreError {
         let path = path.to_path_buf();
         move |source| StoreError::Io { action, path, source }
     }
+}
+
+fn by(writer: Option<&str>) -> String {
+    writer.map(|version| format!(", written by tegum {version}")).unwrap_or_default()
 }
 
 /// What the reader of the message can do, as a line of its own; empty where nothing useful is known.

@@ -3,6 +3,8 @@
 //! Every file is named by its content, so copying is publishing: what is there already stays, and a damaged file is left behind with a
 //! warning. Side tables and weights come before the rows that name them.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::error::StoreError;
@@ -49,16 +51,28 @@ impl Store {
         absorbed: &mut Absorbed,
     ) -> Result<(), StoreError> {
         let root = other.dir.join(folder);
-        for path in files_below(&*other.disk.files, &root).map_err(StoreError::io("list", &root))? {
+        let paths = || files_below(&*other.disk.files, &root).map_err(StoreError::io("list", &root));
+        let (mut todo, mut seen) = (paths()?, BTreeSet::new());
+        while let Some(path) = todo.pop() {
+            if !seen.insert(path.clone()) {
+                continue;
+            }
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let Some(name) = PartName::parse(&file, extension) else { continue };
-            let bytes = other.disk.files.read(&path).map_err(StoreError::io("read", &path))?;
-            if PartName::of(name.chunk, name.partial, &bytes) != name {
+            let bytes = match other.disk.files.read(&path) {
+                // Merged with others meanwhile: what holds its rows now is new.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    todo.extend(paths()?);
+                    continue;
+                }
+                read => read.map_err(StoreError::io("read", &path))?,
+            };
+            if !name.is_of(&bytes) {
                 tracing::warn!("{}: its bytes do not hash to its name; it is left behind", path.display());
                 absorbed.damaged += 1;
                 continue;
             }
-            let here = self.folder(&Path::new(folder).join(super::part::folder_of(name.chunk)))?;
+            let here = self.folder(&Path::new(folder).join(name.folder()))?;
             if list_if_there(&*self.disk.files, &here)
                 .map_err(StoreError::io("list", &here))?
                 .iter()

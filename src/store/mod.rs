@@ -6,8 +6,9 @@
 //! aside and its cells are computed again.
 //!
 //! ```text
-//! spec.yaml  plan-<hash>.json  current-plan
+//! spec.yaml  plan-<hash>.json  spec-<hash of the plan>.yaml  current-plan
 //! parts/xx/c00000017-<hash>.parquet            rows, one per cell
+//! parts/merged/m00000017-<hash>.parquet        rows of many parts in one, made by compacting
 //! features/xx/, trace/xx/                      side tables of the same chunks, published before the rows
 //! weights/xx/c00000017-<hash>.safetensors
 //! prov/<writer>-<n>.json  failed/<writer>-<n>.jsonl
@@ -17,7 +18,7 @@
 //! conflicts/  quarantine/  collected/
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,19 +26,23 @@ use std::sync::{Arc, Mutex};
 mod aside;
 mod checkpoint;
 mod collect;
+mod compact;
 mod conflict;
 mod error;
 mod fs;
 mod full;
 #[cfg(test)]
 mod histories;
+mod listing;
 mod merge;
 mod news;
 mod part;
+mod part_name;
 mod plan_file;
 mod presence;
 mod provenance;
 mod publish;
+mod reading;
 mod resume;
 mod row;
 mod rows;
@@ -50,6 +55,7 @@ mod writer;
 mod writing;
 
 pub use collect::Collected;
+pub use compact::Compacted;
 pub use error::{Conflict, StoreError};
 pub use merge::Absorbed;
 pub use part::{PartName, dtype, frame, layout, parquet};
@@ -67,7 +73,7 @@ pub use weights::{Tensor, WeightTensor, encode_weights};
 pub use writing::{ChunkResult, SideTable};
 
 pub use fs::{Entry, Identity, NewFile, StoreFs};
-use fs::{RealFs, parent, refuse_link};
+use fs::{operating_system, parent, refuse_link};
 use publish::{Disk, is_closed};
 
 /// Folder of the rows.
@@ -82,6 +88,8 @@ pub struct Store {
     plan: Option<Arc<PlanRecord>>,
     /// Names of the parts that this process has published.
     written: Arc<Mutex<BTreeSet<String>>>,
+    /// Cells of merged parts that were looked into, sorted.
+    merged_cells: Arc<Mutex<BTreeMap<PartName, Arc<Vec<CellId>>>>>,
 }
 
 impl Store {
@@ -91,7 +99,7 @@ impl Store {
     /// # Errors
     /// What the file system refuses, with advice.
     pub fn create_or_open(dir: &Path, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {
-        Store::create_or_open_on(Arc::new(RealFs), dir, spec, plan)
+        Store::create_or_open_on(operating_system(), dir, spec, plan)
     }
 
     /// As [`Store::create_or_open`], on another file system than the operating system's.
@@ -108,7 +116,13 @@ impl Store {
     }
 
     fn on(files: Arc<dyn StoreFs>, dir: &Path) -> Store {
-        Store { dir: dir.to_path_buf(), disk: Disk::new(files, dir), plan: None, written: Arc::default() }
+        Store {
+            dir: dir.to_path_buf(),
+            disk: Disk::new(files, dir),
+            plan: None,
+            written: Arc::default(),
+            merged_cells: Arc::default(),
+        }
     }
 
     fn set_up(self, spec: &[u8], plan: &PlanRecord) -> Result<Store, StoreError> {
@@ -116,8 +130,7 @@ impl Store {
         self.sync_above()?;
         let parts = self.folder(Path::new(PARTS))?;
         self.make_fan_out(&parts)?;
-        self.replace_if_other("spec.yaml", spec)?;
-        self.write_plan(plan)?;
+        self.write_plan(plan, spec)?;
         Ok(Store { plan: Some(Arc::new(plan.clone())), ..self })
     }
 
@@ -156,7 +169,7 @@ impl Store {
     /// # Errors
     /// An unreadable directory, or a damaged plan.
     pub fn holds_other(dir: &Path, experiment: &str) -> Result<Option<String>, StoreError> {
-        let store = Store::on(Arc::new(RealFs), dir);
+        let store = Store::on(operating_system(), dir);
         let plans = store.plans()?;
         if plans.iter().any(|(_, plan)| plan.experiment == experiment) {
             return Ok(None);
@@ -169,7 +182,7 @@ impl Store {
     /// # Errors
     /// The directory is no run directory.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        Store::open_on(Arc::new(RealFs), dir)
+        Store::open_on(operating_system(), dir)
     }
 
     /// As [`Store::open`], on another file system than the operating system's.
@@ -190,15 +203,6 @@ impl Store {
     /// The run directory.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// The bytes of the user's YAML file.
-    ///
-    /// # Errors
-    /// Absent or unreadable.
-    pub fn spec(&self) -> Result<Vec<u8>, StoreError> {
-        let path = self.dir.join("spec.yaml");
-        self.disk.files.read(&path).map_err(StoreError::io("read", &path))
     }
 
     /// Who this process is in temporary names and provenance.
@@ -241,6 +245,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::fs::RealFs;
     use super::testing::{plan, store_of};
     use super::*;
 
@@ -249,7 +254,8 @@ mod tests {
         let (folder, store) = store_of(&plan(4, 2));
         let names: Vec<String> =
             names_in(folder.path()).into_iter().filter(|name| !name.starts_with("plan-")).collect();
-        assert_eq!(names, ["current-plan", "parts", "spec.yaml"]);
+        let own = format!("spec-{}.yaml", plan(4, 2).hash());
+        assert_eq!(names, ["current-plan", "parts", own.as_str(), "spec.yaml"]);
         assert_eq!(names_in(&folder.path().join(PARTS)).len(), 256);
         assert_eq!(store.spec().expect("readable"), b"name: test\n");
         assert!(folder.path().join(format!("plan-{}.json", plan(4, 2).hash())).exists());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
 use super::fs::{files_below, list_if_there};
-use super::part::{PartName, decode, folder_of};
+use super::part::{Extent, MERGED, PartName, decode_rows, folder_of};
 use super::rows::ids_of;
 use super::{PARTS, Store};
 use crate::plan::CellId;
@@ -23,14 +23,17 @@ impl Store {
         known: &mut BTreeSet<PathBuf>,
     ) -> Result<BTreeSet<CellId>, StoreError> {
         let chunks: BTreeSet<u64> = chunks.collect();
-        let folders: BTreeSet<String> = chunks.iter().map(|chunk| folder_of(*chunk)).collect();
+        let mut folders: BTreeSet<String> = chunks.iter().map(|chunk| folder_of(*chunk)).collect();
+        // The last of them by its name: a part that is merged away meanwhile is found there.
+        folders.insert(MERGED.into());
         let mut cells = BTreeSet::new();
         for folder in folders {
             let folder = self.dir.join(PARTS).join(folder);
             for entry in list_if_there(&*self.disk.files, &folder).map_err(StoreError::io("list", &folder))? {
                 let Some(name) = PartName::parse(&entry.name, "parquet") else { continue };
                 let path = folder.join(&entry.name);
-                if chunks.contains(&name.chunk) && known.insert(path.clone()) {
+                let may_be = name.extent == Extent::Merged || chunks.contains(&name.chunk);
+                if may_be && known.insert(path.clone()) {
                     cells.extend(self.cells_of_new(&path, &name).unwrap_or_default());
                 }
             }
@@ -41,26 +44,26 @@ impl Store {
     /// The cells of a part if it is sound, has every score of the plan, and what stands beside it is there.
     fn cells_of_new(&self, path: &Path, name: &PartName) -> Option<Vec<CellId>> {
         let bytes = self.disk.files.read(path).ok()?;
-        if PartName::of(name.chunk, name.partial, &bytes) != *name {
+        if !name.is_of(&bytes) {
             return None;
         }
-        let part = decode(name, bytes, Some(&["cell"])).ok()?;
-        let scored = self.plan.iter().flat_map(|plan| &plan.scores).all(|score| part.columns.contains(&score.name));
+        let part = decode_rows(name, bytes, Some(&["cell"])).ok()?;
+        let scored = self.plan.iter().flat_map(|plan| &plan.scores).all(|score| part.has(&score.name));
         let there = |file: &String| self.disk.files.read_start(&self.dir.join(file), 1).is_ok();
-        (scored && part.companions.iter().all(there)).then(|| ids_of(&part.frame).ok())?
+        let cells = scored.then(|| ids_of(&part.frame).ok())??;
+        let whole = part.by_segment(&cells).filter(|(segment, _)| segment.companions.iter().all(there));
+        Some(whole.flat_map(|(_, cells)| cells.iter().copied()).collect())
     }
 
-    /// How many parts there are, by their names.
+    /// The names of all parts, in the order of their paths; nothing is read.
     ///
     /// # Errors
     /// A folder that cannot be listed.
-    pub fn count_parts(&self) -> Result<usize, StoreError> {
+    pub fn part_names(&self) -> Result<Vec<String>, StoreError> {
         let root = self.dir.join(PARTS);
         let paths = files_below(&*self.disk.files, &root).map_err(StoreError::io("list", &root))?;
-        let is_part = |path: &&PathBuf| {
-            path.file_name().is_some_and(|name| PartName::parse(&name.to_string_lossy(), "parquet").is_some())
-        };
-        Ok(paths.iter().filter(is_part).count())
+        let names = paths.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        Ok(names.filter(|name| PartName::parse(name, "parquet").is_some()).collect())
     }
 }
 
@@ -91,6 +94,6 @@ mod tests {
         std::fs::write(part, bytes).expect("writable");
         let found = store.appeared([0, 1, 2].into_iter(), &mut known).expect("listed");
         assert_eq!(found, [cell(3), cell(4), cell(5)].into());
-        assert_eq!(store.count_parts().expect("listed"), 3);
+        assert_eq!(store.part_names().expect("listed").len(), 3);
     }
 }

@@ -3,78 +3,74 @@
 //! The bytes depend on the results alone (fixed compression, one row group, no times, no machine names), so two machines
 //! that compute the same chunk write the same file under the same name.
 
-use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use polars::prelude::{
-    AnyValue, Column as Series, DataFrame, DataType, KeyValueMetadata, ParallelStrategy, ParquetCompression,
-    ParquetReader, ParquetWriter, PlSmallStr, SerReader, StatisticsOptions,
+    AnyValue, Column as Series, DataFrame, DataType, KeyValueMetadata, ParquetCompression, ParquetWriter, PlSmallStr,
+    StatisticsOptions,
 };
+use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
-use super::plan_file::short_hash;
+pub use super::part_name::{Extent, MERGED, PartName, folder_of};
+pub use super::reading::{Unfit, decode, decode_rows};
 use super::row::{Column, Kind, Row, Schema, Value};
 use crate::plan::CellId;
 
 /// Key under which a part carries the number of its chunk, so that a renamed part is noticed.
-const CHUNK_KEY: &str = "tegum.chunk";
+pub(super) const CHUNK_KEY: &str = "tegum.chunk";
 /// Key under which a rows part lists the files that were published before it, one path a line.
-const COMPANIONS_KEY: &str = "tegum.companions";
+pub(super) const COMPANIONS_KEY: &str = "tegum.companions";
 /// Key under which a rows part says what was kept beside it, as [`PlanRecord::kept`](super::PlanRecord::kept), one a line.
-const KEPT_KEY: &str = "tegum.kept";
+pub(super) const KEPT_KEY: &str = "tegum.kept";
+/// Key under which a merged part says, as JSON, which of its rows were published together, and with what beside them.
+pub(super) const SEGMENTS_KEY: &str = "tegum.segments";
+/// Key under which a merged part lists the names of the parts whose rows it holds, one a line.
+pub(super) const SOURCES_KEY: &str = "tegum.sources";
+/// Key of the format, absent in the first.
+pub(super) const FORMAT_KEY: &str = "tegum.format";
 /// Larger than any chunk, so that a part has one row group and one page order.
 const ROW_GROUP: usize = 1 << 20;
 
-/// What a part's file name says: `c00000017-<hash>.parquet`, or `c00000017.p-<hash>.parquet` for a part of a chunk.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PartName {
-    pub chunk: u64,
-    /// The run was stopped, or a part of the chunk was there already: a subset of the chunk's cells.
-    pub partial: bool,
-    /// First 32 hexadecimal digits of BLAKE3 over the file.
-    pub hash: String,
-}
+/// The format of plans and parts that this program writes. A file without a number is of the first; one with a larger number is
+/// refused.
+pub const FORMAT: u64 = 1;
 
-impl PartName {
-    pub fn of(chunk: u64, partial: bool, bytes: &[u8]) -> Self {
-        PartName { chunk, partial, hash: short_hash(bytes) }
-    }
-
-    pub fn file_name(&self, extension: &str) -> String {
-        let mark = if self.partial { ".p" } else { "" };
-        format!("c{:08}{mark}-{}.{extension}", self.chunk, self.hash)
-    }
-
-    /// Reads a file name; `None` where it is not one of the store's.
-    pub fn parse(name: &str, extension: &str) -> Option<Self> {
-        let stem = name.strip_prefix('c')?.strip_suffix(extension)?.strip_suffix('.')?;
-        let (number, hash) = stem.split_once('-')?;
-        let (digits, partial) = match number.strip_suffix(".p") {
-            Some(digits) => (digits, true),
-            None => (number, false),
-        };
-        let parsed = PartName { chunk: digits.parse().ok()?, partial, hash: hash.to_string() };
-        // Written back it must be the same name: no signs, no missing zeros, no capitals.
-        (hash.len() == 32 && parsed.file_name(extension) == name).then_some(parsed)
-    }
-}
-
-/// The folder of a chunk's files: two hexadecimal digits of the hash of its number, so that no folder grows too large.
-pub fn folder_of(chunk: u64) -> String {
-    blake3::hash(&chunk.to_le_bytes()).to_hex()[..2].to_string()
+/// Rows that were published together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    pub rows: usize,
+    /// Files that were published before them, as paths below the run directory.
+    pub companions: Vec<String>,
+    /// What was asked to be kept beside the rows.
+    pub kept: Vec<String>,
 }
 
 /// What a part holds.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub chunk: u64,
-    /// Files that were published before this one, as paths below the run directory.
-    pub companions: Vec<String>,
-    /// What was asked to be kept beside the rows.
-    pub kept: Vec<String>,
-    /// Every column of the file, also those that were not read.
-    pub columns: Vec<String>,
+    /// In the order of the rows; one, except in a merged part.
+    pub segments: Vec<Segment>,
+    /// Names of the parts whose rows a merged part holds.
+    pub sources: Vec<String>,
+    /// Names and types of every column of the file, also those that were not read.
+    pub columns: Vec<(String, DataType)>,
     pub frame: DataFrame,
+}
+
+impl Part {
+    pub fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|(name, _)| name == column)
+    }
+
+    /// Each segment with something for each row of it.
+    pub fn by_segment<'a, T>(&'a self, of_rows: &'a [T]) -> impl Iterator<Item = (&'a Segment, &'a [T])> {
+        let mut rest = of_rows;
+        self.segments.iter().map(move |segment| {
+            let (own, others) = rest.split_at(segment.rows.min(rest.len()));
+            rest = others;
+            (segment, own)
+        })
+    }
 }
 
 /// Whether what was kept is all that is wanted; the weights of all cells are those of the best too.
@@ -97,6 +93,20 @@ pub fn encode_rows(
     encode_with(chunk, beside, frame)
 }
 
+/// The bytes of a merged part.
+///
+/// # Errors
+/// The table library's own.
+pub fn encode_merged(
+    chunk: u64,
+    segments: &[Segment],
+    sources: &[String],
+    frame: &mut DataFrame,
+) -> Result<Vec<u8>, StoreError> {
+    let segments = serde_json::to_string(segments).expect("texts and whole numbers are JSON");
+    encode_with(chunk, vec![(SEGMENTS_KEY, segments), (SOURCES_KEY, sources.join("\n"))], frame)
+}
+
 /// The bytes of a side table.
 ///
 /// # Errors
@@ -105,7 +115,11 @@ pub fn encode(chunk: u64, frame: &mut DataFrame) -> Result<Vec<u8>, StoreError> 
     encode_with(chunk, vec![], frame)
 }
 
-fn encode_with(chunk: u64, beside: Vec<(&str, String)>, frame: &mut DataFrame) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode_with(
+    chunk: u64,
+    beside: Vec<(&str, String)>,
+    frame: &mut DataFrame,
+) -> Result<Vec<u8>, StoreError> {
     let entries = [(CHUNK_KEY, chunk.to_string())].into_iter().chain(beside);
     let metadata = KeyValueMetadata::from_static(entries.map(|(key, value)| (key.to_string(), value)).collect());
     parquet(frame, Some(metadata)).map_err(|error| StoreError::Encoding {
@@ -134,37 +148,6 @@ pub fn parquet(
         .with_key_value_metadata(metadata)
         .finish(frame)?;
     Ok(bytes)
-}
-
-/// Reads a part whose bytes were compared with its name's hash. `columns`: those to read, all by default.
-///
-/// # Errors
-/// In words: not Parquet, not a part of the store, or another chunk's.
-pub fn decode(name: &PartName, bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, String> {
-    // A decoder may panic on bytes it did not expect; a file written by somebody else must not end the run.
-    let read = catch_unwind(AssertUnwindSafe(|| read_parquet(bytes, columns)));
-    let part = read.map_err(|_| "the Parquet reader gave up on it".to_string())??;
-    if part.chunk != name.chunk {
-        return Err(format!("it holds chunk {}, not the {} of its name", part.chunk, name.chunk));
-    }
-    Ok(part)
-}
-
-fn read_parquet(bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, String> {
-    let in_words = |error: polars::error::PolarsError| error.to_string();
-    let mut reader = ParquetReader::new(Cursor::new(bytes)).read_parallel(ParallelStrategy::None);
-    let metadata = reader.get_metadata().map_err(in_words)?;
-    let entry = |key: &str| {
-        let entries = metadata.key_value_metadata.as_deref().unwrap_or_default();
-        entries.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.clone())
-    };
-    let chunk = entry(CHUNK_KEY).and_then(|text| text.parse().ok()).ok_or("it carries no chunk number")?;
-    let lines = |key| entry(key).unwrap_or_default().lines().map(str::to_string).collect();
-    let (companions, kept) = (lines(COMPANIONS_KEY), lines(KEPT_KEY));
-    let all = reader.schema().map_err(in_words)?.iter_names().map(|name| name.to_string()).collect();
-    let wanted = columns.map(|names| names.iter().map(|name| name.to_string()).collect());
-    let frame = reader.with_columns(wanted).finish().map_err(in_words)?;
-    Ok(Part { chunk, companions, kept, columns: all, frame })
 }
 
 /// The type of the table library for a column of the store.
@@ -318,26 +301,6 @@ mod tests {
     use crate::store::testing::{row, schema};
 
     #[test]
-    fn part_names_survive_their_text_form_and_nothing_else_is_one() {
-        for partial in [false, true] {
-            let name = PartName::of(17, partial, b"bytes");
-            assert_eq!(PartName::parse(&name.file_name("parquet"), "parquet"), Some(name));
-        }
-        let hash = "0".repeat(32);
-        for name in [
-            format!("c17-{hash}.parquet"),
-            format!("c00000017-{hash}.parque"),
-            format!("c00000017-{}.parquet", &hash[1..]),
-            format!("c+0000017-{hash}.parquet"),
-            format!("c00000017.q-{hash}.parquet"),
-            format!(".tmp-c00000017-{hash}.parquet"),
-        ] {
-            assert_eq!(PartName::parse(&name, "parquet"), None, "{name}");
-        }
-        assert!(PartName::parse(&format!("c123456789-{hash}.parquet"), "parquet").is_some());
-    }
-
-    #[test]
     fn the_same_rows_give_the_same_bytes_in_any_order_and_memory_layout() {
         let rows: Vec<Row> = (0..50).map(row).collect();
         let mut whole = frame("test", &schema(), &rows).expect("rows fit");
@@ -363,7 +326,7 @@ mod tests {
         let bytes = encode_rows(1, &companions, &["features".into()], &mut table).expect("encodes");
         let name = PartName::of(1, false, &bytes);
         let part = decode(&name, bytes, None).expect("decodes");
-        assert_eq!(part.companions, companions);
+        assert_eq!(part.segments, [Segment { rows: 7, companions, kept: vec!["features".into()] }]);
         assert!(part.frame.equals_missing(&table));
         let names: Vec<String> = part.frame.get_column_names().iter().map(|name| name.to_string()).collect();
         let expected = [
@@ -391,9 +354,9 @@ mod tests {
         let mut table = frame("test", &schema(), &[row(0)]).expect("rows fit");
         let bytes = encode(1, &mut table).expect("encodes");
         let renamed = PartName { chunk: 2, ..PartName::of(1, false, &bytes) };
-        assert!(decode(&renamed, bytes, None).expect_err("chunk 1").contains("holds chunk 1"));
+        assert!(decode(&renamed, bytes, None).expect_err("chunk 1").to_string().contains("holds chunk 1"));
         let foreign = parquet(&mut table, None).expect("encodes");
-        assert!(decode(&renamed, foreign, None).expect_err("no mark").contains("no chunk number"));
+        assert!(decode(&renamed, foreign, None).expect_err("no mark").to_string().contains("no chunk number"));
         assert!(decode(&renamed, b"PAR1 nonsense PAR1".to_vec(), None).is_err());
         assert!(decode(&renamed, Vec::new(), None).is_err());
     }

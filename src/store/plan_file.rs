@@ -1,18 +1,36 @@
 //! The plan on disk: what the experiment was resolved to, immutable and named by its content.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::error::StoreError;
-use super::fs::{RealFs, StoreFs, list_if_there};
+use super::fs::{list_if_there, operating_system};
+use super::part::FORMAT;
 use super::row::{Column, Schema};
 use super::scan::Damage;
 
 /// Which plan the folder's spec was resolved to last; a hint that may be deleted where there is one plan.
 const CURRENT: &str = "current-plan";
+/// The user's YAML file as it is now.
+const SPEC: &str = "spec.yaml";
+
+/// The YAML file that a plan was resolved from. Others may resolve to the same plan: they differ in words alone, and any of them
+/// will do.
+fn spec_of(plan: &str) -> String {
+    format!("spec-{plan}.yaml")
+}
+
+/// What a plan file says of itself in any format; the first one, which has no number, says nothing.
+#[derive(Deserialize)]
+struct Head {
+    format: Option<u64>,
+    /// The version of the program that wrote it.
+    tegum: Option<String>,
+}
 
 /// What a run directory must know about its plan to be read and continued by others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,6 +140,11 @@ impl Store {
         if short_hash(&bytes) != hash {
             return Err(StoreError::Damaged { path, reason: "its bytes do not hash to its name".into() });
         }
+        if let Ok(Head { format: Some(format), tegum: writer }) = serde_json::from_slice(&bytes)
+            && format > FORMAT
+        {
+            return Err(StoreError::Newer { path, format, writer });
+        }
         serde_json::from_slice(&bytes).map_err(|error| StoreError::Damaged { path, reason: error.to_string() })
     }
 
@@ -130,39 +153,61 @@ impl Store {
     /// # Errors
     /// No plan at all, or several and no word on which.
     pub fn current_plan(&self) -> Result<PlanRecord, StoreError> {
-        let path = self.dir.join(CURRENT);
-        if let Ok(hash) = self.disk.files.read(&path) {
+        self.current().map(|(_, plan)| plan)
+    }
+
+    fn current(&self) -> Result<(String, PlanRecord), StoreError> {
+        let mut plans = self.plans()?;
+        if let Ok(hash) = self.disk.files.read(&self.dir.join(CURRENT)) {
             let hash = String::from_utf8_lossy(&hash).trim().to_string();
-            if self.plans()?.iter().any(|(known, _)| *known == hash) {
-                return self.read_plan(&hash);
+            if let Some(at) = plans.iter().position(|(known, _)| *known == hash) {
+                return Ok(plans.swap_remove(at));
             }
         }
-        let mut plans = self.plans()?;
         match plans.len() {
             0 => Err(StoreError::NotAStore { path: self.dir.clone() }),
-            1 => Ok(plans.remove(0).1),
+            1 => Ok(plans.remove(0)),
             count => Err(StoreError::WhichPlan { path: self.dir.clone(), count }),
         }
     }
 
     /// Whether a directory was run with a plan before; none where it was with no plan at all.
     pub fn was_run_with(dir: &Path, plan: &PlanRecord) -> Option<bool> {
-        let names: Vec<String> = RealFs.list(dir).ok()?.into_iter().map(|entry| entry.name).collect();
+        let names: Vec<String> = operating_system().list(dir).ok()?.into_iter().map(|entry| entry.name).collect();
         let own = format!("plan-{}.json", plan.hash());
         let any = names.iter().any(|name| name.starts_with("plan-") && name.ends_with(".json"));
         any.then(|| names.contains(&own))
+    }
+
+    /// The bytes of the YAML file that the current plan was resolved from.
+    ///
+    /// # Errors
+    /// Absent or unreadable.
+    pub fn spec(&self) -> Result<Vec<u8>, StoreError> {
+        let (hash, _) = self.current()?;
+        match self.disk.files.read(&self.dir.join(spec_of(&hash))) {
+            // As runs were written before each plan had its own.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let path = self.dir.join(SPEC);
+                self.disk.files.read(&path).map_err(StoreError::io("read", &path))
+            }
+            other => other.map_err(StoreError::io("read", &self.dir.join(spec_of(&hash)))),
+        }
     }
 
     pub(super) fn plan_path(&self, hash: &str) -> PathBuf {
         self.dir.join(format!("plan-{hash}.json"))
     }
 
-    /// Publishes the plan and makes it the current one.
-    pub(super) fn write_plan(&self, plan: &PlanRecord) -> Result<(), StoreError> {
+    /// Publishes the plan with the spec it was resolved from and makes it the current one, in one step: before `current-plan` is
+    /// replaced a reader sees the plan before with its own spec. `spec.yaml`, for people, comes last.
+    pub(super) fn write_plan(&self, plan: &PlanRecord, spec: &[u8]) -> Result<(), StoreError> {
         let bytes = plan.bytes();
         let hash = short_hash(&bytes);
+        self.replace_if_other(spec_of(&hash), spec)?;
         self.disk.publish(&self.plan_path(&hash), &bytes)?;
-        self.replace_if_other(CURRENT, format!("{hash}\n").as_bytes())
+        self.replace_if_other(CURRENT, format!("{hash}\n").as_bytes())?;
+        self.replace_if_other(SPEC, spec)
     }
 
     /// Writes a small file of the run directory unless it already holds these bytes.
@@ -177,7 +222,11 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::store::StoreFs;
+    use crate::store::fs::crashing::{Machine, Oddities};
     use crate::store::testing::{plan, store_of};
     use serde_json::json;
 
@@ -202,6 +251,56 @@ mod tests {
         assert_eq!(again.plans().expect("both").len(), 2);
         std::fs::remove_file(folder.path().join(CURRENT)).expect("removable");
         assert!(matches!(again.current_plan(), Err(StoreError::WhichPlan { count: 2, .. })));
+    }
+
+    /// Killed between any two of the files that an edited experiment writes, a reader sees one plan with its own spec.
+    #[test]
+    fn a_plan_and_the_spec_it_was_resolved_from_change_together() {
+        let (before, edited) = (plan(4, 2), plan(6, 2));
+        let machine = Machine::new(1);
+        Store::create_or_open_on(Arc::new(machine.process()), Path::new("/run"), b"before", &before).expect("made");
+        let mut kills = 0;
+        for change in 1.. {
+            let machine = machine.copy(change, Oddities::default());
+            let process = machine.process();
+            machine.kill_at(&process, change);
+            let files: Arc<dyn StoreFs> = Arc::new(process.clone());
+            let outcome = Store::create_or_open_on(files, Path::new("/run"), b"edited", &edited);
+            process.end();
+            machine.calm();
+            let reader = Store::open_on(Arc::new(machine.process()), Path::new("/run")).expect("a run");
+            let seen = (reader.current_plan().expect("a plan"), reader.spec().expect("a spec"));
+            assert!(seen == (before.clone(), b"before".to_vec()) || seen == (edited.clone(), b"edited".to_vec()));
+            if outcome.is_ok() {
+                break;
+            }
+            kills += 1;
+        }
+        assert!(kills > 10, "{kills}");
+    }
+
+    #[test]
+    fn the_spec_of_a_run_from_before_each_plan_had_its_own_is_read() {
+        let (folder, store) = store_of(&plan(4, 2));
+        std::fs::remove_file(folder.path().join(spec_of(&plan(4, 2).hash()))).expect("there");
+        assert_eq!(store.spec().expect("spec.yaml"), b"name: test\n");
+    }
+
+    #[test]
+    fn a_plan_of_a_later_format_is_refused_with_both_versions() {
+        let (folder, store) = store_of(&plan(4, 2));
+        assert!(!String::from_utf8_lossy(&plan(4, 2).bytes()).contains("\"format\""), "the first format has no number");
+        let later = b"{\"format\":7,\"tegum\":\"9.1.0\",\"cells\":[4]}\n";
+        let path = store.plan_path(&short_hash(later));
+        std::fs::write(&path, later).expect("writable");
+        let again = Store::create_or_open(folder.path(), b"name: test\n", &plan(4, 2)).expect("opens").current_plan();
+        for error in [again.map(drop), store.verify().map(drop), Store::holds_other(folder.path(), "test").map(drop)] {
+            let error = error.expect_err("unknown");
+            let text = error.to_string();
+            assert_eq!(error.exit_code(), 3, "{text}");
+            assert!(text.contains("format 7, written by tegum 9.1.0") && text.contains("formats up to 1"), "{text}");
+            assert!(text.contains(env!("CARGO_PKG_VERSION")));
+        }
     }
 
     #[test]

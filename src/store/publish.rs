@@ -52,8 +52,11 @@ pub struct Disk {
     /// Folders that this process has seen the name of reach the disk.
     durable: Arc<Mutex<BTreeSet<PathBuf>>>,
     /// A broken store for tests: bytes are not compared with names.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "faults"))]
     pub(super) believes_names: bool,
+    /// A broken store for tests: parts are removed before what they were merged into is there.
+    #[cfg(test)]
+    pub(super) removes_first: bool,
 }
 
 /// Pause between two tries on a full disk.
@@ -88,8 +91,10 @@ impl Disk {
             quarantine: root.join("quarantine"),
             counter: Arc::default(),
             durable: Arc::default(),
+            #[cfg(any(test, feature = "faults"))]
+            believes_names: super::fs::broken::no_hash_is_asked_for(),
             #[cfg(test)]
-            believes_names: false,
+            removes_first: false,
         }
     }
 
@@ -118,11 +123,11 @@ impl Disk {
 
     /// Whether bytes are those that a name promises.
     pub fn fits(&self, name: &PartName, bytes: &[u8]) -> bool {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "faults"))]
         if self.believes_names {
             return true;
         }
-        PartName::of(name.chunk, name.partial, bytes) == *name
+        name.is_of(bytes)
     }
 
     /// Makes a folder, and those above it, where they are absent; their names are on disk when this returns. Also if they

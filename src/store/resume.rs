@@ -1,5 +1,7 @@
 //! The plan minus what is on disk.
 
+use rayon::prelude::*;
+
 use super::error::StoreError;
 use super::plan_file::PlanRecord;
 use super::scan::Scan;
@@ -31,18 +33,17 @@ impl Progress {
     /// `ids` or the chunk table do not have the plan's number of cells.
     pub fn of(plan: &PlanRecord, ids: &[CellId], scan: &Scan) -> Result<Progress, StoreError> {
         check_ids(plan, ids)?;
-        let mut progress = Progress { chunks: Vec::with_capacity(plan.chunks.len()), done: 0 };
-        for (first, count) in &plan.chunks {
-            let missing: Vec<u64> =
-                (*first..first + count).filter(|index| !scan.is_done(&ids[*index as usize])).collect();
-            progress.done += count - missing.len() as u64;
-            progress.chunks.push(match missing.len() as u64 {
-                0 => ChunkState::Done,
-                all if all == *count => ChunkState::Missing,
-                _ => ChunkState::Partial(missing),
-            });
-        }
-        Ok(progress)
+        let missing = |(first, count): &(u64, u64)| -> Vec<u64> {
+            (*first..first + count).filter(|index| !scan.is_done(&ids[*index as usize])).collect()
+        };
+        let missing: Vec<Vec<u64>> = plan.chunks.par_iter().map(missing).collect();
+        let left: u64 = missing.iter().map(|cells| cells.len() as u64).sum();
+        let state = |(missing, (_, count)): (Vec<u64>, &(u64, u64))| match missing.len() as u64 {
+            0 => ChunkState::Done,
+            all if all == *count => ChunkState::Missing,
+            _ => ChunkState::Partial(missing),
+        };
+        Ok(Progress { chunks: missing.into_iter().zip(&plan.chunks).map(state).collect(), done: plan.cells - left })
     }
 
     /// Plan indices of a chunk's cells that have to be computed, ascending.

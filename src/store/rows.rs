@@ -1,10 +1,15 @@
 //! Every row of a plan as one table, and the hash that says whether two runs came to the same.
 
-use polars::prelude::{AnyValue, Column as Series, DataFrame, DataType, IdxCa, IdxSize, NamedFrom};
+use std::cell::LazyCell;
+use std::path::PathBuf;
 
-use super::conflict::{Source, same_result};
+use polars::error::PolarsError;
+use polars::prelude::{AnyValue, Column as Series, DataFrame, DataType, IdxCa, IdxSize, NamedFrom};
+use rayon::prelude::*;
+
+use super::conflict::{Source, difference_of};
 use super::error::StoreError;
-use super::part::{layout, series};
+use super::part::{Part, layout, series};
 use super::plan_file::PlanRecord;
 use super::resume::check_ids;
 use super::row::Value;
@@ -38,9 +43,16 @@ impl Store {
     /// An unreadable file; two different results for one cell; `ids` that are not the plan's.
     pub fn rows(&self, plan: &PlanRecord, ids: &[CellId]) -> Result<DataFrame, StoreError> {
         check_ids(plan, ids)?;
-        let mut order: Vec<(CellId, u64)> = ids.iter().copied().zip(0..).collect();
-        order.sort_unstable();
-        self.gather(plan, |cell, _| order.binary_search_by_key(&cell, |(id, _)| *id).ok().map(|at| order[at].1))
+        // Asked only where rows of another plan lie in the directory.
+        let order = LazyCell::new(|| {
+            let mut order: Vec<(CellId, u64)> = ids.iter().copied().zip(0..).collect();
+            order.sort_unstable();
+            order
+        });
+        self.gather(plan, |cell, written| match ids.get(written as usize) {
+            Some(id) if *id == cell => Some(written),
+            _ => order.binary_search_by_key(&cell, |(id, _)| *id).ok().map(|at| order[at].1),
+        })
     }
 
     /// As [`Store::rows`], with axes and method as `planned` says for each plan index, not as the rows were written: an
@@ -88,22 +100,28 @@ impl Store {
         for (file, (path, part)) in files.iter().enumerate() {
             let cells = ids_of(&part.frame).map_err(|reason| StoreError::Damaged { path: path.clone(), reason })?;
             let written = whole_numbers(&part.frame, "plan_index")?;
-            let lacking = wanted.iter().filter(|(name, _)| !part.columns.contains(name)).count();
+            let lacking = wanted.iter().filter(|(name, _)| !part.has(name)).count();
             for (row, (cell, written)) in cells.into_iter().zip(written).enumerate() {
                 if let Some(index) = place(cell, written) {
                     picked.push(Picked { cell, index, lacking, file, row });
                 }
             }
         }
-        picked.sort_unstable_by_key(|row| (row.cell, row.lacking, row.file, row.row));
-        for pair in picked.windows(2).filter(|pair| pair[0].cell == pair[1].cell) {
+        picked.par_sort_unstable_by_key(|row| (row.cell, row.lacking, row.file, row.row));
+        for holders in picked.chunk_by(|a, b| a.cell == b.cell) {
             let source = |row: &Picked| Source { path: &files[row.file].0, frame: &files[row.file].1.frame };
-            let (one, other) = (source(&pair[0]), source(&pair[1]));
-            same_result((&one, pair[0].row), (&other, pair[1].row), &pair[0].cell.to_string())?;
+            // Each with each: what two of them differ in, a third may lack.
+            for (at, one) in holders.iter().enumerate() {
+                for other in &holders[at + 1..] {
+                    let (first, second) = (source(one), source(other));
+                    if let Some(conflict) = difference_of((&first, one.row), (&second, other.row), one.cell) {
+                        return Err(conflict.into());
+                    }
+                }
+            }
         }
         picked.dedup_by_key(|row| row.cell);
-        let frames: Vec<&DataFrame> = files.iter().map(|(_, part)| &part.frame).collect();
-        assemble(plan, &wanted, &frames, picked).map_err(|error| StoreError::WrongShape { reason: error.to_string() })
+        assemble(plan, &wanted, &files, picked)
     }
 }
 
@@ -111,34 +129,48 @@ impl Store {
 fn assemble(
     plan: &PlanRecord,
     wanted: &[(String, DataType)],
-    frames: &[&DataFrame],
+    files: &[(PathBuf, Part)],
     mut picked: Vec<Picked>,
-) -> Result<DataFrame, polars::error::PolarsError> {
-    picked.sort_unstable_by_key(|row| (row.file, row.row));
-    let mut table = blank(wanted, 0)?;
+) -> Result<DataFrame, StoreError> {
+    picked.par_sort_unstable_by_key(|row| (row.file, row.row));
+    let mut table = blank(wanted, 0).map_err(in_words)?;
     for of_one_file in picked.chunk_by(|a, b| a.file == b.file) {
         let rows: Vec<IdxSize> = of_one_file.iter().map(|row| row.row as IdxSize).collect();
-        let whole = frames[of_one_file[0].file];
+        let (path, part) = &files[of_one_file[0].file];
         // Sorted and each once, so as many as there are means all of them: the usual case, and nothing to copy.
-        let frame =
-            if rows.len() == whole.height() { whole.clone() } else { whole.take(&IdxCa::new("".into(), rows))? };
+        let frame = match rows.len() == part.frame.height() {
+            true => part.frame.clone(),
+            false => part.frame.take(&IdxCa::new("".into(), rows)).map_err(in_words)?,
+        };
+        let is_axis = |name: &str| plan.axes.iter().any(|axis| axis.name == name);
         let columns = wanted.iter().map(|(name, dtype)| match frame.column(name) {
-            Ok(column) => column.strict_cast(dtype),
+            // What an older plan swept as words the present one may sweep as numbers; the plan says what its axes are.
+            Ok(column) if is_axis(name) => column.cast(dtype).map_err(in_words),
+            Ok(column) => column.strict_cast(dtype).map_err(|_| {
+                let found = column.dtype();
+                let reason = format!("its column `{name}` is of type {found}, which is not that of the plan, {dtype}");
+                StoreError::Damaged { path: path.clone(), reason }
+            }),
             Err(_) => Ok(Series::full_null(name.as_str().into(), frame.height(), dtype)),
         });
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        table.vstack_mut(&DataFrame::new(frame.height(), columns)?)?;
+        let columns = columns.collect::<Result<Vec<_>, StoreError>>()?;
+        let aligned = DataFrame::new(frame.height(), columns).map_err(in_words)?;
+        table.vstack_mut(&aligned).map_err(in_words)?;
     }
     table.rechunk_mut();
     let mut order: Vec<(u64, CellId, IdxSize)> =
         picked.iter().zip(0..).map(|(row, at)| (row.index, row.cell, at)).collect();
-    order.sort_unstable();
+    order.par_sort_unstable();
     let places: Vec<IdxSize> = order.iter().map(|(_, _, at)| *at).collect();
-    let mut table = table.take(&IdxCa::new("".into(), places))?;
+    let mut table = table.take(&IdxCa::new("".into(), places)).map_err(in_words)?;
     let indices: Vec<i64> = order.iter().map(|(index, _, _)| *index as i64).collect();
-    table.with_column(Series::new("plan_index".into(), indices))?;
-    table.with_column(Series::new("experiment".into(), vec![plan.experiment.as_str(); order.len()]))?;
+    put(&mut table, Series::new("plan_index".into(), indices))?;
+    put(&mut table, Series::new("experiment".into(), vec![plan.experiment.as_str(); order.len()]))?;
     Ok(table)
+}
+
+fn in_words(error: PolarsError) -> StoreError {
+    StoreError::WrongShape { reason: error.to_string() }
 }
 
 fn blank(wanted: &[(String, DataType)], height: usize) -> Result<DataFrame, polars::error::PolarsError> {

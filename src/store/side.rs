@@ -58,15 +58,18 @@ impl Store {
         let prefix = format!("{}/", side.name());
         let mut chosen: BTreeMap<CellId, (bool, Vec<String>, Vec<String>)> = BTreeMap::new();
         for (path, part) in self.load(PARTS, Some(&["cell"]))? {
-            let files: Vec<String> = part.companions.iter().filter(|file| file.starts_with(&prefix)).cloned().collect();
-            let whole = keeps_all(&part.kept, &wanted);
-            for cell in ids_of(&part.frame).map_err(|reason| StoreError::Damaged { path: path.clone(), reason })? {
-                let own = chosen.entry(cell).or_insert_with(|| (whole, part.kept.clone(), vec![]));
-                if (whole, &part.kept) > (own.0, &own.1) {
-                    *own = (whole, part.kept.clone(), vec![]);
-                }
-                if own.1 == part.kept {
-                    own.2.extend(files.iter().cloned());
+            let cells = ids_of(&part.frame).map_err(|reason| StoreError::Damaged { path: path.clone(), reason })?;
+            for (segment, cells) in part.by_segment(&cells) {
+                let files: Vec<&String> = segment.companions.iter().filter(|file| file.starts_with(&prefix)).collect();
+                let (whole, kept) = (keeps_all(&segment.kept, &wanted), &segment.kept);
+                for cell in cells {
+                    let own = chosen.entry(*cell).or_insert_with(|| (whole, kept.clone(), vec![]));
+                    if (whole, kept) > (own.0, &own.1) {
+                        *own = (whole, kept.clone(), vec![]);
+                    }
+                    if own.1 == *kept {
+                        own.2.extend(files.iter().map(|file| file.to_string()));
+                    }
                 }
             }
         }

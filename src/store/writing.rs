@@ -2,19 +2,21 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::{Arc, PoisonError};
 
 use polars::prelude::{DataFrame, DataType};
 
-use super::conflict::{Source, compare};
+use super::conflict::{Source, differences};
 use super::error::StoreError;
 use super::fs::list_if_there;
-use super::part::{PartName, decode, encode, encode_rows, folder_of, frame};
+use super::part::{Extent, MERGED, Part, PartName, decode_rows, encode, encode_rows, folder_of, frame};
 use super::publish::Published;
 use super::row::Row;
-use super::rows::cells_of;
+use super::rows::{cells_of, ids_of};
 use super::side::Side;
 use super::weights::WEIGHTS;
 use super::{PARTS, PlanRecord, Store};
+use crate::plan::CellId;
 
 /// Rows of a side table, of any cells of one chunk.
 #[derive(Clone, Debug)]
@@ -76,37 +78,67 @@ impl Store {
         self.disk.publish(&path, &companion.bytes).map(|_| ())
     }
 
-    /// Compares with every other part of the same chunk; on a difference keeps both in `conflicts/`.
+    /// Compares with every other part of the same chunk and every merged one that holds one of its cells; on a difference keeps
+    /// both in `conflicts/`.
     fn refuse_conflict(&self, name: &PartName, bytes: &[u8], table: &DataFrame) -> Result<(), StoreError> {
-        let folder = self.dir.join(PARTS).join(folder_of(name.chunk));
         let files = &*self.disk.files;
-        let own = folder.join(name.file_name("parquet"));
-        for entry in list_if_there(files, &folder).map_err(StoreError::io("list", &folder))? {
-            let Some(other) = PartName::parse(&entry.name, "parquet") else { continue };
-            if other.chunk != name.chunk || other.hash == name.hash {
-                continue;
-            }
-            let path = folder.join(&entry.name);
-            let theirs = match files.read(&path) {
-                // Another process set it aside since it was listed.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                // Unread it may hold another result; the next start sets it aside.
-                other => other.map_err(StoreError::io("read", &path))?,
-            };
-            // A damaged part is not a result; the next start sets it aside.
-            if !self.disk.fits(&other, &theirs) {
-                continue;
-            }
-            let Ok(part) = decode(&other, theirs.clone(), None) else { continue };
-            let one = Source { path: &path, frame: &part.frame };
-            if let Err(error) = compare(&one, &Source { path: &own, frame: table }) {
-                let conflicts = self.folder(Path::new("conflicts"))?;
-                self.disk.publish(&conflicts.join(&entry.name), &theirs)?;
-                self.disk.publish(&conflicts.join(name.file_name("parquet")), bytes)?;
-                return Err(error);
+        let own = self.dir.join(PARTS).join(name.folder()).join(name.file_name("parquet"));
+        let mut cells = ids_of(table).map_err(|reason| StoreError::WrongShape { reason })?;
+        cells.sort_unstable();
+        // Merged parts last: a part that is merged away meanwhile is found there.
+        for folder in [name.folder(), MERGED.into()] {
+            let folder = self.dir.join(PARTS).join(folder);
+            for entry in list_if_there(files, &folder).map_err(StoreError::io("list", &folder))? {
+                let Some(other) = PartName::parse(&entry.name, "parquet") else { continue };
+                let path = folder.join(&entry.name);
+                let may_differ = match other.extent {
+                    Extent::Merged => self.merged_holds(&path, &other, &cells)?,
+                    _ => other.chunk == name.chunk && other.hash != name.hash,
+                };
+                let Some((theirs, part)) = (if may_differ { self.rival(&path, &other)? } else { None }) else {
+                    continue;
+                };
+                let one = Source { path: &path, frame: &part.frame };
+                let conflicts = differences(&one, &Source { path: &own, frame: table })?;
+                if let Some(first) = conflicts.first().cloned() {
+                    let both = [(entry.name, theirs), (name.file_name("parquet"), bytes.to_vec())];
+                    self.keep_contradictions(&both, &conflicts)?;
+                    return Err(first.into());
+                }
             }
         }
         Ok(())
+    }
+
+    /// A part that may hold another result; none if it is gone or no result.
+    fn rival(&self, path: &Path, name: &PartName) -> Result<Option<(Vec<u8>, Part)>, StoreError> {
+        let theirs = match self.disk.files.read(path) {
+            // Another process set it aside, or merged it, since it was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // Unread it may hold another result; the next start sets it aside.
+            other => other.map_err(StoreError::io("read", path))?,
+        };
+        // A damaged part is not a result; the next start sets it aside.
+        if !self.disk.fits(name, &theirs) {
+            return Ok(None);
+        }
+        Ok(decode_rows(name, theirs.clone(), None).ok().map(|part| (theirs, part)))
+    }
+
+    /// Whether a merged part holds one of these cells, sorted. What it holds is read once.
+    fn merged_holds(&self, path: &Path, name: &PartName, cells: &[CellId]) -> Result<bool, StoreError> {
+        let known = || self.merged_cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = known().get(name).cloned();
+        let held = match read {
+            Some(held) => held,
+            None => {
+                let Some((_, part)) = self.rival(path, name)? else { return Ok(false) };
+                let mut held = ids_of(&part.frame).map_err(|reason| StoreError::WrongShape { reason })?;
+                held.sort_unstable();
+                known().entry(name.clone()).or_insert(Arc::new(held)).clone()
+            }
+        };
+        Ok(cells.iter().any(|cell| held.binary_search(cell).is_ok()))
     }
 }
 
@@ -237,7 +269,7 @@ mod tests {
         assert!(error.to_string().contains("mcc is 0.25 in") && error.to_string().contains("0.30000000000000004"));
         assert_eq!(parts(&store).len(), 1, "the first result stays, the second is not added");
         let kept = std::fs::read_dir(folder.path().join("conflicts")).expect("made").count();
-        assert_eq!(kept, 2);
+        assert_eq!(kept, 3, "two parts and what is known of them");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Stores that break one rule, to show that the tests of the store would notice.
+//! Stores that break one rule, to show that the tests of the store would notice. With the feature `faults`, `TEGUM_BROKEN` asks
+//! the whole program for one: `no-fsync`, `no-dir-fsync`, `write-in-place` or `no-hash`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +18,33 @@ pub enum Rule {
     SyncDirs,
     /// A file is written under another name first.
     WriteAside,
+}
+
+#[cfg(feature = "faults")]
+fn asked() -> Option<String> {
+    std::env::var("TEGUM_BROKEN").ok()
+}
+
+#[cfg(not(feature = "faults"))]
+fn asked() -> Option<String> {
+    None
+}
+
+/// The rule of the file system that `TEGUM_BROKEN` wants broken.
+#[cfg(feature = "faults")]
+pub fn asked_for() -> Option<Rule> {
+    match asked()?.as_str() {
+        "no-fsync" => Some(Rule::SyncFiles),
+        "no-dir-fsync" => Some(Rule::SyncDirs),
+        "write-in-place" => Some(Rule::WriteAside),
+        "no-hash" => None,
+        other => panic!("TEGUM_BROKEN={other}: no-fsync, no-dir-fsync, write-in-place or no-hash"),
+    }
+}
+
+/// Whether `TEGUM_BROKEN` wants files to be believed by their names.
+pub fn no_hash_is_asked_for() -> bool {
+    asked().as_deref() == Some("no-hash")
 }
 
 /// Another file system used without one rule.

@@ -29,6 +29,8 @@ pub enum Fault {
     Short(usize),
     /// Reading any file whose path ends so fails.
     Unreadable(&'static str, Errno),
+    /// Listing any directory whose path ends so fails.
+    Unlistable(&'static str, Errno),
 }
 
 /// Another file system with faults.
@@ -178,6 +180,11 @@ impl StoreFs for Faulty {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        if let Fault::Unlistable(end, errno) = self.fault
+            && path.to_string_lossy().ends_with(end)
+        {
+            return Err(errno.into());
+        }
         self.call("list", path, || self.inner.list(path))
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "faults"))]
 pub mod broken;
 #[cfg(test)]
 pub mod crashing;
@@ -19,7 +19,9 @@ mod patient;
 mod real;
 
 pub(super) use patient::Patient;
+#[cfg(test)]
 pub use real::RealFs;
+pub use real::operating_system;
 
 /// A file that did not exist before and has no other writer.
 pub trait NewFile {

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
@@ -15,6 +15,15 @@ use super::{Entry, Identity, NewFile, StoreFs};
 /// The operating system's files, clock and processes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;
+
+/// The file system of every command. With the feature `faults` it breaks the rule that `TEGUM_BROKEN` names.
+pub fn operating_system() -> Arc<dyn StoreFs> {
+    #[cfg(feature = "faults")]
+    if let Some(rule) = super::broken::asked_for() {
+        return Arc::new(super::broken::Broken::new(Arc::new(RealFs), rule));
+    }
+    Arc::new(RealFs)
+}
 
 impl NewFile for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -35,7 +35,7 @@ fn is_one_of_many(call: &str) -> bool {
 
 /// With `TEGUM_HISTORIES` every call fails, else a sixteenth of them: once, from there on, and after it took effect. Which error it is goes round, so that each kind of call
 /// meets all of them; with `TEGUM_HISTORIES` each call does.
-fn faults(calls: &[String]) -> Vec<Fault> {
+pub(super) fn faults(calls: &[String]) -> Vec<Fault> {
     let several = if std::env::var_os("TEGUM_HISTORIES").is_some() { ERRORS.len() as u64 } else { 2 };
     let mut faults = Vec::new();
     for (number, call) in (0u64..).zip(calls) {

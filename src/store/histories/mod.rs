@@ -1,7 +1,7 @@
 //! Random histories of a run directory, and what must be true of it whatever happened.
 //!
-//! One to three writers of one plan publish chunks with side tables and weights, taking turns at file calls, while one
-//! of them is killed, the power is cut, or a call fails; files rot; and the same command is given again. After each of
+//! One to three writers of one plan publish chunks with side tables and weights and merge parts, taking turns at file calls, while
+//! one of them is killed, the power is cut, or a call fails; files rot; and the same command is given again. After each of
 //! these, and at the end:
 //!
 //! - a cell that a writer published, or counted as done at its start, is there, whatever was killed or cut since;
@@ -20,11 +20,13 @@ use super::fs::StoreFs;
 use super::fs::broken::{Broken, Rule};
 use super::fs::crashing::{Machine, Oddities, Process};
 use super::fs::faulty::{Fault, Faulty};
+use super::part::Extent;
 use super::testing::{cell, ids, plan, row};
 use super::{CellId, ChunkResult, PartName, PlanRecord, Progress, Side, SideTable, Store, StoreError, WeightTensor};
 use super::{encode_weights, logical_hash};
 use crate::random::{Draws, Stream};
 
+mod compacting;
 mod every_call;
 mod random;
 
@@ -43,7 +45,12 @@ enum Build {
     Sound,
     Without(Rule),
     BelievingNames,
+    /// Parts are removed before what they were merged into is on disk.
+    RemovingFirst,
 }
+
+/// Rows of a merged part, more than there are.
+const ROWS: usize = 64;
 
 /// Cells that must be there from now on.
 type Ledger = Arc<Mutex<BTreeSet<CellId>>>;
@@ -88,6 +95,7 @@ fn command(
     let plan = the_plan();
     let mut store = Store::on(files, Path::new(DIR));
     store.disk.believes_names = kind == Build::BelievingNames;
+    store.disk.removes_first = kind == Build::RemovingFirst;
     let store = store.set_up(SPEC, &plan)?;
     let scan = store.scan()?;
     store.remove_stale(&scan);
@@ -99,6 +107,10 @@ fn command(
         let mut draw = |below: usize| draws.as_mut().map_or(below - 1, |draws| draws.below(below as u32) as usize);
         let chunk = chunks.remove(draw(chunks.len()));
         let mut missing = progress.missing(&plan, chunk);
+        // Another command, at any moment of a run.
+        if draw(8) == 0 {
+            store.compact(ROWS)?;
+        }
         // A signal: a part of the chunk is published, and no more.
         let is_stopped = missing.len() > 1 && draw(6) == 0;
         missing.truncate(if is_stopped { 1 } else { missing.len() });
@@ -172,8 +184,8 @@ fn check_name(path: &Path, bytes: &[u8], rotten: &BTreeSet<PathBuf>) -> Result<(
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let inside = path.strip_prefix(DIR).unwrap_or(path).to_string_lossy().into_owned();
     let is_sound = match PartName::parse(&name, "parquet").or_else(|| PartName::parse(&name, "safetensors")) {
-        Some(part) => PartName::of(part.chunk, part.partial, bytes) == part,
-        None if name == "spec.yaml" => bytes == SPEC,
+        Some(part) => part.is_of(bytes),
+        None if name.starts_with("spec") && name.ends_with(".yaml") => bytes == SPEC,
         None if name == "current-plan" => bytes == format!("{}\n", the_plan().hash()).as_bytes(),
         None => true,
     };

@@ -118,3 +118,26 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::checkpoint::{LAYOUT, Record};
+    use crate::sae::SaeTrace;
+    use crate::sae::train::Guard;
+
+    /// Whoever changes this raises `LAYOUT`: states on disk are read by it.
+    #[test]
+    fn states_are_laid_out_as_their_number_says() {
+        let moments = "Moments(first [f32], second [f32])";
+        let controller = "Controller(multiplier f64, smoothed f64?, rate f64)";
+        let state = format!(
+            "State(step usize, n_latents usize, d usize, w_enc [lanes], b_enc [f32], w_dec [lanes], b_dec [lanes], \
+             per_latent [[f32]], moments [{moments}], since_fired [usize], density f64, threshold f64, \
+             controller {controller}, usage [f64])"
+        );
+        let trace = "SaeTrace(step usize, loss f64, l0 f64, control Control(multiplier f64, l0_smoothed f64)?)";
+        assert_eq!((LAYOUT, State::layout()), (1, state));
+        assert_eq!((Guard::layout(), SaeTrace::layout()), ("Guard(first f64?, last f64)".into(), trace.into()));
+    }
+}

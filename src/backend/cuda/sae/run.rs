@@ -242,3 +242,21 @@ fn weights(arena: &Arena, places: &Places) -> Result<Weights, DeviceError> {
         per_latent: (4..places.tensors.len()).map(read).collect::<Result<_, _>>()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::checkpoint::LAYOUT;
+
+    /// Whoever changes this raises `LAYOUT`: states on disk are read by it.
+    #[test]
+    fn states_are_laid_out_as_their_number_says() {
+        let controller = "Controller(multiplier f64, smoothed f64?, rate f64)";
+        let trace = "SaeTrace(step usize, loss f64, l0 f64, control Control(multiplier f64, l0_smoothed f64)?)";
+        let saved = format!(
+            "Saved(step usize, tensors [[[f32]]], facts [[f32]], since [u32], usage [f64], first f64?, threshold f64, \
+             controller {controller}, guard Guard(first f64?, last f64), trace [{trace}])"
+        );
+        assert_eq!((LAYOUT, Saved::layout()), (1, saved));
+    }
+}

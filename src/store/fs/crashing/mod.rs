@@ -35,6 +35,8 @@ pub struct Oddities {
     pub no_links: bool,
     /// The clock says that every file is two days old.
     pub fast_clock: bool,
+    /// The clock jumps to and fro: files are of any age, processes began at any time.
+    pub wild_clock: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::super::{Entry, Identity, NewFile, StoreFs};
-use super::{Change, Machine, Node, World, put};
+use super::{Change, Machine, Node, Oddities, World, put};
 
 /// A process of the machine, as the store sees it.
 #[derive(Clone, Debug)]
@@ -244,14 +244,21 @@ impl StoreFs for Process {
 
     fn age_seconds(&self, path: &Path) -> io::Result<u64> {
         self.call(Kind::Look, |world| {
-            world.find(path).map(|_| if world.oddities.fast_clock { 2 * 24 * 3600 } else { 0 })
+            world.find(path)?;
+            Ok(match world.oddities {
+                Oddities { wild_clock: true, .. } => u64::from(world.draw(1 << 31)) >> world.draw(31),
+                Oddities { fast_clock: true, .. } => 2 * 24 * 3600,
+                _ => 0,
+            })
         })
     }
 
     fn identity(&self) -> Identity {
         // Every process has the same name and number but for the space: what tells them apart must be looked at.
         let random = u64::from(self.pid);
-        Identity { host: "host".into(), space: Some(self.space.to_string()), pid: self.pid, start: 0, random }
+        let mut world = self.machine.world();
+        let start = if world.oddities.wild_clock { u128::from(world.draw(u32::MAX)) << 64 } else { 0 };
+        Identity { host: "host".into(), space: Some(self.space.to_string()), pid: self.pid, start, random }
     }
 
     fn is_alive(&self, pid: u32) -> bool {
@@ -259,7 +266,9 @@ impl StoreFs for Process {
     }
 
     fn now(&self) -> Duration {
-        Duration::from_millis(self.machine.world().time)
+        let world = self.machine.world();
+        // By the contract of this call it never goes back, but nothing says how fast it goes.
+        Duration::from_millis(if world.oddities.wild_clock { world.time.saturating_mul(1 << 20) } else { world.time })
     }
 
     fn sleep(&self, time: Duration) {
