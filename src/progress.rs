@@ -54,7 +54,7 @@ pub struct Standing {
     pub done: u64,
     /// Cells on disk that are not of the plan.
     pub obsolete: u64,
-    /// The directory was last run with another plan.
+    /// The directory was run with other plans before, and never with this one.
     pub edited: bool,
     /// Files set aside because they are not what their names say.
     pub damaged: usize,

@@ -162,11 +162,13 @@ fn a_world_written_for_saelens_reads_back_as_the_same_world() {
     for (loaded, linked) in scores("results/loaded").iter().zip(scores("results/linked")) {
         assert!((loaded - linked).abs() < 1e-3 * linked.abs().max(1.0), "{loaded} {linked}");
     }
-    // The run keeps the folder beside its spec, so that it stands without the one it was given.
+    // The run keeps what is in the folder, so that it stands without the one it was given.
+    let sets = std::fs::read_dir(folder.path().join("results/loaded/inputs")).expect("it was made").flatten();
+    let set = sets.map(|set| set.path().join("model")).find(|model| model.is_dir()).expect("a set of inputs");
     for name in ["synthetic_model_config.json", "synthetic_model.safetensors", "hierarchy.json"] {
-        assert!(folder.path().join("results/loaded/model").join(name).exists(), "{name}");
+        assert!(set.join(name).exists(), "{name}");
     }
-    let again = tegum(folder.path(), &["world", "loaded.yaml", "-o", "again"]);
+    let again = tegum(folder.path(), &["world", "results/loaded/spec.yaml", "-o", "again"]);
     assert_eq!(again.code, 0, "{}", again.stderr);
     let read = |name: &str| std::fs::read(folder.path().join(name)).expect("it was written");
     assert_eq!(read("model/synthetic_model.safetensors"), read("again/synthetic_model.safetensors"));

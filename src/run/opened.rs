@@ -33,7 +33,7 @@ impl Opened {
                 "{out} holds a run of `{theirs}`, and this experiment is `{name}`\n  choose another directory with --out DIR, or add to this one with --extend"
             )));
         }
-        let before = Store::open(&options.out).and_then(|store| store.current_plan()).ok();
+        let edited = Store::was_run_with(&options.out, record) == Some(false);
         let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), record)?;
         let store = store.with_disk_wait(options.disk_wait);
         let scan = store.scan()?;
@@ -52,7 +52,7 @@ impl Opened {
             cells: plan.cells.len() as u64,
             done: state.done,
             obsolete,
-            edited: before.is_some_and(|before| before.canonical["plan"] != record.canonical["plan"]),
+            edited,
             damaged: scan.quarantined.len(),
             temporary: scan.temporary.len(),
             unknown: scan.unknown.len(),

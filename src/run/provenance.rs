@@ -157,8 +157,8 @@ pub fn cpu_model() -> Option<String> {
 pub fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (mut day, second) = (seconds / 86_400, seconds % 86_400);
-    let days_of =
-        |year: u64| 365 + u64::from(year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)));
+    let leaps = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let days_of = |year| 365 + u64::from(leaps(year));
     let mut year = 1970;
     while day >= days_of(year) {
         day -= days_of(year);

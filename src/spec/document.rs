@@ -190,10 +190,15 @@ pub const INPUTS: &str = "inputs";
 /// The folder that names of files are relative to: that of the experiment, or what a run directory keeps of it.
 fn folder_of(file: &str) -> PathBuf {
     let folder = Path::new(file).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    if Path::new(file).file_name().is_some_and(|name| name == "spec.yaml") {
-        let text = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-        let plan = text("current-plan");
-        let set = plan.and_then(|plan| text(&format!("{INPUTS}/plan-{}", plan.trim())));
+    let name = Path::new(file).file_name().unwrap_or_default().to_string_lossy();
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+    // The spec of a run directory, or that of one of its plans.
+    let plan = match &*name {
+        "spec.yaml" => text("current-plan"),
+        name => name.strip_prefix("spec-").and_then(|rest| rest.strip_suffix(".yaml")).map(str::to_owned),
+    };
+    if let Some(plan) = plan {
+        let set = text(&format!("{INPUTS}/plan-{}", plan.trim()));
         let is_hash = |set: &String| !set.is_empty() && set.bytes().all(|byte| byte.is_ascii_hexdigit());
         // Directories of before had the files beside the experiment.
         return set.filter(is_hash).map_or_else(|| folder.clone(), |set| folder.join(INPUTS).join(set));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::error::StoreError;
-use super::fs::list_if_there;
+use super::fs::{list_if_there, operating_system};
 use super::part::FORMAT;
 use super::row::{Column, Schema};
 use super::scan::Damage;
@@ -169,6 +169,14 @@ impl Store {
             1 => Ok(plans.remove(0)),
             count => Err(StoreError::WhichPlan { path: self.dir.clone(), count }),
         }
+    }
+
+    /// Whether a directory was run with a plan before; none where it was with no plan at all.
+    pub fn was_run_with(dir: &Path, plan: &PlanRecord) -> Option<bool> {
+        let names: Vec<String> = operating_system().list(dir).ok()?.into_iter().map(|entry| entry.name).collect();
+        let own = format!("plan-{}.json", plan.hash());
+        let any = names.iter().any(|name| name.starts_with("plan-") && name.ends_with(".json"));
+        any.then(|| names.contains(&own))
     }
 
     /// The bytes of the YAML file that the current plan was resolved from.
