@@ -3,7 +3,7 @@ use crate::store::fs::faulty::{Fault, Faulty};
 use crate::store::fs::{RealFs, files_below};
 use crate::store::part::folder_of;
 use crate::store::row::Value;
-use crate::store::testing::{cell, ids, plan, row, store_of};
+use crate::store::testing::{cell, ids, place_of, plan, row, store_of};
 use crate::store::{ChunkResult, SideTable, WeightTensor, encode_weights};
 use polars::prelude::df;
 use std::fs;
@@ -100,6 +100,7 @@ fn truncated_empty_and_renamed_parts_go_to_quarantine() {
     // The third takes the name that it would have as chunk 9.
     let name = parts[2].file_name().expect("a name").to_string_lossy().replace("c00000002", "c00000009");
     let folder = store.dir().join(PARTS).join(folder_of(9));
+    fs::create_dir_all(&folder).expect("a folder");
     fs::rename(&parts[2], folder.join(name)).expect("renames");
     let scan = store.scan().expect("nothing sound, no error");
     assert_eq!((scan.done().len(), scan.quarantined.len()), (0, 3));
@@ -110,8 +111,9 @@ fn truncated_empty_and_renamed_parts_go_to_quarantine() {
 fn a_part_in_the_wrong_folder_or_under_the_wrong_hash_goes_to_quarantine() {
     let (_folder, store, parts) = filled();
     let wrong = if folder_of(0) == "00" { "01" } else { "00" };
-    fs::rename(&parts[0], store.dir().join(PARTS).join(wrong).join(parts[0].file_name().expect("a name")))
-        .expect("renames");
+    let wrong = store.dir().join(PARTS).join(wrong);
+    fs::create_dir_all(&wrong).expect("a folder");
+    fs::rename(&parts[0], wrong.join(parts[0].file_name().expect("a name"))).expect("renames");
     let other = parts[1].to_string_lossy().replace("00001-", "00001-0").replace(".parquet", "");
     fs::rename(&parts[1], format!("{}.parquet", &other[..other.len() - 1])).expect("renames");
     let scan = store.scan().expect("the rest is sound");
@@ -286,7 +288,7 @@ fn parts_of_another_schema_are_damage() {
     for mut frame in frames {
         let bytes = super::super::part::encode(1, &mut frame).expect("encodes");
         let name = PartName::of(1, true, &bytes);
-        let path = store.dir().join(PARTS).join(name.folder()).join(name.file_name("parquet"));
+        let path = place_of(&store, &name);
         fs::write(&path, &bytes).expect("writable");
         let found = store.verify().expect("readable").quarantined;
         assert!(found.len() == 1 && found[0].reason.contains("column"), "{found:?}");
