@@ -65,7 +65,7 @@ for experiment in "${experiments[@]}"; do
   out=results/paper/$name start=$SECONDS status=0
   # Figures are drawn anew; those that an earlier version of the experiment had would stay.
   rm -f "$out"/*.png "$out"/*.svg "$out"/*.txt
-  gates=$("$tegum" --quiet run "$experiment" --out "$out") || status=$?
+  gates=$("$tegum" --quiet run "$experiment" -p --out "$out") || status=$?
   printf '%s\n' "$gates"
   verdict=PASS
   if [ $status -ne 0 ]; then
