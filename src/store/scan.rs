@@ -206,8 +206,7 @@ impl Store {
         folders.extend(above);
         folders.insert(self.dir.clone());
         let sync = |folder: &PathBuf| self.disk.files.sync_dir(folder).map_err(StoreError::io("sync", folder));
-        // At once: each waits for the disk, which answers several as fast as one.
-        folders.par_iter().try_for_each(sync)
+        folders.iter().try_for_each(sync)
     }
 
     /// Judges every file of a folder and reads the sound ones with `read`, whose failure is damage too. Files are
