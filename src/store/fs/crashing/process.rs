@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -29,10 +29,11 @@ enum Kind {
 }
 
 impl Process {
-    /// The process ends, by itself or because it was killed: the others go on. Names whose sync failed were in doubt for
-    /// it alone: nobody can tell them from others any more, and the next sync puts them on disk.
+    /// The process ends when its turn comes, by itself or because it was killed: the others go on. (Ended at any other moment, a
+    /// history would depend on the clock.) Names whose sync failed were in doubt for it alone: nobody can tell them from others
+    /// any more, and the next sync puts them on disk.
     pub fn end(&self) {
-        let mut world = self.machine.world();
+        let mut world = self.turn();
         let pid = self.pid;
         world.players.retain(|player| *player != pid);
         world.dead.push(pid);
@@ -60,12 +61,18 @@ impl Process {
         }
     }
 
-    /// Waits for this process's turn and runs a call, or finds that the process was killed.
-    fn call<T>(&self, kind: Kind, call: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
+    /// Waits for this process's turn.
+    fn turn(&self) -> MutexGuard<'_, World> {
         let mut world = self.machine.world();
         while world.turn.is_some_and(|turn| turn != self.pid) {
             world = self.machine.0.turns.wait(world).unwrap_or_else(PoisonError::into_inner);
         }
+        world
+    }
+
+    /// Waits for this process's turn and runs a call, or finds that the process was killed.
+    fn call<T>(&self, kind: Kind, call: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
+        let mut world = self.turn();
         if kind == Kind::Change {
             if let Some((pid, left)) = &mut world.kill
                 && *pid == self.pid
@@ -256,13 +263,13 @@ impl StoreFs for Process {
     fn identity(&self) -> Identity {
         // Every process has the same name and number but for the space: what tells them apart must be looked at.
         let random = u64::from(self.pid);
-        let mut world = self.machine.world();
+        let mut world = self.turn();
         let start = if world.oddities.wild_clock { u128::from(world.draw(u32::MAX)) << 64 } else { 0 };
         Identity { host: "host".into(), space: Some(self.space.to_string()), pid: self.pid, start, random }
     }
 
     fn is_alive(&self, pid: u32) -> bool {
-        !self.machine.world().dead.contains(&pid)
+        self.call(Kind::Look, |world| Ok(world.dead.contains(&pid))).map_or(true, |dead| !dead)
     }
 
     fn now(&self) -> Duration {
