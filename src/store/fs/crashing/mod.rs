@@ -49,7 +49,8 @@ enum Node {
 struct Name {
     node: usize,
     made_by: u32,
-    made_at: u64,
+    /// When the other processes see it.
+    seen_at: u64,
 }
 
 /// Names of one directory that changed together and have not been synced.
@@ -237,7 +238,7 @@ impl World {
     }
 
     fn sees(&self, pid: u32, name: &Name) -> bool {
-        name.made_by == pid || name.made_at + self.oddities.late <= self.time || self.oddities.late == 0
+        name.made_by == pid || name.seen_at <= self.time || self.oddities.late == 0
     }
 
     /// The directory and the name in it.
@@ -253,7 +254,7 @@ impl World {
         match names.get_mut(&name) {
             None => Ok(()),
             Some(there) => {
-                there.made_at = 0;
+                there.seen_at = 0;
                 Err(Errno::EXIST.into())
             }
         }
@@ -261,12 +262,12 @@ impl World {
 
     /// Changes names of one directory together.
     fn change(&mut self, folder: usize, by: u32, to: Vec<(String, Option<usize>)>) -> io::Result<()> {
-        let made_at = self.time + 1;
+        let seen_at = self.time + 1 + self.oddities.late;
         let mut gone = Vec::new();
         let Node::Dir { names, changes, .. } = &mut self.nodes[folder] else { return Err(Errno::NOTDIR.into()) };
         for (name, node) in &to {
             let before = match node {
-                Some(node) => names.insert(name.clone(), Name { node: *node, made_by: by, made_at }),
+                Some(node) => names.insert(name.clone(), Name { node: *node, made_by: by, seen_at }),
                 None => names.remove(name),
             };
             gone.extend(before.map(|name| name.node));
@@ -322,7 +323,7 @@ impl World {
                             put(&mut on_disk, change);
                         }
                     }
-                    let seen = |node: &usize| Name { node: *node, made_by: 0, made_at: 0 };
+                    let seen = |node: &usize| Name { node: *node, made_by: 0, seen_at: 0 };
                     let names = on_disk.iter().map(|(name, node)| (name.clone(), seen(node))).collect();
                     self.nodes[at] = Node::Dir { names, on_disk, changes: Vec::new() };
                 }
