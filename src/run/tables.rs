@@ -8,9 +8,9 @@ use super::evaluation::FeatureColumn;
 use super::record::CellRecord;
 use super::snapshots::Summary;
 use super::{RunError, axis_values};
-use crate::plan::Plan;
+use crate::plan::{CellId, Plan};
 use crate::spec::output::WeightsSection;
-use crate::store::{ChunkResult, Row, Side, SideTable, StoreError, WeightTensor, encode_weights};
+use crate::store::{ChunkResult, Row, Side, SideTable, StoreError, WeightTensor, cell_column, encode_weights};
 
 /// Everything a chunk publishes.
 pub fn chunk_result(
@@ -70,11 +70,11 @@ fn stacked(
     records: &[CellRecord],
     own: impl Fn(&CellRecord) -> &Vec<(String, FeatureColumn)>,
 ) -> Result<Option<DataFrame>, RunError> {
-    let (mut cells, mut columns): (Vec<String>, Vec<(String, FeatureColumn)>) = (Vec::new(), Vec::new());
+    let (mut cells, mut columns): (Vec<CellId>, Vec<(String, FeatureColumn)>) = (Vec::new(), Vec::new());
     for record in records.iter().filter(|r| !own(r).is_empty()) {
         let before = cells.len();
         let n = own(record).iter().map(|(_, c)| c.len()).max().unwrap_or(0);
-        cells.extend(std::iter::repeat_n(plan.ids[record.index].to_string(), n));
+        cells.extend(std::iter::repeat_n(plan.ids[record.index], n));
         for (name, values) in own(record) {
             let at = columns.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
                 columns.push((name.clone(), values.nulls(before)));
@@ -88,7 +88,7 @@ fn stacked(
         return Ok(None);
     }
     let height = cells.len();
-    let mut series = vec![Series::new("cell".into(), cells)];
+    let mut series = vec![cell_column(cells.into_iter())];
     series.extend(columns.into_iter().map(|(name, column)| match column {
         FeatureColumn::Numbers(v) => Series::new(name.into(), finite(&v)),
         FeatureColumn::Whole(v) => Series::new(name.into(), v),
@@ -149,7 +149,7 @@ pub fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, R
     let (mut multipliers, mut smoothed): (Vec<Option<f64>>, Vec<Option<f64>>) = (Vec::new(), Vec::new());
     let finite = |v: f64| Some(v).filter(|v| v.is_finite());
     for record in records {
-        let id = plan.ids[record.index].to_string();
+        let id = plan.ids[record.index];
         let toy = record.toy_trace.iter().map(|t| ("toy", t.step, finite(t.loss), None, None));
         let sae = record.sae_trace.iter().map(|t| ("sae", t.step, finite(t.loss), finite(t.l0), t.control));
         for (model, step, loss, l0, control) in toy.chain(sae) {
@@ -164,7 +164,7 @@ pub fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, R
                 column.resize(cells.len(), None);
                 column.push(value);
             }
-            cells.push(id.clone());
+            cells.push(id);
             models.push(model);
             steps.push(step as i64);
             losses.push(loss);
@@ -177,7 +177,7 @@ pub fn trace(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame>, R
         return Ok(None);
     }
     let mut columns = vec![
-        Series::new("cell".into(), &cells),
+        cell_column(cells.iter().copied()),
         Series::new("model".into(), models),
         Series::new("step".into(), steps),
         Series::new("loss".into(), losses),
@@ -200,10 +200,10 @@ pub fn snapshots(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame
     let widest = records.iter().flat_map(|r| r.snapshots.iter()).map(|s| s.d_hidden).filter(|d| *d <= 3).max();
     let mut directions: Vec<Vec<Option<f64>>> = vec![vec![]; widest.unwrap_or(0)];
     for record in records {
-        let id = plan.ids[record.index].to_string();
+        let id = plan.ids[record.index];
         for snapshot in record.snapshots.iter() {
             let n = snapshot.norm.len();
-            cells.extend(std::iter::repeat_n(id.clone(), n));
+            cells.extend(std::iter::repeat_n(id, n));
             steps.extend(std::iter::repeat_n(snapshot.step as i64, n));
             features.extend(0..n as i64);
             let own = [&snapshot.norm, &snapshot.dimensionality, &snapshot.superposition];
@@ -221,7 +221,7 @@ pub fn snapshots(plan: &Plan, records: &[CellRecord]) -> Result<Option<DataFrame
     let rows = cells.len();
     let [norm, dimensionality, superposition] = numbers;
     let mut columns = vec![
-        Series::new("cell".into(), cells),
+        cell_column(cells.into_iter()),
         Series::new("step".into(), steps),
         Series::new("feature".into(), features),
         Series::new("norm".into(), norm),

@@ -3,6 +3,7 @@
 //! The bytes depend on the results alone (fixed compression, one row group, no times, no machine names), so two machines
 //! that compute the same chunk write the same file under the same name.
 
+use polars::polars_utils::compression::ZstdLevel;
 use polars::prelude::{
     AnyValue, Column as Series, DataFrame, DataType, KeyValueMetadata, ParquetCompression, ParquetWriter, PlSmallStr,
     StatisticsOptions,
@@ -14,6 +15,7 @@ pub use super::part_name::{Extent, MERGED, PartName, folder_of};
 pub use super::reading::{Unfit, decode, decode_rows};
 use super::row::{Column, Kind, Row, Schema, Value};
 use crate::plan::CellId;
+use crate::plan::id::Digits;
 
 /// Key under which a part carries the number of its chunk, so that a renamed part is noticed.
 pub(super) const CHUNK_KEY: &str = "tegum.chunk";
@@ -137,11 +139,13 @@ pub fn parquet(
     frame: &mut DataFrame,
     metadata: Option<KeyValueMetadata>,
 ) -> Result<Vec<u8>, polars::error::PolarsError> {
+    // Higher levels take half as long again for files that are no smaller: scores are numbers without a pattern.
+    let level = ZstdLevel::try_new(1)?;
     // The layout in memory (how many chunks a column has) would show in the pages.
     frame.rechunk_mut();
     let mut bytes = Vec::new();
     ParquetWriter::new(&mut bytes)
-        .with_compression(ParquetCompression::Zstd(None))
+        .with_compression(ParquetCompression::Zstd(Some(level)))
         .with_statistics(StatisticsOptions::default())
         .with_row_group_size(Some(ROW_GROUP))
         .set_parallel(false)
@@ -186,24 +190,23 @@ pub fn frame(experiment: &str, schema: &Schema, rows: &[Row]) -> Result<DataFram
     let mut order: Vec<&Row> = rows.iter().collect();
     order.sort_by_key(|row| (row.plan_index, row.cell));
     check(schema, &order)?;
-    let texts = |text: &dyn Fn(&Row) -> Option<String>| order.iter().map(|row| text(row)).collect::<Vec<_>>();
     let mut columns = vec![
-        Series::new("cell".into(), texts(&|row| Some(row.cell.to_string()))),
+        cell_column(order.iter().map(|row| row.cell)),
         Series::new("plan_index".into(), integers(&order, "plan_index", |row| Some(row.plan_index))?),
-        Series::new("experiment".into(), texts(&|_| Some(experiment.to_string()))),
+        Series::new("experiment".into(), vec![experiment; order.len()]),
     ];
     for (at, axis) in schema.axes.iter().enumerate() {
         columns.push(series(axis, &order.iter().map(|row| (row.cell, &row.axes[at])).collect::<Vec<_>>())?);
     }
     columns.push(Series::new("seed".into(), integers(&order, "seed", |row| Some(row.seed))?));
-    columns.push(Series::new("method".into(), texts(&|row| row.method.clone())));
-    columns.push(Series::new("status".into(), texts(&|row| Some(row.status.as_str().to_string()))));
-    columns.push(Series::new("detail".into(), texts(&|row| row.detail.clone())));
+    columns.push(texts("method", &order, |row| row.method.as_deref()));
+    columns.push(texts("status", &order, |row| Some(row.status.as_str())));
+    columns.push(texts("detail", &order, |row| row.detail.as_deref()));
     for (at, score) in schema.scores.iter().enumerate() {
         columns.push(series(score, &order.iter().map(|row| (row.cell, &row.scores[at])).collect::<Vec<_>>())?);
     }
     columns.push(Series::new("steps_done".into(), integers(&order, "steps_done", |row| row.steps_done)?));
-    columns.push(Series::new("algo_version".into(), texts(&|row| Some(row.algo_version.clone()))));
+    columns.push(texts("algo_version", &order, |row| Some(&row.algo_version)));
     DataFrame::new(order.len(), columns).map_err(|error| StoreError::WrongShape { reason: error.to_string() })
 }
 
@@ -227,6 +230,16 @@ fn check(schema: &Schema, order: &[&Row]) -> Result<(), StoreError> {
         Some(pair) => wrong(format!("cell {} comes twice in one chunk", pair[0])),
         None => Ok(()),
     }
+}
+
+/// The column `cell` of a table.
+pub fn cell_column(cells: impl Iterator<Item = CellId>) -> Series {
+    let digits: Vec<Digits> = cells.map(|cell| cell.digits()).collect();
+    Series::new("cell".into(), digits.iter().map(Digits::as_str).collect::<Vec<_>>())
+}
+
+fn texts<'a>(name: &str, rows: &[&'a Row], text: impl Fn(&'a Row) -> Option<&'a str>) -> Series {
+    Series::new(name.into(), rows.iter().map(|row| text(row)).collect::<Vec<_>>())
 }
 
 fn integers(rows: &[&Row], name: &str, number: impl Fn(&Row) -> Option<u64>) -> Result<Vec<Option<i64>>, StoreError> {
@@ -276,12 +289,12 @@ pub(super) fn series(column: &Column, values: &[(CellId, &Value)]) -> Result<Ser
             Series::new(name, values.iter().map(read).collect::<Result<Vec<_>, _>>()?)
         }
         Kind::Text => {
-            let read = |(cell, found): &(CellId, &Value)| match found {
+            let texts = values.iter().map(|(cell, found)| match found {
                 Value::Null => Ok(None),
-                Value::Text(text) => Ok(Some(text.clone())),
+                Value::Text(text) => Ok(Some(text.as_str())),
                 other => Err(mismatch(cell, other)),
-            };
-            Series::new(name, values.iter().map(read).collect::<Result<Vec<Option<String>>, _>>()?)
+            });
+            Series::new(name, texts.collect::<Result<Vec<_>, _>>()?)
         }
     })
 }

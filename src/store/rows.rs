@@ -4,7 +4,10 @@ use std::cell::LazyCell;
 use std::path::PathBuf;
 
 use polars::error::PolarsError;
-use polars::prelude::{AnyValue, Column as Series, DataFrame, DataType, IdxCa, IdxSize, NamedFrom};
+use polars::prelude::{
+    AnyValue, BooleanChunked, Column, DataFrame, DataType, Float64Chunked, IdxCa, IdxSize, Int64Chunked, NamedFrom,
+    StringChunked,
+};
 use rayon::prelude::*;
 
 use super::conflict::{Source, difference_of};
@@ -49,10 +52,12 @@ impl Store {
             order.sort_unstable();
             order
         });
-        self.gather(plan, |cell, written| match ids.get(written as usize) {
+        let place = |cell, written| match ids.get(written as usize) {
             Some(id) if *id == cell => Some(written),
             _ => order.binary_search_by_key(&cell, |(id, _)| *id).ok().map(|at| order[at].1),
-        })
+        };
+        // A cell has one index, and parts have theirs in order.
+        self.gather(plan, place, |row| row.index)
     }
 
     /// As [`Store::rows`], with axes and method as `planned` says for each plan index, not as the rows were written: an
@@ -79,7 +84,7 @@ impl Store {
             put(&mut rows, series(axis, &values)?)?;
         }
         let methods: Vec<Option<String>> = cells.into_iter().map(|cell| cell.method).collect();
-        put(&mut rows, Series::new("method".into(), methods))?;
+        put(&mut rows, Column::new("method".into(), methods))?;
         Ok(rows)
     }
 
@@ -89,11 +94,17 @@ impl Store {
     /// # Errors
     /// As [`Store::rows`].
     pub fn all_rows(&self, plan: &PlanRecord) -> Result<DataFrame, StoreError> {
-        self.gather(plan, |_, written| Some(written))
+        self.gather(plan, |_, written| Some(written), |_| 0)
     }
 
-    /// The rows for which `place` gives an index, each cell once.
-    fn gather(&self, plan: &PlanRecord, place: impl Fn(CellId, u64) -> Option<u64>) -> Result<DataFrame, StoreError> {
+    /// The rows for which `place` gives an index, each cell once. `group`: the same for rows of one cell; sorting by it first is
+    /// faster where rows come in its order.
+    fn gather(
+        &self,
+        plan: &PlanRecord,
+        place: impl Fn(CellId, u64) -> Option<u64>,
+        group: impl Fn(&Picked) -> u64 + Sync,
+    ) -> Result<DataFrame, StoreError> {
         let files = self.load(PARTS, None)?;
         let wanted = layout(&plan.schema());
         let mut picked = Vec::new();
@@ -107,7 +118,7 @@ impl Store {
                 }
             }
         }
-        picked.par_sort_unstable_by_key(|row| (row.cell, row.lacking, row.file, row.row));
+        picked.par_sort_by_key(|row| (group(row), row.cell, row.lacking, row.file, row.row));
         for holders in picked.chunk_by(|a, b| a.cell == b.cell) {
             let source = |row: &Picked| Source { path: &files[row.file].0, frame: &files[row.file].1.frame };
             // Each with each: what two of them differ in, a third may lack.
@@ -151,7 +162,7 @@ fn assemble(
                 let reason = format!("its column `{name}` is of type {found}, which is not that of the plan, {dtype}");
                 StoreError::Damaged { path: path.clone(), reason }
             }),
-            Err(_) => Ok(Series::full_null(name.as_str().into(), frame.height(), dtype)),
+            Err(_) => Ok(Column::full_null(name.as_str().into(), frame.height(), dtype)),
         });
         let columns = columns.collect::<Result<Vec<_>, StoreError>>()?;
         let aligned = DataFrame::new(frame.height(), columns).map_err(in_words)?;
@@ -164,8 +175,8 @@ fn assemble(
     let places: Vec<IdxSize> = order.iter().map(|(_, _, at)| *at).collect();
     let mut table = table.take(&IdxCa::new("".into(), places)).map_err(in_words)?;
     let indices: Vec<i64> = order.iter().map(|(index, _, _)| *index as i64).collect();
-    put(&mut table, Series::new("plan_index".into(), indices))?;
-    put(&mut table, Series::new("experiment".into(), vec![plan.experiment.as_str(); order.len()]))?;
+    put(&mut table, Column::new("plan_index".into(), indices))?;
+    put(&mut table, Column::new("experiment".into(), vec![plan.experiment.as_str(); order.len()]))?;
     Ok(table)
 }
 
@@ -174,12 +185,12 @@ fn in_words(error: PolarsError) -> StoreError {
 }
 
 fn blank(wanted: &[(String, DataType)], height: usize) -> Result<DataFrame, polars::error::PolarsError> {
-    let null = |(name, dtype): &(String, DataType)| Series::full_null(name.as_str().into(), height, dtype);
+    let null = |(name, dtype): &(String, DataType)| Column::full_null(name.as_str().into(), height, dtype);
     DataFrame::new(height, wanted.iter().map(null).collect())
 }
 
 /// Replaces the column of that name.
-fn put(rows: &mut DataFrame, column: Series) -> Result<(), StoreError> {
+fn put(rows: &mut DataFrame, column: Column) -> Result<(), StoreError> {
     let outcome = rows.with_column(column).map(|_| ());
     outcome.map_err(|error| StoreError::WrongShape { reason: error.to_string() })
 }
@@ -189,11 +200,6 @@ fn whole_numbers(frame: &DataFrame, name: &str) -> Result<Vec<u64>, StoreError> 
     let wrong = || StoreError::WrongShape { reason: format!("column `{name}` is not one of whole numbers") };
     let column = frame.column(name).ok().and_then(|column| column.i64().ok()).ok_or_else(wrong)?;
     column.iter().map(|number| number.and_then(|number| u64::try_from(number).ok()).ok_or_else(wrong)).collect()
-}
-
-/// The column `cell` as text; every entry is the text of a cell id.
-pub(super) fn cells_of(frame: &DataFrame) -> Result<Vec<String>, String> {
-    Ok(ids_of(frame)?.iter().map(CellId::to_string).collect())
 }
 
 /// The column `cell`.
@@ -209,25 +215,29 @@ pub(super) fn ids_of(frame: &DataFrame) -> Result<Vec<CellId>, String> {
 /// different as soon as one bit of one score is.
 pub fn logical_hash(rows: &DataFrame) -> String {
     let left_out = ["plan_index", "experiment"];
-    let columns: Vec<&Series> =
+    let columns: Vec<&Column> =
         rows.columns().iter().filter(|column| !left_out.contains(&column.name().as_str())).collect();
     let mut hasher = blake3::Hasher::new_derive_key("tegum logical rows v1");
-    let mut line = Vec::new();
+    let mut bytes = Vec::with_capacity(2 * HASHED_AT_ONCE);
     for column in &columns {
-        text_into(&mut line, column.name());
-        text_into(&mut line, &column.dtype().to_string());
+        text_into(&mut bytes, column.name());
+        text_into(&mut bytes, &column.dtype().to_string());
     }
-    text_into(&mut line, &rows.height().to_string());
-    hasher.update(&line);
+    text_into(&mut bytes, &rows.height().to_string());
+    let columns: Vec<Entries> = columns.into_iter().map(Entries::of).collect();
     for row in reading_order(rows) {
-        line.clear();
-        for column in &columns {
-            value_into(&mut line, &column.get(row).unwrap_or(AnyValue::Null));
+        columns.iter().for_each(|column| column.put(row, &mut bytes));
+        if bytes.len() > HASHED_AT_ONCE {
+            hasher.update(&bytes);
+            bytes.clear();
         }
-        hasher.update(&line);
     }
+    hasher.update(&bytes);
     hasher.finalize().to_hex().to_string()
 }
+
+/// Bytes that BLAKE3 gets at a time: a row alone is too short for its vectors.
+const HASHED_AT_ONCE: usize = 1 << 16;
 
 /// Row numbers by plan index, then cell; as they stand where a table has neither.
 fn reading_order(rows: &DataFrame) -> Vec<usize> {
@@ -243,26 +253,62 @@ fn text_into(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend(text.as_bytes());
 }
 
-fn value_into(bytes: &mut Vec<u8>, value: &AnyValue) {
-    match value {
-        AnyValue::Null => bytes.push(0),
-        AnyValue::Boolean(flag) => bytes.extend([1, u8::from(*flag)]),
-        AnyValue::Int64(number) => {
-            bytes.push(2);
-            bytes.extend(number.to_le_bytes());
+/// A column by its type, so that an entry is read without asking for it.
+enum Entries<'a> {
+    Truths(&'a BooleanChunked),
+    Whole(&'a Int64Chunked),
+    Floats(&'a Float64Chunked),
+    Texts(&'a StringChunked),
+    /// Types the store does not write, from tables made elsewhere.
+    Others(&'a Column),
+}
+
+impl<'a> Entries<'a> {
+    fn of(column: &'a Column) -> Entries<'a> {
+        let others = Entries::Others(column);
+        match column.dtype() {
+            DataType::Boolean => column.bool().map_or(others, Entries::Truths),
+            DataType::Int64 => column.i64().map_or(others, Entries::Whole),
+            DataType::Float64 => column.f64().map_or(others, Entries::Floats),
+            DataType::String => column.str().map_or(others, Entries::Texts),
+            _ => others,
         }
-        AnyValue::Float64(number) => {
-            bytes.push(3);
-            bytes.extend(number.to_bits().to_le_bytes());
-        }
-        AnyValue::String(text) => {
-            bytes.push(4);
-            text_into(bytes, text);
-        }
-        // Types the store does not write, from tables made elsewhere.
-        other => {
-            bytes.push(5);
-            text_into(bytes, &other.to_string());
+    }
+
+    /// Adds an entry: the number of its type, then its bytes.
+    fn put(&self, row: usize, bytes: &mut Vec<u8>) {
+        let number = |kind: u8, bits: u64| {
+            let mut entry = [kind; 9];
+            entry[1..].copy_from_slice(&bits.to_le_bytes());
+            entry
+        };
+        match self {
+            Entries::Truths(column) => match column.get(row) {
+                Some(flag) => bytes.extend([1, u8::from(flag)]),
+                None => bytes.push(0),
+            },
+            Entries::Whole(column) => match column.get(row) {
+                Some(whole) => bytes.extend(number(2, whole as u64)),
+                None => bytes.push(0),
+            },
+            Entries::Floats(column) => match column.get(row) {
+                Some(float) => bytes.extend(number(3, float.to_bits())),
+                None => bytes.push(0),
+            },
+            Entries::Texts(column) => match column.get(row) {
+                Some(text) => {
+                    bytes.push(4);
+                    text_into(bytes, text);
+                }
+                None => bytes.push(0),
+            },
+            Entries::Others(column) => match column.get(row).unwrap_or(AnyValue::Null) {
+                AnyValue::Null => bytes.push(0),
+                other => {
+                    bytes.push(5);
+                    text_into(bytes, &other.to_string());
+                }
+            },
         }
     }
 }
@@ -270,7 +316,7 @@ fn value_into(bytes: &mut Vec<u8>, value: &AnyValue) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::row::{Column, Kind};
+    use crate::store::row::{self, Kind};
     use crate::store::testing::{cell, ids, plan, row, store_of};
     use crate::store::{ChunkResult, Row};
 
@@ -351,7 +397,7 @@ mod tests {
         publish(&store, 1, vec![row(2), row(3)]);
         let mut edited = plan(3, 3);
         edited.experiment = "edited".into();
-        edited.axes.push(Column::new("sae.topk.k", Kind::Int));
+        edited.axes.push(row::Column::new("sae.topk.k", Kind::Int));
         let order = [cell(3), cell(8), cell(1)];
         let again = Store::create_or_open(folder.path(), b"edited", &edited).expect("opens");
         let rows = again.rows(&edited, &order).expect("rows");
@@ -373,7 +419,7 @@ mod tests {
         let (folder, store) = store_of(&plan(2, 2));
         publish(&store, 0, vec![row(0), row(1)]);
         let mut edited = plan(2, 2);
-        edited.scores.push(Column::new("l0", Kind::Float));
+        edited.scores.push(row::Column::new("l0", Kind::Float));
         let again = Store::create_or_open(folder.path(), b"edited", &edited).expect("opens");
         let mut with_l0 = row(0);
         with_l0.scores.push(Value::Float(2.0));

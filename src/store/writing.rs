@@ -12,11 +12,12 @@ use super::fs::list_if_there;
 use super::part::{Extent, MERGED, Part, PartName, decode_rows, encode, encode_rows, folder_of, frame};
 use super::publish::Published;
 use super::row::Row;
-use super::rows::{cells_of, ids_of};
+use super::rows::ids_of;
 use super::side::Side;
 use super::weights::WEIGHTS;
 use super::{PARTS, PlanRecord, Store};
 use crate::plan::CellId;
+use crate::plan::id::position;
 
 /// Rows of a side table, of any cells of one chunk.
 #[derive(Clone, Debug)]
@@ -51,9 +52,11 @@ impl Store {
         let cells = chunk_cells(plan, result).map_err(wrong)?;
         let partial = (result.rows.len() as u64) < cells;
         let mut table = frame(&plan.experiment, &plan.schema(), &result.rows)?;
+        let mut own: Vec<CellId> = result.rows.iter().map(|row| row.cell).collect();
+        own.sort_unstable();
         let mut companions = Vec::new();
         for side in &result.side {
-            companions.push(Companion::of_side(result.chunk, partial, side, &table)?);
+            companions.push(Companion::of_side(result.chunk, partial, side, &own)?);
         }
         if let Some(bytes) = &result.weights {
             companions.push(Companion::of_weights(result.chunk, partial, bytes));
@@ -63,7 +66,7 @@ impl Store {
         let bytes = encode_rows(result.chunk, &names, &plan.kept, &mut table)?;
         let name = PartName::of(result.chunk, partial, &bytes);
         // First, so that a refused result leaves nothing behind; then what stands beside the rows, so that rows never lack it.
-        self.refuse_conflict(&name, &bytes, &table)?;
+        self.refuse_conflict(&name, &bytes, &table, &own)?;
         companions.iter().try_for_each(|companion| self.publish_companion(companion))?;
         let path = self.folder(&Path::new(PARTS).join(folder_of(result.chunk)))?.join(name.file_name("parquet"));
         let published = self.disk.publish(&path, &bytes)?;
@@ -78,13 +81,17 @@ impl Store {
         self.disk.publish(&path, &companion.bytes).map(|_| ())
     }
 
-    /// Compares with every other part of the same chunk and every merged one that holds one of its cells; on a difference keeps
-    /// both in `conflicts/`.
-    fn refuse_conflict(&self, name: &PartName, bytes: &[u8], table: &DataFrame) -> Result<(), StoreError> {
+    /// Compares with every other part of the same chunk and every merged one that holds one of its `cells`, sorted; on a difference
+    /// keeps both in `conflicts/`.
+    fn refuse_conflict(
+        &self,
+        name: &PartName,
+        bytes: &[u8],
+        table: &DataFrame,
+        cells: &[CellId],
+    ) -> Result<(), StoreError> {
         let files = &*self.disk.files;
         let own = self.dir.join(PARTS).join(name.folder()).join(name.file_name("parquet"));
-        let mut cells = ids_of(table).map_err(|reason| StoreError::WrongShape { reason })?;
-        cells.sort_unstable();
         // Merged parts last: a part that is merged away meanwhile is found there.
         for folder in [name.folder(), MERGED.into()] {
             let folder = self.dir.join(PARTS).join(folder);
@@ -92,7 +99,7 @@ impl Store {
                 let Some(other) = PartName::parse(&entry.name, "parquet") else { continue };
                 let path = folder.join(&entry.name);
                 let may_differ = match other.extent {
-                    Extent::Merged => self.merged_holds(&path, &other, &cells)?,
+                    Extent::Merged => self.merged_holds(&path, &other, cells)?,
                     _ => other.chunk == name.chunk && other.hash != name.hash,
                 };
                 let Some((theirs, part)) = (if may_differ { self.rival(&path, &other)? } else { None }) else {
@@ -151,10 +158,11 @@ pub(super) struct Companion<'a> {
 }
 
 impl<'a> Companion<'a> {
-    fn of_side(chunk: u64, partial: bool, side: &SideTable, rows: &DataFrame) -> Result<Companion<'a>, StoreError> {
+    /// `cells`: those of the rows, sorted.
+    fn of_side(chunk: u64, partial: bool, side: &SideTable, cells: &[CellId]) -> Result<Companion<'a>, StoreError> {
         let folder = side.side.name();
         let mut frame = side.frame.clone();
-        check_side(&frame, rows).map_err(|reason| StoreError::WrongShape { reason: format!("{folder}: {reason}") })?;
+        check_side(&frame, cells).map_err(|reason| StoreError::WrongShape { reason: format!("{folder}: {reason}") })?;
         let bytes = encode(chunk, &mut frame)?;
         let name = PartName::of(chunk, partial, &bytes);
         Ok(Companion { folder, extension: "parquet", name, bytes: Cow::Owned(bytes) })
@@ -183,11 +191,13 @@ fn chunk_cells(plan: &PlanRecord, result: &ChunkResult) -> Result<u64, String> {
     }
 }
 
-fn check_side(frame: &DataFrame, rows: &DataFrame) -> Result<(), String> {
-    let mut known = cells_of(rows)?;
-    known.sort();
-    for cell in cells_of(frame)? {
-        if known.binary_search(&cell).is_err() {
+/// `cells`: those of the rows, sorted.
+fn check_side(frame: &DataFrame, cells: &[CellId]) -> Result<(), String> {
+    let mut own = ids_of(frame)?;
+    // Rows of one cell stand together.
+    own.dedup();
+    for cell in own {
+        if position(cells, &cell).is_none() {
             return Err(format!("cell {cell} has no row in this chunk"));
         }
     }
