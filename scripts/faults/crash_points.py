@@ -7,9 +7,8 @@ A first run under strace lists the calls that the one thread of `--no-supervisor
 run for each: SIGKILL at the entry of that call, or an error instead of it. After each nothing is damaged, the same command completes the
 run, and its rows are those of an undisturbed one.
 
-Of calls that change nothing on disk (opening for reading, reading, listing, closing) and of the 256 folders made at the start, those
-that are alike but for the number in their path stand for each other: `--alike` of them are taken. `--every 7` takes each seventh of
-what is left. With `--begun half` each run goes on from a directory that lacks half of its parts and has a damaged one.
+Of calls that change nothing on disk (opening for reading, reading, listing, closing) those that are alike but for the number in their
+path stand for each other: `--alike` of them are taken. `--every 7` takes each seventh of what is left. With `--begun half` each run goes on from a directory that lacks half of its parts and has a damaged one.
 """
 
 import argparse
@@ -79,7 +78,7 @@ class Points:
 
 def thinned(name, points, alike):
     kind = name.split()[0]
-    stand_for_each_other = (kind in LOOKS and "O_CREAT" not in name) or 'parts/xx"' in name and kind == "mkdir"
+    stand_for_each_other = kind in LOOKS and "O_CREAT" not in name
     if not stand_for_each_other or len(points) <= alike:
         return points
     return [points[at * (len(points) - 1) // (alike - 1)] for at in range(alike)] if alike > 1 else points[:1]

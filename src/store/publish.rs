@@ -62,6 +62,9 @@ pub struct Disk {
 /// Pause between two tries on a full disk.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
 
+/// How often in a row signals may interrupt a write before it is given up.
+const INTERRUPTIONS: usize = 64;
+
 /// How often other processes may be in the way of one file.
 const DISTURBANCES: usize = 8;
 
@@ -212,12 +215,14 @@ impl Disk {
 
     fn write(&self, temporary: &Path, bytes: &[u8]) -> io::Result<Box<dyn NewFile>> {
         let mut file = self.files.create_new(temporary)?;
-        let mut left = bytes;
+        let (mut left, mut interrupted) = (bytes, 0);
         while !left.is_empty() {
             match file.write(left) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => left = left.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(written) => (left, interrupted) = (left.get(written..).unwrap_or_default(), 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && interrupted < INTERRUPTIONS => {
+                    interrupted += 1;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -156,7 +156,7 @@ fn refuse_unreasonable(metadata: &FileMetadata, size: usize) -> Result<(), Unfit
 mod tests {
     use super::*;
     use crate::store::part::{encode, encode_with, frame};
-    use crate::store::testing::{ids, plan, row, schema, store_of};
+    use crate::store::testing::{ids, place_of, plan, row, schema, store_of};
 
     /// The footer of a sound file with other claims: they are refused before anything is made room for.
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         let name = PartName::of(1, true, &bytes);
         assert_eq!(decode(&name, bytes.clone(), None).expect_err("unknown"), Unfit::Newer(2));
         let (_folder, store) = store_of(&plan(4, 2));
-        let path = store.dir().join("parts").join(name.folder()).join(name.file_name("parquet"));
+        let path = place_of(&store, &name);
         std::fs::write(&path, &bytes).expect("writable");
         for error in [store.scan().expect_err("unknown"), store.rows(&plan(4, 2), &ids(4)).expect_err("unknown")] {
             let text = error.to_string();

@@ -134,19 +134,6 @@ impl Store {
         Ok(scan)
     }
 
-    /// Warns of rows of cells that no plan of the directory has: copied in from elsewhere. They are left alone and reach no answer.
-    /// `strangers`: cells that have a row and are not of the present plan; where there are older plans they may be theirs.
-    ///
-    /// # Errors
-    /// An unreadable directory.
-    pub fn warn_of_strangers(&self, strangers: u64) -> Result<(), StoreError> {
-        if strangers > 0 && self.plans()?.len() == 1 {
-            let dir = self.dir.display();
-            tracing::warn!("{dir} holds rows of {strangers} cells that are of no plan here: ignored");
-        }
-        Ok(())
-    }
-
     /// Removes the unfinished files of writers that are gone; how many those were.
     pub fn remove_stale(&self, scan: &Scan) -> usize {
         let stale = scan.temporary.iter().filter(|path| self.disk.is_stale(path));

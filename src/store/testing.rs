@@ -1,10 +1,11 @@
 //! Rows and plans for the tests of the store and of the table.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{CellId, Column, Kind, PlanRecord, Row, Schema, Status, Store, Value};
+use super::{CellId, Column, Kind, PartName, PlanRecord, Row, Schema, Status, Store, Value};
 
 /// Two axes and four scores, one of each kind but `Bool` among the scores' types.
 pub fn schema() -> Schema {
@@ -73,4 +74,11 @@ pub fn store_of(plan: &PlanRecord) -> (TempDir, Store) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = Store::create_or_open(folder.path(), b"name: test\n", plan).expect("a new store");
     (folder, store)
+}
+
+/// Where a part belongs, in a folder that is there.
+pub fn place_of(store: &Store, name: &PartName) -> PathBuf {
+    let folder = store.dir().join("parts").join(name.folder());
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder.join(name.file_name("parquet"))
 }

@@ -80,7 +80,7 @@ fn killed_or_without_power_at_any_change_compacting_loses_nothing_and_the_same_c
 fn an_error_at_any_call_of_compacting_is_recovered_from() {
     let recording = Faulty::recording(Arc::new(FINISHED.copy(0, Oddities::default()).process()));
     assert_eq!(compact(Arc::new(recording.clone()), Build::Sound).expect("nothing happens"), 1);
-    let faults = faults(&recording.calls());
+    let faults = faults(recording.calls().len());
     let failures = on_all_cores(faults.len() as u64, |number, _| {
         let (machine, fault) = (FINISHED.copy(number, Oddities::default()), faults[number as usize]);
         let process = machine.process();

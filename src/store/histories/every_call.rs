@@ -26,33 +26,19 @@ fn calls(machine: &Machine) -> Vec<String> {
     recording.calls()
 }
 
-/// The 256 folders of the parts are all alike: of every seventh of them one error is tried, with `TEGUM_HISTORIES` of each.
-fn is_one_of_many(call: &str) -> bool {
-    let folder = call.rsplit('/').next().unwrap_or_default();
-    let kind = call.split(' ').next().unwrap_or_default();
-    call.contains("/parts/") && folder.len() == 2 && ["create_dir", "is_link", "list"].contains(&kind)
-}
-
-/// With `TEGUM_HISTORIES` every call fails, else a sixteenth of them: once, from there on, and after it took effect. Which error it is goes round, so that each kind of call
-/// meets all of them; with `TEGUM_HISTORIES` each call does.
-pub(super) fn faults(calls: &[String]) -> Vec<Fault> {
+/// Each of so many calls fails: once, from there on, and after it took effect. Which error it is goes round, so that each kind of call
+/// meets all of them; with `TEGUM_HISTORIES` each call does. All of them take minutes: without it every third is tried.
+pub(super) fn faults(calls: usize) -> Vec<Fault> {
     let several = if std::env::var_os("TEGUM_HISTORIES").is_some() { ERRORS.len() as u64 } else { 2 };
     let mut faults = Vec::new();
-    for (number, call) in (0u64..).zip(calls) {
+    for number in 0..calls as u64 {
         let errno = |shift: u64| ERRORS[((number + shift) % ERRORS.len() as u64) as usize];
-        let is_alike = is_one_of_many(call);
-        // 7 is no divisor of the errors' number, so these meet all of them too.
-        if !is_alike || several > 2 || number % 7 == 0 {
-            faults.push(Fault::Once(number, errno(0)));
-        }
-        if !is_alike {
-            faults.extend((1..several).map(|shift| Fault::Once(number, errno(shift))));
-            faults.push(Fault::From(number, errno(2)));
-            faults.push(Fault::LostReply(number, if number % 2 == 0 { Errno::EXIST } else { errno(3) }));
-        }
+        faults.extend((0..several).map(|shift| Fault::Once(number, errno(shift))));
+        faults.push(Fault::From(number, errno(2)));
+        faults.push(Fault::LostReply(number, if number % 2 == 0 { Errno::EXIST } else { errno(3) }));
     }
-    // All of them take minutes; without being asked for more, every sixteenth of them is tried, which meets every kind of call.
-    faults.into_iter().enumerate().filter(|(at, _)| several > 2 || at % 16 == 5).map(|(_, fault)| fault).collect()
+    // Four faults a call: the stride must not meet the same one of them each time.
+    faults.into_iter().enumerate().filter(|(at, _)| several > 2 || at % 3 == 1).map(|(_, fault)| fault).collect()
 }
 
 /// Either the run recovers, or it ends with exit code 5; and then the same command does the rest, also after a power cut.
@@ -75,7 +61,7 @@ fn recovers(machine: &Machine, number: u64, fault: Fault) -> Result<(), String> 
 
 fn every_call(machine: &Machine) {
     let calls = calls(machine);
-    let faults = faults(&calls);
+    let faults = faults(calls.len());
     let failures = on_all_cores(faults.len() as u64, |number, _| recovers(machine, number, faults[number as usize]));
     let shown = &failures[..failures.len().min(5)];
     let first: Vec<_> =

@@ -133,7 +133,7 @@ struct Reference {
     side: DataFrame,
 }
 
-/// A machine on which the folders are made and nothing else, and what a run comes to.
+/// What a run comes to to which nothing happens.
 static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
     let machine = Machine::new(0);
     command(Arc::new(machine.process()), Build::Sound, &mut None, &Ledger::default()).expect("nothing happens");
@@ -143,7 +143,7 @@ static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
     Reference { hash: logical_hash(&rows), rows, side }
 });
 
-/// A machine with an empty run directory: making its folders is most of the calls of a short history.
+/// A machine with an empty run directory.
 static EMPTY_RUN: LazyLock<Machine> = LazyLock::new(|| {
     let machine = Machine::new(0);
     Store::create_or_open_on(Arc::new(machine.process()), Path::new(DIR), SPEC, &the_plan()).expect("nothing happens");

@@ -44,7 +44,7 @@ impl History<'_> {
         let fault = self.fault(incident);
         self.machine.play(&processes);
         // Most calls of a run stand at its beginning.
-        let changes = if self.one_in(2) { self.draw(40) } else { self.draw(300) } + 1;
+        let changes = if self.one_in(2) { self.draw(40) } else { self.draw(150) } + 1;
         match incident {
             Incident::Kill => self.machine.kill_at(&processes[0], changes),
             Incident::PowerCut => self.machine.cut_at(changes),
@@ -73,7 +73,8 @@ impl History<'_> {
             return if self.one_in(8) { Fault::Short(100) } else { Fault::Never };
         }
         let errno = ERRORS[self.draw(ERRORS.len() as u64) as usize];
-        let call = if self.one_in(2) { 500 + self.draw(200) } else { self.draw(1200) };
+        // A run makes some 170 calls, more where much is there already or parts are merged.
+        let call = if self.one_in(2) { self.draw(80) } else { self.draw(300) };
         match self.draw(4) {
             0 => Fault::From(call, errno),
             1 => Fault::LostReply(call, if self.one_in(2) { Errno::EXIST } else { errno }),
@@ -133,7 +134,7 @@ fn history(seed: u64, build: Build, lane: &Lane) -> Result<(), String> {
         wild_clock: draws.below(6) == 0,
     };
     let machine =
-        if draws.below(10) == 0 { Machine::new(0).copy(seed, oddities) } else { EMPTY_RUN.copy(seed, oddities) };
+        if draws.below(2) == 0 { Machine::new(0).copy(seed, oddities) } else { EMPTY_RUN.copy(seed, oddities) };
     let (ledger, rotten, doubtful) = (Ledger::default(), BTreeSet::new(), BTreeSet::new());
     let mut history = History { machine, seed, build, draws, ledger, rotten, doubtful, lane };
     let epochs = 1 + history.draw(3);

@@ -3,7 +3,7 @@ use crate::store::fs::faulty::{Fault, Faulty};
 use crate::store::fs::{RealFs, files_below};
 use crate::store::part::folder_of;
 use crate::store::row::Value;
-use crate::store::testing::{cell, ids, plan, row, store_of};
+use crate::store::testing::{cell, ids, place_of, plan, row, store_of};
 use crate::store::{ChunkResult, SideTable, WeightTensor, encode_weights};
 use polars::prelude::df;
 use std::fs;
@@ -48,9 +48,6 @@ fn every_single_changed_byte_of_a_run_is_found() {
     store.write_checkpoint(&cell(1), b"state").expect("written");
     let rows = store.rows(&plan, &ids(2)).expect("rows");
     store.collect(&plan, &ids(2), &store.scan().expect("sound"), &rows, false).expect("collects");
-    // Empty folders of the fan-out are looked into each time, thousands of times.
-    let folders = fs::read_dir(folder.path().join(PARTS)).expect("made").flatten();
-    folders.for_each(|entry| drop(fs::remove_dir(entry.path())));
     assert!(store.verify().expect("readable").quarantined.is_empty());
     let (mut files, mut flips) = (vec![folder.path().to_path_buf()], 0);
     while let Some(path) = files.pop() {
@@ -103,6 +100,7 @@ fn truncated_empty_and_renamed_parts_go_to_quarantine() {
     // The third takes the name that it would have as chunk 9.
     let name = parts[2].file_name().expect("a name").to_string_lossy().replace("c00000002", "c00000009");
     let folder = store.dir().join(PARTS).join(folder_of(9));
+    fs::create_dir_all(&folder).expect("a folder");
     fs::rename(&parts[2], folder.join(name)).expect("renames");
     let scan = store.scan().expect("nothing sound, no error");
     assert_eq!((scan.done().len(), scan.quarantined.len()), (0, 3));
@@ -113,8 +111,9 @@ fn truncated_empty_and_renamed_parts_go_to_quarantine() {
 fn a_part_in_the_wrong_folder_or_under_the_wrong_hash_goes_to_quarantine() {
     let (_folder, store, parts) = filled();
     let wrong = if folder_of(0) == "00" { "01" } else { "00" };
-    fs::rename(&parts[0], store.dir().join(PARTS).join(wrong).join(parts[0].file_name().expect("a name")))
-        .expect("renames");
+    let wrong = store.dir().join(PARTS).join(wrong);
+    fs::create_dir_all(&wrong).expect("a folder");
+    fs::rename(&parts[0], wrong.join(parts[0].file_name().expect("a name"))).expect("renames");
     let other = parts[1].to_string_lossy().replace("00001-", "00001-0").replace(".parquet", "");
     fs::rename(&parts[1], format!("{}.parquet", &other[..other.len() - 1])).expect("renames");
     let scan = store.scan().expect("the rest is sound");
@@ -216,6 +215,7 @@ fn rows_that_lack_a_score_of_the_edited_plan_are_not_done() {
 /// Copies a part of another store into this one.
 fn copy_in(store: &Store, part: &Path, other: &Store) {
     let target = store.dir().join(part.strip_prefix(other.dir()).expect("below"));
+    fs::create_dir_all(target.parent().expect("a folder of parts")).expect("a folder");
     fs::copy(part, target).expect("copies");
 }
 
@@ -289,7 +289,7 @@ fn parts_of_another_schema_are_damage() {
     for mut frame in frames {
         let bytes = super::super::part::encode(1, &mut frame).expect("encodes");
         let name = PartName::of(1, true, &bytes);
-        let path = store.dir().join(PARTS).join(name.folder()).join(name.file_name("parquet"));
+        let path = place_of(&store, &name);
         fs::write(&path, &bytes).expect("writable");
         let found = store.verify().expect("readable").quarantined;
         assert!(found.len() == 1 && found[0].reason.contains("column"), "{found:?}");
