@@ -6,7 +6,9 @@
 //! comparison with the plan; beside it reading and hashing the same files. `publish` is one part of 100 rows, beside writing and
 //! syncing a file of that size; on most disks both are the time of their fsyncs. `share` runs experiments, by default a benchmark
 //! of toy models and the phase diagram in small, and puts all that they published into a new store once more, with the scan
-//! before and the collection after: the time of that over the time of the run. Directories are made in TMPDIR.
+//! before and the collection after: what that costs over what the run cost. In a run other threads train meanwhile, so the share
+//! of the CPU time is what it takes from them; the share of the wall time is what it would take if nothing else ran while it
+//! waits for the disk. Directories are made in TMPDIR.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -153,15 +155,17 @@ fn publish(size: u64) {
     println!("  written, synced, renamed, synced    {:>7.3} ms", written * 1e3);
 }
 
-/// The time of a run's store calls, done again in a new directory, over the time of the run.
+/// What a run's store calls cost, done again in a new directory on one thread, over what the run cost.
 fn share(experiment: &Path) {
+    // One thread, this one, so that its CPU time is that of all calls.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (out, again) = (folder.path().join("run"), folder.path().join("again"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_tegum"));
     command.args(["--quiet", "run"]).arg(experiment).arg("--out").arg(&out).args(["--backend", "cpu", "--yes"]);
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), cpu_of_children());
     let status = command.stdout(Stdio::null()).status().expect("the program starts");
-    let run = start.elapsed().as_secs_f64();
+    let run = Spent { wall: start.elapsed().as_secs_f64(), cpu: cpu_of_children() - before };
     assert!(status.success(), "{}: {status}", experiment.display());
     let store = Store::open(&out).expect("a run");
     let plan = store.current_plan().expect("a plan");
@@ -169,25 +173,67 @@ fn share(experiment: &Path) {
     let ids: Vec<CellId> =
         texts(&all, "cell").into_iter().map(|id| id.expect("an id").parse().expect("an id")).collect();
     let results = results(&out, &plan, &all);
-    let start = Instant::now();
-    let store = Store::create_or_open(&again, &store.spec().expect("a spec"), &plan).expect("a store");
-    store.scan().expect("a scan");
-    let set_up = start.elapsed().as_secs_f64();
-    for result in &results {
-        store.publish(result).expect("publishes");
+    let spec = store.spec().expect("a spec");
+    let (set_up, store) = spent(|| {
+        let store = Store::create_or_open(&again, &spec, &plan).expect("a store");
+        store.scan().expect("a scan");
+        store
+    });
+    let (published, ()) = spent(|| {
+        for result in &results {
+            store.publish(result).expect("publishes");
+        }
+    });
+    let (end, collected) = spent(|| {
+        let rows = store.rows(&plan, &ids).expect("rows");
+        store.collect(&plan, &ids, &store.scan().expect("a scan"), &rows, false).expect("collects")
+    });
+    assert_eq!(collected.logical_hash, tegum::store::logical_hash(&all), "the same rows");
+    let whole = [&set_up, &published, &end].iter().fold(Spent::default(), |sum, own| sum.and(own));
+    println!("{}: {} cells in {} parts", experiment.display(), plan.cells, results.len());
+    println!("                                         wall       CPU");
+    for (what, own) in [
+        ("the run", &run),
+        ("set up and first scan", &set_up),
+        ("publish", &published),
+        ("scan, all rows, collect at the end", &end),
+        ("the store, one call after another", &whole),
+    ] {
+        println!("  {what:<35} {:>7.3} s {:>7.3} s", own.wall, own.cpu);
     }
-    let published = start.elapsed().as_secs_f64() - set_up;
-    let scan = store.scan().expect("a scan");
-    Progress::of(&plan, &ids, &scan).expect("the plan's ids");
-    let rows = store.rows(&plan, &ids).expect("rows");
-    let logical = tegum::store::logical_hash(&rows);
-    let whole = start.elapsed().as_secs_f64();
-    assert_eq!(logical, tegum::store::logical_hash(&all), "the same rows");
-    println!("{}: {} cells in {} parts, run of {run:.2} s", experiment.display(), plan.cells, results.len());
-    println!("  set up and first scan               {:>7.3} s", set_up);
-    println!("  publish                             {:>7.3} s", published);
-    println!("  scan, all rows, hash at the end     {:>7.3} s", whole - set_up - published);
-    println!("  share of the run                    {:>7.2} %", 100.0 * whole / run);
+    println!("  share of the run {:>26.2} % {:>7.2} %", 100.0 * whole.wall / run.wall, 100.0 * whole.cpu / run.cpu);
+}
+
+/// Seconds.
+#[derive(Default)]
+struct Spent {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Spent {
+    fn and(&self, other: &Spent) -> Spent {
+        Spent { wall: self.wall + other.wall, cpu: self.cpu + other.cpu }
+    }
+}
+
+/// What a call costs on this thread.
+fn spent<T>(call: impl FnOnce() -> T) -> (Spent, T) {
+    let cpu = || {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
+        text.split(' ').next().and_then(|time| time.parse::<f64>().ok()).expect("nanoseconds") * 1e-9
+    };
+    let (start, before) = (Instant::now(), cpu());
+    let value = call();
+    (Spent { wall: start.elapsed().as_secs_f64(), cpu: cpu() - before }, value)
+}
+
+/// CPU seconds of the programs that have ended.
+fn cpu_of_children() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").expect("Linux tells");
+    let fields: Vec<&str> = text.rsplit(')').next().expect("a name in parentheses").split_whitespace().collect();
+    // cutime and cstime, the sixteenth and seventeenth, in hundredths of a second.
+    fields[13..15].iter().map(|ticks| ticks.parse::<f64>().expect("a number") / 100.0).sum()
 }
 
 /// What the run published, chunk by chunk.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Failure, Outcome, print};
 use crate::run::results::Results;
-use crate::store::Store;
+use crate::store::{Past, Store};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,7 +22,7 @@ pub fn carry_out(args: &Args) -> Outcome {
     let store = Store::open(&args.dir)?;
     let experiment = store.current_plan()?.experiment;
     for dir in &args.others {
-        if let Some(theirs) = Store::holds_other(dir, &experiment)? {
+        if let Some(theirs) = Past::of(dir)?.other_experiment(&experiment) {
             let dir = dir.display();
             return Err(Failure::new(3, format!("{dir} holds a run of `{theirs}`, not of `{experiment}`")));
         }

@@ -244,8 +244,8 @@ fn planned_document(document: Document, profile: &str, most: Option<u64>) -> Res
     Ok((plan, columns))
 }
 
-/// The backend asked for, on these GPUs if it is CUDA, or why there is none (exit 7). What it trains in is never another than
-/// asked for.
+/// The backend asked for, on these GPUs (none: the first), or why there is none (exit 7). What it trains in, and on, is never another
+/// than asked for.
 fn backend(
     choice: BackendChoice,
     devices: &[usize],
@@ -256,17 +256,28 @@ fn backend(
         ArithmeticChoice::F32 => (Arithmetic::F32, false),
         ArithmeticChoice::Tf32 => (Arithmetic::Tf32, true),
     };
+    let is_twice = |(at, number): (usize, &usize)| devices[..at].contains(number);
+    if let Some((_, twice)) = devices.iter().enumerate().find(|entry| is_twice(*entry)) {
+        return Err(Failure::new(2, format!("--devices: GPU {twice} is named twice; name each once")));
+    }
+    if choice == BackendChoice::Cpu && !devices.is_empty() {
+        return Err(Failure::new(2, "--devices: with --backend cpu no GPU trains; leave one of them out"));
+    }
     if choice == BackendChoice::Cpu {
         let why = "--arithmetic tf32: the CPU trains in f32; use --backend cuda, or --arithmetic f32";
         return if tf32 { Err(Failure::new(2, why)) } else { Ok(cpu()) };
     }
-    match (CudaBackend::open(devices, arithmetic), choice) {
+    let numbers = if devices.is_empty() { &[0] } else { devices };
+    match (CudaBackend::open(numbers, arithmetic), choice) {
         (Ok(cuda), _) => Ok(Box::new(cuda)),
         (Err(why), BackendChoice::Cuda) => {
             let instead = if tf32 { "--backend auto --arithmetic f32" } else { "--backend cpu" };
             Err(Failure::new(7, format!("--backend cuda: {why}; use {instead}")))
         }
         (Err(why), _) if tf32 => Err(Failure::new(7, format!("--arithmetic tf32: {why}; use --arithmetic f32"))),
+        (Err(why), _) if !devices.is_empty() => {
+            Err(Failure::new(7, format!("--devices: {why}; leave it out to train on what there is")))
+        }
         (Err(why), _) => {
             tracing::info!("{why}; the CPU trains");
             Ok(cpu())

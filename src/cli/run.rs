@@ -47,8 +47,8 @@ pub struct Settings {
     out: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     backend: BackendChoice,
-    /// GPUs to train on, by their numbers in `tegum devices`. The rows do not depend on it
-    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "0")]
+    /// GPUs to train on, by their numbers in `tegum devices`; defaults to 0. The rows do not depend on it
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     devices: Vec<usize>,
     /// What to train in. The rows are those of this arithmetic: cells of another are other cells
     #[arg(long, value_enum, default_value_t = ArithmeticChoice::F32)]
@@ -207,8 +207,9 @@ impl Ready {
         // Before anything else: planning already uses the threads.
         if let Some(threads) = args.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
-            // One thread is this one, so that whoever traces its calls sees all of them in their order.
-            let pool = if threads == 1 { pool.use_current_thread() } else { pool };
+            // One thread is this one, so that whoever traces its calls sees all of them in their order. Not with several GPUs: it
+            // waits for threads of theirs, which wait for what the pool computes.
+            let pool = if threads == 1 && args.devices.len() < 2 { pool.use_current_thread() } else { pool };
             pool.build_global().map_err(|e| Failure::new(5, format!("cannot start {threads} threads: {e}")))?;
         }
         let document = load()?;
@@ -232,7 +233,8 @@ impl Ready {
         if first {
             preflight::memory(&plan, &estimate, limit)?;
             preflight::parents(&out, args.parents)?;
-            preflight::disk(&out, &estimate, args.yes)?;
+            let left = preflight::left(&plan, (!args.fresh).then_some(&*out), args.shard);
+            preflight::disk(&out, &estimate.times(left), args.yes)?;
             if let Some(fewer) = &fewer {
                 tracing::warn!("{fewer}");
             }
@@ -287,7 +289,7 @@ fn unfinished(summary: &Summary, out: &std::path::Path, json: bool, quiet: bool)
             json!({
                 "cells": summary.cells,
                 "done": summary.done(),
-                "computed": summary.computed,
+                "computed": summary.counts.computed,
                 "failed": summary.failed.iter().map(|failed| failed.cell.to_string()).collect::<Vec<_>>(),
                 "missing": summary.missing(),
                 "parts": summary.parts,
@@ -354,12 +356,12 @@ fn leave_signals_to_the_supervisor() -> Result<(), Failure> {
 fn told(summary: &Summary) -> String {
     let mut text = format!(
         "{} cells: {} computed in {:.1} s, {} were there",
-        summary.cells, summary.computed, summary.seconds, summary.already
+        summary.cells, summary.counts.computed, summary.seconds, summary.already
     );
     for (count, what) in [
-        (summary.diverged, "diverged"),
-        (summary.degenerate, "degenerate"),
-        (summary.off_target, "missed their target_l0"),
+        (summary.counts.diverged, "diverged"),
+        (summary.counts.degenerate, "degenerate"),
+        (summary.counts.off_target, "missed their target_l0"),
     ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::chunk::Sink;
 use super::record::CellRecord;
 use super::sweep::Sweep;
-use super::{RunError, Summary, tables};
-use crate::store::{Published, Status};
+use super::{Counts, RunError, tables};
+use crate::store::Status;
 
 /// What is known of a group of cells that is being computed.
 #[derive(Default)]
@@ -17,7 +17,7 @@ struct State {
     /// Records of chunks that lack others.
     waiting: BTreeMap<usize, Vec<CellRecord>>,
     finished: BTreeSet<usize>,
-    counts: Summary,
+    counts: Counts,
     /// The first failure to publish: nothing more is published then.
     failure: Option<RunError>,
 }
@@ -48,7 +48,7 @@ impl<'a, 'b> Harvest<'a, 'b> {
     ///
     /// # Errors
     /// What the store refused, now or before.
-    pub fn close(self) -> Result<(BTreeSet<usize>, Summary), RunError> {
+    pub fn close(self) -> Result<(BTreeSet<usize>, Counts), RunError> {
         let waiting = std::mem::take(&mut self.state().waiting);
         waiting.into_iter().for_each(|(chunk, records)| self.publish(chunk, records));
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -66,18 +66,18 @@ impl<'a, 'b> Harvest<'a, 'b> {
         records.sort_by_key(|record| record.index);
         let cells: Vec<usize> = records.iter().map(|record| record.index).collect();
         let count = |status| records.iter().filter(|r| r.status == status).count() as u64;
-        let (diverged, degenerate) = (count(Status::Diverged), count(Status::Degenerate));
-        let off_target = count(Status::OffTarget);
+        let counts = Counts {
+            computed: records.len() as u64,
+            diverged: count(Status::Diverged),
+            degenerate: count(Status::Degenerate),
+            off_target: count(Status::OffTarget),
+        };
         let published = self.put(chunk, records);
         let mut state = self.state();
         match published {
-            Ok(published) => {
-                state.counts.computed += cells.len() as u64;
-                state.counts.diverged += diverged;
-                state.counts.degenerate += degenerate;
-                state.counts.off_target += off_target;
-                state.counts.parts += usize::from(published == Published::New);
-                self.sweep.told_published(chunk, &cells);
+            Ok(()) => {
+                state.counts.add(&counts);
+                self.sweep.told_published(chunk, &cells, &counts);
                 state.finished.extend(cells);
             }
             Err(error) => {
@@ -86,12 +86,12 @@ impl<'a, 'b> Harvest<'a, 'b> {
         }
     }
 
-    fn put(&self, chunk: usize, records: Vec<CellRecord>) -> Result<Published, RunError> {
+    fn put(&self, chunk: usize, records: Vec<CellRecord>) -> Result<(), RunError> {
         let Sweep { plan, store, keep, algorithms, .. } = self.sweep;
         let result = tables::chunk_result(plan, chunk as u64, records, algorithms, keep)?;
-        let published = store.publish(&result)?;
-        result.rows.iter().for_each(|row| store.remove_checkpoint(&row.cell));
-        Ok(published)
+        store.publish(&result)?;
+        store.remove_checkpoints(&result.rows.iter().map(|row| row.cell).collect::<Vec<_>>());
+        Ok(())
     }
 }
 

@@ -51,7 +51,7 @@ use columns::ScoreColumn;
 use keeping::kept;
 pub use keeping::kept_weights;
 pub use provenance::cpu_model;
-pub use summary::{FailedCell, Summary};
+pub use summary::{Counts, FailedCell, Summary};
 pub use sweep::run;
 use worker::Worker;
 

@@ -8,7 +8,7 @@ use super::waves::{Todo, turn};
 use super::{Options, RunError, Summary, inputs};
 use crate::plan::{CellId, Plan};
 use crate::progress::Standing;
-use crate::store::{PlanRecord, Progress, Scan, Store};
+use crate::store::{Past, PlanRecord, Progress, Scan, Store};
 
 /// A run directory, opened for rows of a plan, and what is in it.
 pub struct Opened {
@@ -26,14 +26,14 @@ impl Opened {
     /// # Errors
     /// The run of another experiment, unless it is to be extended; what the store refuses.
     pub fn of(plan: &Plan, record: &PlanRecord, options: &Options) -> Result<Opened, RunError> {
+        let (past, hash) = (Past::of(&options.out)?, record.hash());
         let name = &plan.document.experiment.name;
-        if let (false, Some(theirs)) = (options.extend, Store::holds_other(&options.out, name)?) {
+        if let (false, Some(theirs)) = (options.extend, past.other_experiment(name)) {
             let out = options.out.display();
             return Err(RunError::Input(format!(
                 "{out} holds a run of `{theirs}`, and this experiment is `{name}`\n  choose another directory with --out DIR, or add to this one with --extend"
             )));
         }
-        let edited = Store::was_run_with(&options.out, record) == Some(false);
         let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), record)?;
         let store = store.with_disk_wait(options.disk_wait);
         let scan = store.scan()?;
@@ -47,12 +47,16 @@ impl Opened {
         let left_out = options.worker.iter().flat_map(|worker| worker.orders.suspects.failed().keys());
         left_out.for_each(|cell| drop(failures.remove(&plan.ids[*cell])));
         let obsolete = obsolete(plan, &scan, &state);
-        store.warn_of_strangers(obsolete)?;
+        // Where there are older plans these cells may be theirs.
+        if obsolete > 0 && !past.has_others(&hash) {
+            let dir = store.dir().display();
+            tracing::warn!("{dir} holds rows of {obsolete} cells that are of no plan here: ignored");
+        }
         let standing = Standing {
             cells: plan.cells.len() as u64,
             done: state.done,
             obsolete,
-            edited,
+            edited: past.has(&hash) == Some(false),
             damaged: scan.quarantined.len(),
             temporary: scan.temporary.len(),
             unknown: scan.unknown.len(),

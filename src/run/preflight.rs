@@ -1,6 +1,7 @@
 //! What a run asks before it starts: whether this machine has the memory for its largest cell, and the disk room for what it will
 //! write. Estimates, and rough: they are there to refuse the hopeless, with the sum that shows why.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use crate::plan::Plan;
 use crate::plan::chunk::bytes;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::output::WeightsSection;
+use crate::store::{Extent, PartName, Store};
 
 /// Bytes of the program itself.
 const PROGRAM: f64 = 1e8;
@@ -62,9 +64,14 @@ impl Estimate {
             beside += (30.0 * (plan.snapshot_rows_of(index) as f64 + samples) + features + kept) * step as f64;
         }
         let rows = plan.cells.len() as f64 * (200.0 + 9.0 * columns as f64);
-        // A file of rows for each chunk, and up to five beside it; the folders are made once.
-        let files = 6.0 * plan.chunks().len() as f64 + 300.0;
+        // A file of rows for each chunk, and up to five beside it, each in one of up to 256 folders.
+        let files = 12.0 * plan.chunks().len() as f64;
         Estimate { work, memory, largest, model, largest_model, disk: rows + beside, files }
+    }
+
+    /// Of a share of its cells.
+    pub fn times(self, share: f64) -> Estimate {
+        Estimate { work: self.work * share, disk: self.disk * share, files: self.files * share, ..self }
     }
 }
 
@@ -92,16 +99,9 @@ pub fn memory(plan: &Plan, estimate: &Estimate, limit: Option<Limit>) -> Result<
     if needs <= limit {
         return Ok(());
     }
-    let root = &plan.document.root;
-    let place = root.get("data").map_or(root.place, |node| node.place);
-    let message = format!(
-        "a cell needs about {} of memory, and {whose} has {}: {}",
-        bytes(needs),
-        bytes(limit),
-        plan.memory_in_words(estimate.largest)
-    );
-    let help = Some("make it smaller, or say what there is with --max-mem 64G".to_owned());
-    Err(plan.document.error(vec![Diagnostic { place, message, help }]))
+    let (needs, limit, sum) = (bytes(needs), bytes(limit), plan.memory_in_words(estimate.largest));
+    let message = format!("a cell needs about {needs} of memory, and {whose} has {limit}: {sum}");
+    Err(too_large(plan, message, "make it smaller, or say what there is with --max-mem 64G"))
 }
 
 /// Refuses models that a GPU has no memory for, one at a time. `least`: the bytes of the GPU with the least, and its name.
@@ -110,16 +110,16 @@ pub fn memory(plan: &Plan, estimate: &Estimate, limit: Option<Limit>) -> Result<
 /// The sum, with the place of the sizes in the file.
 pub fn gpu(plan: &Plan, estimate: &Estimate, least: Option<(f64, String)>) -> Result<(), SpecError> {
     let Some((has, name)) = least.filter(|(has, _)| estimate.model > *has) else { return Ok(()) };
+    let (needs, has, sum) = (bytes(estimate.model), bytes(has), plan.memory_in_words(estimate.largest_model));
+    let message = format!("a model needs at least {needs} of GPU memory, and {name} has {has}: {sum}");
+    Err(too_large(plan, message, "make it smaller, or train on the CPU with --backend cpu"))
+}
+
+/// At the place of the sizes in the file.
+fn too_large(plan: &Plan, message: String, help: &str) -> SpecError {
     let root = &plan.document.root;
     let place = root.get("data").map_or(root.place, |node| node.place);
-    let message = format!(
-        "a model needs at least {} of GPU memory, and {name} has {}: {}",
-        bytes(estimate.model),
-        bytes(has),
-        plan.memory_in_words(estimate.largest_model)
-    );
-    let help = Some("make it smaller, or train on the CPU with --backend cpu".to_owned());
-    Err(plan.document.error(vec![Diagnostic { place, message, help }]))
+    plan.document.error(vec![Diagnostic { place, message, help: Some(help.to_owned()) }])
 }
 
 /// Threads that the memory is enough for where it is not for all of them.
@@ -167,12 +167,30 @@ pub fn parents(out: &Path, make: bool) -> Result<(), RunError> {
     )))
 }
 
+/// The share of a plan's cells that a shard has still to write: those of its chunks that have no whole part in `out`. Parts that were
+/// merged do not say of which chunks they are, so where there are some nothing is known to be left.
+/// `out`: none where the run begins anew.
+pub fn left(plan: &Plan, out: Option<&Path>, shard: (u64, u64)) -> f64 {
+    let names = out.and_then(|out| Store::open(out).and_then(|store| store.part_names()).ok()).unwrap_or_default();
+    let parts: Vec<PartName> = names.iter().filter_map(|name| PartName::parse(name, "parquet")).collect();
+    if parts.iter().any(|part| part.extent == Extent::Merged) {
+        return 0.0;
+    }
+    let whole: BTreeSet<u64> =
+        parts.into_iter().filter(|part| part.extent == Extent::Chunk).map(|part| part.chunk).collect();
+    let open = (0..).zip(plan.chunks()).filter(|(number, _)| number % shard.1 == shard.0 && !whole.contains(number));
+    let cells: usize = open.map(|(_, chunk)| chunk.count).sum();
+    cells as f64 / plan.cells.len().max(1) as f64
+}
+
 /// Refuses to begin what the disk under `out` will probably not hold, unless `yes`.
 ///
 /// # Errors
 /// The bytes or files wanted and those that are free.
 pub fn disk(out: &Path, estimate: &Estimate, yes: bool) -> Result<(), RunError> {
-    let Some(free) = out.ancestors().find(|path| path.exists()).and_then(free) else { return Ok(()) };
+    // The folder here has an empty path.
+    let is_there = |path: &&Path| path.as_os_str().is_empty() || path.exists();
+    let Some(free) = out.ancestors().find(is_there).and_then(free) else { return Ok(()) };
     if yes {
         return Ok(());
     }
@@ -276,6 +294,14 @@ mod tests {
         assert!(error.exit_code() == 5 && error.to_string().contains("1000000.0 TB"), "{error}");
         assert!(disk(&out, &large, true).is_ok());
         assert!(disk(Path::new("bare"), &small, false).is_ok());
+    }
+
+    #[test]
+    fn a_disk_is_asked_for_under_folders_that_are_not_there_yet() {
+        let large = Estimate { disk: 1e18, files: 10.0, ..nothing() };
+        for out in ["bare-name", "no-such-folder/run", "./bare"] {
+            assert!(disk(Path::new(out), &large, false).is_err(), "{out}");
+        }
     }
 
     #[test]

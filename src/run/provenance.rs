@@ -99,7 +99,7 @@ impl<'a> Provenance<'a> {
             "ended": outcome.map(|_| utc(SystemTime::now())),
             "outcome": outcome,
             "seconds": self.start.elapsed().as_secs_f64(),
-            "cells_computed": summary.computed,
+            "cells_computed": summary.counts.computed,
             "cells_failed": summary.failed.len(),
             "parts": parts,
         });

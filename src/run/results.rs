@@ -14,7 +14,7 @@ use crate::score;
 use crate::spec::Document;
 use crate::spec::figure::SeedsSection;
 use crate::spec::output::{self, ReduceRule};
-use crate::store::{Collected, PlanRecord, PlannedCell, Side, Store, StoreError, Tensor};
+use crate::store::{Collected, PlanRecord, PlannedCell, Progress, Side, Store, StoreError, Tensor};
 use crate::table::{self, Bound, Expectation, Reduce, Tables};
 
 /// The rows of a plan's cells in its order, or all rows where there is no plan.
@@ -35,7 +35,9 @@ pub struct Results {
     pub record: PlanRecord,
     /// The plan; absent where this version cannot lay it out as the run had it (then rows are taken as they are).
     pub plan: Option<Plan>,
-    /// Rows of the plan's cells, in its order.
+    /// Rows of the plan's cells as they are stored, in its order.
+    stored: DataFrame,
+    /// The same with what is derived from them.
     pub rows: DataFrame,
 }
 
@@ -90,7 +92,7 @@ impl Results {
     /// Missing cells; a plan that this version does not lay out.
     pub fn whole(&self) -> Result<(), RunError> {
         self.laid_out()?;
-        match self.record.cells - (self.rows.height() as u64).min(self.record.cells) {
+        match self.record.cells.saturating_sub(self.rows.height() as u64) {
             0 => Ok(()),
             missing => {
                 Err(StoreError::Incomplete { path: self.store.dir().to_path_buf(), missing, cells: self.record.cells }
@@ -114,14 +116,20 @@ impl Results {
     /// Missing cells unless `partial`; a plan that this version does not lay out; what the file system refuses.
     pub fn collect(&self, partial: bool) -> Result<Collected, RunError> {
         let plan = self.laid_out()?;
-        let rows = stored_rows(&self.store, &self.record, Some(plan))?;
         let scan = self.store.look_over()?;
+        // Another process may have published since they were read.
+        let is_all = Progress::of(&self.record, &plan.ids, &scan)?.done == self.stored.height() as u64;
+        let rows = match is_all {
+            true => self.stored.clone(),
+            false => stored_rows(&self.store, &self.record, Some(plan))?,
+        };
         Ok(self.store.collect(&self.record, &plan.ids, &scan, &rows, partial)?)
     }
 
     fn with(store: Store, document: Document, record: PlanRecord, plan: Option<Plan>) -> Result<Results, RunError> {
-        let rows = stored_rows(&store, &record, plan.as_ref())?;
-        let rows = table::with_gaps(rows, &standards(&document)).map_err(|error| RunError::Input(error.to_string()))?;
+        let stored = stored_rows(&store, &record, plan.as_ref())?;
+        let rows = table::with_gaps(stored.clone(), &standards(&document))
+            .map_err(|error| RunError::Input(error.to_string()))?;
         let rows = match Widths::of(&document) {
             Some(widths) => widths.add_to(rows, &|cells| store.tensors_of(cells, DECODER))?,
             None => rows,
@@ -129,7 +137,7 @@ impl Results {
         if (rows.height() as u64) < record.cells {
             tracing::warn!("{} of {} cells are done; what follows speaks of these alone", rows.height(), record.cells);
         }
-        Ok(Results { store, document, record, plan, rows })
+        Ok(Results { store, document, record, plan, stored, rows })
     }
 
     /// Rows and side tables, for queries.

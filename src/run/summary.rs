@@ -2,7 +2,28 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::CellId;
+
+/// Cells that were computed and published, and how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub computed: u64,
+    pub diverged: u64,
+    pub degenerate: u64,
+    /// Cells whose training did not reach the number of active latents it was led to.
+    pub off_target: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: &Counts) {
+        self.computed += other.computed;
+        self.diverged += other.diverged;
+        self.degenerate += other.degenerate;
+        self.off_target += other.off_target;
+    }
+}
 
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,12 +32,8 @@ pub struct Summary {
     pub cells: u64,
     /// Of them, on disk when the run began, or published by other writers meanwhile.
     pub already: u64,
-    /// Computed by this run.
-    pub computed: u64,
-    pub diverged: u64,
-    pub degenerate: u64,
-    /// Cells whose training did not reach the number of active latents it was led to.
-    pub off_target: u64,
+    /// What this run computed.
+    pub counts: Counts,
     /// Cells that were left out because computing them panicked or killed the process, each time.
     pub failed: Vec<FailedCell>,
     /// Parts that hold rows in the run directory at the end.
@@ -42,7 +59,7 @@ pub struct FailedCell {
 impl Summary {
     /// Cells that have a row.
     pub fn done(&self) -> u64 {
-        self.already + self.computed
+        self.already + self.counts.computed
     }
 
     /// Cells that have neither a row nor a failure.
@@ -50,12 +67,10 @@ impl Summary {
         self.cells.saturating_sub(self.done() + self.failed.len() as u64)
     }
 
-    /// Adds what a group of cells came to.
-    pub(super) fn add(&mut self, group: &Summary) {
-        self.computed += group.computed;
-        self.diverged += group.diverged;
-        self.degenerate += group.degenerate;
-        self.off_target += group.off_target;
-        self.parts += group.parts;
+    /// Adds what workers before this one did, whose rows count as there so far.
+    pub(super) fn add_before(&mut self, counts: &Counts, seconds: f64) {
+        self.already = self.already.saturating_sub(counts.computed);
+        self.counts.add(counts);
+        self.seconds += seconds;
     }
 }

@@ -12,10 +12,12 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use super::Counts;
 use super::last_words::pass_on;
 use super::suspects::{Attempt, Cells, Suspects};
 use super::worker::{Orders, Report, STOP, WORKER};
@@ -48,6 +50,8 @@ pub fn stopping() -> impl Iterator<Item = i32> {
 struct Journal {
     suspects: Suspects,
     running: BTreeSet<usize>,
+    /// Of this worker and those before it.
+    counts: Counts,
 }
 
 impl Journal {
@@ -57,9 +61,12 @@ impl Journal {
                 self.suspects = suspects;
                 self.running = running.indices().collect();
             }
-            Report::Done(cells) => cells.indices().for_each(|cell| {
-                self.running.remove(&cell);
-            }),
+            Report::Done { cells, counts } => {
+                self.counts.add(&counts);
+                cells.indices().for_each(|cell| {
+                    self.running.remove(&cell);
+                });
+            }
         }
     }
 }
@@ -79,7 +86,7 @@ struct Now {
 pub fn supervise() -> io::Result<i32> {
     let now = Arc::new(Mutex::new(Now::default()));
     watch_signals(now.clone())?;
-    let (mut orders, mut vain) = (Orders::default(), 0);
+    let (mut orders, mut vain, begin) = (Orders::default(), 0, Instant::now());
     loop {
         let (mut child, socket) = start(&orders)?;
         {
@@ -91,7 +98,7 @@ pub fn supervise() -> io::Result<i32> {
             }
         }
         let words = child.stderr.take().map(|words| std::thread::spawn(|| pass_on(words, stderr())));
-        let journal = hear(orders.suspects.clone(), socket);
+        let journal = hear(&orders, socket);
         let status = child.wait()?;
         let last_words = words.and_then(|words| words.join().ok()).unwrap_or_default();
         let stopped = {
@@ -118,6 +125,8 @@ pub fn supervise() -> io::Result<i32> {
             suspects: journal.suspects,
             running: Cells::of(&cells),
             death: Some(Attempt { reason, stderr: last_words }),
+            counts: journal.counts,
+            seconds: begin.elapsed().as_secs_f64(),
         };
     }
 }
@@ -169,8 +178,8 @@ fn start(orders: &Orders) -> io::Result<(Child, UnixStream)> {
 }
 
 /// Hears what a worker tells until it ends.
-fn hear(suspects: Suspects, socket: UnixStream) -> Journal {
-    let mut journal = Journal { suspects, running: BTreeSet::new() };
+fn hear(orders: &Orders, socket: UnixStream) -> Journal {
+    let mut journal = Journal { suspects: orders.suspects.clone(), counts: orders.counts, ..Journal::default() };
     for line in BufReader::new(socket).lines().map_while(Result::ok) {
         if let Ok(report) = serde_json::from_str(&line) {
             journal.hear(report);
@@ -203,14 +212,19 @@ mod tests {
         suspects.blame(&[1, 2], &Attempt::default(), |_, _| false);
         let reports = [
             Report::Begin { suspects: Suspects::default(), running: Cells::of(&[0, 1, 2, 3, 7]) },
-            Report::Done(Cells::of(&[0, 3, 7])),
+            Report::Done {
+                cells: Cells::of(&[0, 3, 7]),
+                counts: Counts { computed: 3, diverged: 1, ..Default::default() },
+            },
+            Report::Done { cells: Cells::of(&[]), counts: Counts { degenerate: 2, ..Default::default() } },
         ];
         for report in &reports {
             journal.hear(serde_json::from_str(&tell(report)).expect("its own text"));
         }
         assert_eq!(journal.running, [1, 2].into());
         journal.hear(Report::Begin { suspects: suspects.clone(), running: Cells::of(&[1]) });
-        assert_eq!(journal, Journal { suspects, running: [1].into() });
+        let counts = Counts { computed: 3, diverged: 1, degenerate: 2, off_target: 0 };
+        assert_eq!(journal, Journal { suspects, running: [1].into(), counts });
     }
 
     #[test]

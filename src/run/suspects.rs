@@ -72,9 +72,14 @@ impl Suspects {
         self.queue.pop().map(|cells| cells.indices().collect())
     }
 
+    /// Cells that are in a group.
+    pub fn queued(&self) -> impl Iterator<Item = usize> {
+        self.queue.iter().flat_map(Cells::indices)
+    }
+
     /// Cells that are in a group, or left out: not to be computed with others.
     pub fn held(&self) -> impl Iterator<Item = usize> {
-        self.queue.iter().flat_map(Cells::indices).chain(self.failed.keys().copied())
+        self.queued().chain(self.failed.keys().copied())
     }
 
     /// Cells that are left out, with each attempt.

@@ -17,7 +17,7 @@ use super::stopping::Stoppable;
 use super::suspects::{Suspects, words};
 use super::waves::{Todo, steps, steps_of, wave};
 use super::worker::Worker;
-use super::{Options, RunError, Summary, given, kept_weights, plan_record};
+use super::{Counts, Options, RunError, Summary, given, kept_weights, plan_record};
 use crate::backend::{Appetite, Backend, BackendError};
 use crate::plan::chunk::Chunk;
 use crate::plan::{CellId, Plan};
@@ -46,8 +46,8 @@ pub fn run(
     let presence = store.announce();
     let others = store.other_writers();
     let mut course = Course::of(&opened, &record, options, others == 0);
-    told_at_the_start(&opened, plan, progress, others, &mut course);
     let blamed = blamed(plan, &opened, options);
+    told_at_the_start(&opened, plan, progress, others, &mut course, &blamed);
     if given.is_none() && (!course.todo.is_empty() || !blamed.is_empty()) {
         given = given::open_checked(&plan.document)?;
     }
@@ -79,20 +79,34 @@ pub fn run(
         let scan = store.scan()?;
         scan.refuse_conflicts(&plan.ids)?;
         let done = store::Progress::of(&record, &plan.ids, &scan)?.done;
-        summary.already = done.saturating_sub(summary.computed);
+        summary.already = done.saturating_sub(summary.counts.computed);
     }
     summary.parts = store.part_names()?.len();
     summary.seconds = start.elapsed().as_secs_f64();
+    if let Some(worker) = &options.worker {
+        summary.add_before(&worker.orders.counts, worker.orders.seconds);
+    }
     Ok(summary)
 }
 
-fn told_at_the_start(opened: &Opened, plan: &Plan, progress: &Progress, others: usize, course: &mut Course) {
+/// `blamed`: what the worker before died of, which is computed like the rest.
+fn told_at_the_start(
+    opened: &Opened,
+    plan: &Plan,
+    progress: &Progress,
+    others: usize,
+    course: &mut Course,
+    blamed: &[usize],
+) {
     for damage in &opened.scan.quarantined {
         tracing::warn!("{} was set aside: {}; its cells are computed again", damage.path.display(), damage.reason);
     }
     progress.standing(&opened.standing(others));
+    let is_open = |cell: &usize| !opened.scan.is_done(&plan.ids[*cell]);
+    let suspects: Vec<usize> = course.suspects.queued().filter(is_open).chain(blamed.iter().copied()).collect();
     let todo = course.todo.make_contiguous();
-    progress.begin(todo.iter().map(|(_, cells)| cells.len() as u64).sum(), steps_of(plan, todo));
+    let cells = suspects.len() + todo.iter().map(|(_, cells)| cells.len()).sum::<usize>();
+    progress.begin(cells as u64, steps(plan, &suspects) + steps_of(plan, todo));
 }
 
 /// The cells that a worker that died was at, without those whose rows were on disk before it could say so.
@@ -182,11 +196,11 @@ impl Sweep<'_> {
     }
 
     /// Rows of these cells are on disk.
-    pub fn told_published(&self, chunk: usize, cells: &[usize]) {
+    pub fn told_published(&self, chunk: usize, cells: &[usize], counts: &Counts) {
         self.watch.progress.cells_done(cells.len() as u64);
         self.watch.progress.published(chunk, cells.len());
         if let Some(worker) = self.worker {
-            worker.done(cells);
+            worker.done(cells, counts);
         }
     }
 
@@ -248,7 +262,7 @@ impl Sweep<'_> {
             }
         };
         let (finished, counts) = harvested?;
-        course.summary.add(&counts);
+        course.summary.counts.add(&counts);
         let open: Vec<usize> = cells.iter().copied().filter(|cell| !finished.contains(cell)).collect();
         match guilty {
             Some(why) => self.blame(course, &open, &why.into())?,

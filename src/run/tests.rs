@@ -115,7 +115,7 @@ fn rows(out: &Path) -> DataFrame {
 fn undisturbed() -> DataFrame {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let summary = run_in(folder.path(), &CpuBackend, None);
-    assert_eq!((summary.computed, summary.missing(), summary.parts), (8, 0, 1));
+    assert_eq!((summary.counts.computed, summary.missing(), summary.parts), (8, 0, 1));
     rows(folder.path())
 }
 
@@ -128,13 +128,13 @@ fn a_cell_that_panics_costs_itself_and_is_tried_again_at_the_next_start() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let bad = Moody { bad: Some(5), times: AtomicUsize::new(usize::MAX), ..Moody::default() };
     let summary = run_in(folder.path(), &bad, None);
-    assert_eq!((summary.computed, summary.missing(), summary.stopped), (7, 0, false));
+    assert_eq!((summary.counts.computed, summary.missing(), summary.stopped), (7, 0, false));
     let [failed] = &summary.failed[..] else { panic!("one cell fails: {:?}", summary.failed) };
     assert_eq!(failed.plan_index, 5);
     assert!(failed.reason.contains("does not like one of 1 seeds") && failed.what.contains("seed 5"), "{failed:?}");
     assert_eq!((files_in(&folder.path().join("failed")), rows(folder.path()).height()), (1, 7));
     let again = run_in(folder.path(), &CpuBackend, None);
-    assert_eq!((again.already, again.computed, again.failed.len()), (7, 1, 0));
+    assert_eq!((again.already, again.counts.computed, again.failed.len()), (7, 1, 0));
     assert!(rows(folder.path()).equals_missing(&undisturbed()));
 }
 
@@ -143,7 +143,7 @@ fn a_panic_that_does_not_come_again_costs_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let bad = Moody { bad: Some(2), times: AtomicUsize::new(5), ..Moody::default() };
     let summary = run_in(folder.path(), &bad, None);
-    assert_eq!((summary.computed, summary.failed.len(), bad.times.into_inner()), (8, 0, 0));
+    assert_eq!((summary.counts.computed, summary.failed.len(), bad.times.into_inner()), (8, 0, 0));
     assert_eq!(files_in(&folder.path().join("failed")), 0);
     assert!(rows(folder.path()).equals_missing(&undisturbed()));
 }
@@ -170,7 +170,7 @@ fn a_cell_that_a_gpu_has_no_room_for_is_found_and_left_out() {
     let fails = Some(BackendError::NoRoom("no room for 8 bytes".into()));
     let bad = Moody { bad: Some(3), times: AtomicUsize::new(usize::MAX), fails, ..Moody::default() };
     let summary = run_in(folder.path(), &bad, None);
-    assert_eq!((summary.computed, summary.missing(), summary.failed.len()), (7, 0, 1));
+    assert_eq!((summary.counts.computed, summary.missing(), summary.failed.len()), (7, 0, 1));
     assert_eq!((summary.failed[0].plan_index, summary.failed[0].reason.as_str()), (3, "no room for 8 bytes"));
 }
 
@@ -179,7 +179,7 @@ fn a_device_that_is_lost_ends_the_run_with_5_and_what_was_published_stays() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Moody { stop: Some(stop.clone()), ..Moody::default() };
-    assert_eq!(run_in(folder.path(), &stopped, Some(stop)).computed, 3);
+    assert_eq!(run_in(folder.path(), &stopped, Some(stop)).counts.computed, 3);
     let fails = Some(BackendError::Lost("GPU 0: it is gone".into()));
     let lost = Moody { bad: Some(7), times: AtomicUsize::new(1), fails, ..Moody::default() };
     let error = outcome(SPEC, folder.path(), &lost, None).expect_err("it is gone");
@@ -292,10 +292,10 @@ fn what_is_finished_when_a_run_is_stopped_is_published_and_the_next_run_computes
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Moody { stop: Some(stop.clone()), ..Moody::default() };
     let summary = run_in(folder.path(), &stopped, Some(stop));
-    assert_eq!((summary.stopped, summary.computed, summary.missing(), summary.parts), (true, 3, 5, 1));
+    assert_eq!((summary.stopped, summary.counts.computed, summary.missing(), summary.parts), (true, 3, 5, 1));
     assert_eq!(rows(folder.path()).height(), 3);
     let again = run_in(folder.path(), &CpuBackend, None);
-    assert_eq!((again.already, again.computed, again.parts), (3, 5, 2));
+    assert_eq!((again.already, again.counts.computed, again.parts), (3, 5, 2));
     let rows = rows(folder.path());
     assert!(rows.height() == 8 && rows.equals_missing(&undisturbed()));
     let left = std::fs::read_dir(folder.path()).expect("a folder").flatten();
@@ -310,9 +310,9 @@ fn stems_all_of_whose_autoencoders_were_cut_off_are_left_for_the_next_run() {
     let stopped = Moody { stop: Some(stop.clone()), ..Moody::default() };
     // Of three toy models that are trained one autoencoder is.
     let summary = run_of(&text, folder.path(), &stopped, Some(stop));
-    assert_eq!((summary.stopped, summary.computed, summary.missing()), (true, 1, 7));
+    assert_eq!((summary.stopped, summary.counts.computed, summary.missing()), (true, 1, 7));
     let again = run_of(&text, folder.path(), &CpuBackend, None);
-    assert_eq!((again.already, again.computed, again.failed.len()), (1, 7, 0));
+    assert_eq!((again.already, again.counts.computed, again.failed.len()), (1, 7, 0));
 }
 
 /// All cells of a plan, and how many chunks go together.

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::Counts;
 use super::suspects::{Attempt, Cells, Suspects};
 
 /// Set in the environment of a worker.
@@ -33,6 +34,10 @@ pub struct Orders {
     pub running: Cells,
     /// How it ended; none for the first worker.
     pub death: Option<Attempt>,
+    /// What all workers before have published.
+    pub counts: Counts,
+    /// How long they have run.
+    pub seconds: f64,
 }
 
 /// What a worker tells.
@@ -41,7 +46,7 @@ pub enum Report {
     /// It is about to compute cells.
     Begin { suspects: Suspects, running: Cells },
     /// Rows of these are on disk.
-    Done(Cells),
+    Done { cells: Cells, counts: Counts },
 }
 
 /// The line that asks a worker to stop.
@@ -80,8 +85,8 @@ impl Worker {
     }
 
     /// Rows of these cells (ascending) are on disk.
-    pub fn done(&self, cells: &[usize]) {
-        self.tell(&Report::Done(Cells::of(cells)));
+    pub fn done(&self, cells: &[usize], counts: &Counts) {
+        self.tell(&Report::Done { cells: Cells::of(cells), counts: *counts });
     }
 
     fn tell(&self, report: &Report) {

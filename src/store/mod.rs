@@ -19,7 +19,6 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -58,8 +57,8 @@ pub use collect::Collected;
 pub use compact::Compacted;
 pub use error::{Conflict, StoreError};
 pub use merge::Absorbed;
-pub use part::{PartName, dtype, frame, layout, parquet};
-pub use plan_file::PlanRecord;
+pub use part::{Extent, PartName, cell_column, dtype, frame, layout, parquet};
+pub use plan_file::{Past, PlanRecord};
 pub use presence::Presence;
 pub use publish::Published;
 pub use resume::{ChunkState, Progress};
@@ -93,8 +92,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a run directory for rows of `plan`, and makes it if it is absent: the spec, the plan file and the folders
-    /// of the parts are on disk when this returns.
+    /// Opens a run directory for rows of `plan`, and makes it if it is absent: the spec and the plan file are on disk
+    /// when this returns.
     ///
     /// # Errors
     /// What the file system refuses, with advice.
@@ -129,7 +128,7 @@ impl Store {
         self.disk.ensure_dir(&self.dir).map_err(StoreError::io("create", &self.dir))?;
         self.sync_above()?;
         let parts = self.folder(Path::new(PARTS))?;
-        self.make_fan_out(&parts)?;
+        self.refuse_links(&parts)?;
         self.write_plan(plan, spec)?;
         Ok(Store { plan: Some(Arc::new(plan.clone())), ..self })
     }
@@ -147,34 +146,12 @@ impl Store {
         Ok(())
     }
 
-    /// All 256 folders at once, so that publishing never has to make a durable folder. One fsync for all of them, also
-    /// if they were there: the process that made them may not have come to it yet.
-    fn make_fan_out(&self, parts: &Path) -> Result<(), StoreError> {
+    /// Rows that were published through a link would not be found again: said before hours of training, not after.
+    fn refuse_links(&self, parts: &Path) -> Result<(), StoreError> {
         let files = &*self.disk.files;
-        for number in 0..256 {
-            let folder = parts.join(format!("{number:02x}"));
-            match files.create_dir(&folder) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                    return Err(StoreError::io("create", &folder)(error));
-                }
-                Err(_) => refuse_link(files, &folder).map_err(StoreError::io("use", &folder))?,
-                Ok(()) => {}
-            }
-        }
-        files.sync_dir(parts).map_err(StoreError::io("sync", parts))
-    }
-
-    /// The experiment whose run a directory holds, if it is not `experiment`.
-    ///
-    /// # Errors
-    /// An unreadable directory, or a damaged plan.
-    pub fn holds_other(dir: &Path, experiment: &str) -> Result<Option<String>, StoreError> {
-        let store = Store::on(operating_system(), dir);
-        let plans = store.plans()?;
-        if plans.iter().any(|(_, plan)| plan.experiment == experiment) {
-            return Ok(None);
-        }
-        Ok(plans.into_iter().next().map(|(_, plan)| plan.experiment))
+        let entries = fs::list_if_there(files, parts).map_err(StoreError::io("list", parts))?;
+        let folders = entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| parts.join(entry.name));
+        folders.into_iter().try_for_each(|path| refuse_link(files, &path).map_err(StoreError::io("use", &path)))
     }
 
     /// Opens a run directory for reading.
@@ -256,7 +233,7 @@ mod tests {
             names_in(folder.path()).into_iter().filter(|name| !name.starts_with("plan-")).collect();
         let own = format!("spec-{}.yaml", plan(4, 2).hash());
         assert_eq!(names, ["current-plan", "parts", own.as_str(), "spec.yaml"]);
-        assert_eq!(names_in(&folder.path().join(PARTS)).len(), 256);
+        assert!(names_in(&folder.path().join(PARTS)).is_empty(), "folders of parts come with the parts");
         assert_eq!(store.spec().expect("readable"), b"name: test\n");
         assert!(folder.path().join(format!("plan-{}.json", plan(4, 2).hash())).exists());
     }
@@ -287,19 +264,9 @@ mod tests {
         std::os::unix::fs::symlink(&real, &link).expect("links are there");
         Store::create_or_open(&link, b"", &plan(4, 2)).expect("a link to a folder");
         let inner = real.join(PARTS).join("00");
-        std::fs::remove_dir(&inner).expect("empty");
         std::os::unix::fs::symlink(&other, &inner).expect("links are there");
         let error = Store::create_or_open(&link, b"", &plan(4, 2)).expect_err("a link below");
         assert!(error.exit_code() == 5 && error.to_string().contains("parts/00: a symbolic link"), "{error}");
-    }
-
-    #[test]
-    fn the_run_of_another_experiment_is_known_by_its_name() {
-        let (folder, _store) = store_of(&plan(4, 2));
-        let name = plan(4, 2).experiment;
-        assert_eq!(Store::holds_other(folder.path(), &name).expect("readable"), None);
-        assert_eq!(Store::holds_other(folder.path(), "another").expect("readable"), Some(name));
-        assert_eq!(Store::holds_other(&folder.path().join("absent"), "another").expect("nothing there"), None);
     }
 
     #[test]

@@ -92,6 +92,39 @@ fn sorted(value: serde_json::Value) -> serde_json::Value {
     }
 }
 
+/// What a directory was run with before, if it is there at all.
+#[derive(Debug)]
+pub struct Past {
+    /// Hash and experiment of each plan, in the order of the hashes.
+    plans: Vec<(String, String)>,
+}
+
+impl Past {
+    /// # Errors
+    /// An unreadable directory, or a damaged plan.
+    pub fn of(dir: &Path) -> Result<Past, StoreError> {
+        let plans = Store::on(operating_system(), dir).plans()?;
+        Ok(Past { plans: plans.into_iter().map(|(hash, plan)| (hash, plan.experiment)).collect() })
+    }
+
+    /// The experiment whose run it is, if that is not `experiment`.
+    pub fn other_experiment(&self, experiment: &str) -> Option<&str> {
+        let is_own = self.plans.iter().any(|(_, name)| name == experiment);
+        self.plans.first().filter(|_| !is_own).map(|(_, name)| name.as_str())
+    }
+
+    /// Whether it was run with the plan of that hash; none where it was run with no plan at all.
+    pub fn has(&self, hash: &str) -> Option<bool> {
+        let has = self.plans.iter().any(|(known, _)| known == hash);
+        (!self.plans.is_empty()).then_some(has)
+    }
+
+    /// Whether it was run with other plans than the one of that hash.
+    pub fn has_others(&self, hash: &str) -> bool {
+        self.plans.iter().any(|(known, _)| known != hash)
+    }
+}
+
 impl Store {
     /// Every plan of the directory with its hash, in the order of the hashes.
     ///
@@ -171,14 +204,6 @@ impl Store {
         }
     }
 
-    /// Whether a directory was run with a plan before; none where it was with no plan at all.
-    pub fn was_run_with(dir: &Path, plan: &PlanRecord) -> Option<bool> {
-        let names: Vec<String> = operating_system().list(dir).ok()?.into_iter().map(|entry| entry.name).collect();
-        let own = format!("plan-{}.json", plan.hash());
-        let any = names.iter().any(|name| name.starts_with("plan-") && name.ends_with(".json"));
-        any.then(|| names.contains(&own))
-    }
-
     /// The bytes of the YAML file that the current plan was resolved from.
     ///
     /// # Errors
@@ -242,6 +267,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_directory_was_run_with_is_known() {
+        let (folder, _store) = store_of(&plan(4, 2));
+        let (own, edited) = (plan(4, 2), plan(6, 2));
+        let past = Past::of(folder.path()).expect("readable");
+        assert_eq!((past.other_experiment(&own.experiment), past.other_experiment("b")), (None, Some("test")));
+        assert_eq!((past.has(&own.hash()), past.has(&edited.hash())), (Some(true), Some(false)));
+        assert_eq!((past.has_others(&own.hash()), past.has_others(&edited.hash())), (false, true));
+        let none = Past::of(&folder.path().join("absent")).expect("nothing there");
+        assert_eq!((none.other_experiment("b"), none.has(&own.hash()), none.has_others("")), (None, None, false));
+    }
+
+    #[test]
     fn the_plan_written_last_is_the_current_one() {
         let (folder, store) = store_of(&plan(4, 2));
         assert_eq!(store.current_plan().expect("one plan"), plan(4, 2));
@@ -294,7 +331,7 @@ mod tests {
         let path = store.plan_path(&short_hash(later));
         std::fs::write(&path, later).expect("writable");
         let again = Store::create_or_open(folder.path(), b"name: test\n", &plan(4, 2)).expect("opens").current_plan();
-        for error in [again.map(drop), store.verify().map(drop), Store::holds_other(folder.path(), "test").map(drop)] {
+        for error in [again.map(drop), store.verify().map(drop), Past::of(folder.path()).map(drop)] {
             let error = error.expect_err("unknown");
             let text = error.to_string();
             assert_eq!(error.exit_code(), 3, "{text}");
