@@ -9,7 +9,7 @@ use super::linked;
 use super::node::{Node, Value};
 use super::sae::SaeTrainSection;
 
-pub use super::sae_check::{sae, sae_without_truth};
+pub use super::sae_check::{sae, sae_train_uses, sae_without_truth, truth_with_norm};
 use super::toy::{ModelSection, ToySection};
 use crate::data::dictionary::dimensions_at_cosine;
 
