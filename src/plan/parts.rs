@@ -421,6 +421,9 @@ fn method_table(
         }
         Method::Baseline(i) => {
             let entry = read_baseline(document, i, choice, reader)?;
+            if let Some(node) = document.part(Part::Baseline(i), choice) {
+                check::baseline_uses(&entry.kind, &node, reader);
+            }
             let canonical = json!({ "baseline": EntryOf::<BaselineKind>::canonical(&entry) });
             let trained = |train: &SaeTrainSection| Facts {
                 work: train.steps as f64 * train.batch_size as f64,
