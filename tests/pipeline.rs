@@ -375,6 +375,11 @@ fn figures_are_drawn_over_means_of_seeds() {
 fn every_kind_of_figure_is_drawn_from_a_run() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let text = "name: kinds
+question: |
+  Which figures
+  are drawn?
+source: this test
+notice: A file for each ending.
 seeds: 2
 data: {n_features: 5, firing_probability: 0.1}
 toy: {d_hidden: 2, importance: {geometric: 0.9}, train: {steps: 200, batch_size: 64, lr: 1e-2}}
@@ -408,6 +413,14 @@ figures:
     }
     let caption = |name: &str| std::fs::read_to_string(out.join(format!("{name}.txt"))).expect("a caption");
     assert!(caption("fits").contains("Reduction of seeds before drawing: none"), "{}", caption("fits"));
+    let asked = "Experiment: kinds\nQuestion: Which figures are drawn?\nSource: this test\nPlan: ";
+    assert!(caption("fits").contains(asked), "{}", caption("fits"));
+    let notice = "notice: A file for each ending.\n";
+    assert_eq!(answer.stderr.matches(notice).count(), 1, "{}", answer.stderr);
+    for (arguments, times) in [(&["check", &file][..], 1), (&["check", &file, "--quiet"], 0)] {
+        let said = tegum(folder.path(), arguments).stderr;
+        assert_eq!(said.matches(notice).count(), times, "{arguments:?}: {said}");
+    }
     // Three densities of two seeds, each a row of the autoencoder.
     assert!(caption("fits").contains("6 dots"), "{}", caption("fits"));
     assert!(caption("scatter").contains("15 dots"), "{}", caption("scatter"));

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::run::memory;
-use super::{Outcome, doubts, planned, print};
+use super::{Outcome, doubts, notice, planned, print};
 use crate::backend::cpu::PROFILE;
 use crate::plan::chunk::{SPEED, bytes, duration};
 use crate::run::preflight::{self, Estimate, Limit};
@@ -26,12 +26,16 @@ pub struct Args {
     max_mem: Option<f64>,
 }
 
-pub fn carry_out(args: &Args) -> Outcome {
+pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     let (plan, columns) = planned(&args.file, PROFILE, args.yes_cells)?;
     doubts(&plan, args.strict, false)?;
     questions::check(&plan, &columns)?;
     let estimate = Estimate::of(&plan, columns.len(), &kept_weights(&plan));
     preflight::memory(&plan, &estimate, Limit::of(args.max_mem))?;
+    // Of what is refused there is nothing to look at.
+    if !quiet {
+        notice(&plan);
+    }
     let experiment = &plan.document.experiment;
     let mut text = format!(
         "{}: {} cells in {} chunks, plan {}\n",

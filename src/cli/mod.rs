@@ -12,7 +12,7 @@ use crate::plan::{MOST_CELLS, Plan, Versions};
 use crate::progress::{Log, event, on_terminal, say, speak_json};
 use crate::run::columns::{ScoreColumn, algorithms, score_columns};
 use crate::spec::Document;
-use crate::spec::diagnostic::{Diagnostic, SpecError};
+use crate::spec::diagnostic::{Diagnostic, SpecError, one_line};
 
 mod check;
 mod collect;
@@ -146,6 +146,13 @@ fn doubts(plan: &Plan, strict: bool, quiet: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Says what to look at in the results, where the experiment says so.
+fn notice(plan: &Plan) {
+    if let Some(notice) = &plan.document.experiment.notice {
+        say(format_args!("notice: {}", one_line(notice)));
+    }
+}
+
 fn warn(plan: &Plan, doubt: Diagnostic) {
     say(format_args!("warning: {}", plan.document.error(vec![doubt]).to_string().trim_end()));
 }
@@ -177,7 +184,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::carry_out(args),
         Command::Run(args) => run::carry_out(args, cli.quiet),
         Command::Train(args) => train::carry_out(args, cli.quiet),
-        Command::Check(args) => check::carry_out(args),
+        Command::Check(args) => check::carry_out(args, cli.quiet),
         Command::Plan(args) => plan::carry_out(args),
         Command::Table(args) => table::carry_out(args),
         Command::Figure(args) => figure::carry_out(args),

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, planned_document, print};
+use super::{
+    ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, notice, planned_document, print,
+};
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::plan::Plan;
@@ -159,6 +161,7 @@ fn carry_out_in(
     if !quiet && first {
         let (name, cells) = (&plan.document.experiment.name, plan.cells.len());
         say(format_args!("{name}: {cells} cells, plan {}, {}", plan.hash(), out.display()));
+        notice(plan);
     }
     let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
     let options = Options {

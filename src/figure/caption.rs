@@ -7,6 +7,10 @@ use super::look::ColumnLook;
 pub struct Context {
     /// Name of the experiment.
     pub experiment: String,
+    /// What it asks, in one line.
+    pub question: Option<String>,
+    /// Where it comes from, in one line.
+    pub source: Option<String>,
     /// Hash of the plan.
     pub plan_hash: String,
     /// Seeds of the run.
@@ -79,9 +83,14 @@ impl Caption {
     /// The text of the caption file.
     pub fn file(&self, name: &str, context: &Context) -> String {
         let seeds: Vec<String> = context.seeds.iter().map(u64::to_string).collect();
+        let line = |what: &str, text: &Option<String>| {
+            text.as_ref().map(|text| format!("{what}: {text}\n")).unwrap_or_default()
+        };
         format!(
-            "{name}\n\nExperiment: {}\nPlan: {}\nSeeds: {}\n\n{}\n\nRedraw: {}\n",
+            "{name}\n\nExperiment: {}\n{}{}Plan: {}\nSeeds: {}\n\n{}\n\nRedraw: {}\n",
             context.experiment,
+            line("Question", &context.question),
+            line("Source", &context.source),
             context.plan_hash,
             seeds.join(", "),
             self.sentences.join("\n"),
@@ -99,6 +108,8 @@ mod tests {
     fn the_caption_says_everything_the_style_asks_for() {
         let context = Context {
             experiment: "quickstart".into(),
+            question: Some("Where is room?".into()),
+            source: Some("Elhage et al. 2022".into()),
             plan_hash: "3f2a".into(),
             seeds: vec![0, 1],
             reduction: "mean".into(),
@@ -113,7 +124,7 @@ mod tests {
         let file = caption.file("recovery", &context);
         for part in [
             "recovery\n",
-            "Experiment: quickstart",
+            "Experiment: quickstart\nQuestion: Where is room?\nSource: Elhage et al. 2022\nPlan",
             "Plan: 3f2a",
             "Seeds: 0, 1",
             "Colour: mean matched cosine (column mcc; definition version 1).",
@@ -127,7 +138,10 @@ mod tests {
     #[test]
     fn a_figure_of_reduced_rows_claims_no_further_mean() {
         let mut caption = Caption::default();
-        caption.reduction(&Context { reduction: "lowest loss".into(), ..Context::default() }, &[]);
+        let context = Context { experiment: "a".into(), reduction: "lowest loss".into(), ..Context::default() };
+        caption.reduction(&context, &[]);
         assert_eq!(caption.description(), "Reduction of seeds before drawing: lowest loss.");
+        let file = caption.file("f", &context);
+        assert!(file.starts_with("f\n\nExperiment: a\nPlan: \n"), "what is not given has no line in {file}");
     }
 }

@@ -95,7 +95,7 @@ pub fn context(swept: &[&str]) -> Context {
         reduction: "none".into(),
         command: "tegum figure results/sample".into(),
         swept: swept.iter().map(|path| (*path).to_owned()).collect(),
-        lines: Vec::new(),
+        ..Context::default()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The distinct values of each part of a plan's cells: read, checked and hashed once however many cells share them.
 
+use std::sync::{Mutex, PoisonError};
+
 use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -11,7 +13,7 @@ use crate::spec::data::DataSection;
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::document::{Document, Part};
 use crate::spec::entry::{Entry, EntryOf, train_node};
-use crate::spec::kind::{Kind, Reader};
+use crate::spec::kind::{Kind, Reader, Uses};
 use crate::spec::node::{Node, Value};
 use crate::spec::sae::{SaeKind, SaeTrainSection};
 use crate::spec::toy::{BatchSizeSection, ModelSection, ToySection};
@@ -136,6 +138,7 @@ pub fn read_sae(
     let train = train_node(shared.as_ref(), entry.train.as_ref(), reader);
     let section = SaeTrainSection::read(&train, reader)?;
     check::sae_train(&section, &train, reader);
+    check::sae_train_uses(&entry.kind, &train, reader);
     Some((entry, section))
 }
 
@@ -190,11 +193,13 @@ fn touching(document: &Document, method: Method, parts: &[Part]) -> Vec<usize> {
     (0..document.axes.len()).filter(|&a| parts.iter().any(|p| touches(a, *p)) || widths(a)).collect()
 }
 
-/// Builds the table of one part, in parallel; errors of all combinations are gathered.
+/// Builds the table of one part, in parallel; errors of all combinations are gathered, and in `uses` what their settings
+/// come to.
 fn table(
     document: &Document,
     lengths: &[usize],
     axes: Vec<usize>,
+    uses: &Mutex<Uses>,
     read: impl Fn(&[usize], &mut Reader) -> Option<(PartHash, Facts)> + Sync,
 ) -> Result<PartTable, Vec<Diagnostic>> {
     let size: usize = axes.iter().map(|a| lengths[*a]).product();
@@ -205,7 +210,11 @@ fn table(
             let mut choice = vec![0; document.axes.len()];
             spread(index, &axes, lengths, &mut choice);
             let mut reader = Reader::default();
-            match read(&choice, &mut reader) {
+            let found = read(&choice, &mut reader);
+            if !reader.uses.is_empty() {
+                uses.lock().unwrap_or_else(PoisonError::into_inner).join(std::mem::take(&mut reader.uses));
+            }
+            match found {
                 Some(found) if reader.diagnostics.is_empty() => Ok(found),
                 _ => Err(reader.diagnostics),
             }
@@ -254,7 +263,8 @@ impl Tables {
         files: &Files,
     ) -> Result<Tables, Vec<Diagnostic>> {
         let touching = |parts: &[Part]| touching(document, Method::None, parts);
-        let data = table(document, lengths, touching(&[Part::Data]), |choice, reader| {
+        let uses = Mutex::new(Uses::default());
+        let data = table(document, lengths, touching(&[Part::Data]), &uses, |choice, reader| {
             let section = read_data(document, choice, reader)?;
             if document.experiment.activations.is_some() {
                 return given(document, reader);
@@ -270,7 +280,7 @@ impl Tables {
             Some((part_hash(&with_contents(document, &section, choice, files, reader)?), facts))
         });
         let toy = document.experiment.toy.as_ref().map(|_| {
-            table(document, lengths, touching(&[Part::Toy]), |choice, reader| {
+            table(document, lengths, touching(&[Part::Toy]), &uses, |choice, reader| {
                 let section = read_toy(document, choice, reader)?;
                 let importance = match &section.importance {
                     crate::spec::curve::Curve::List(list) => list.len(),
@@ -298,13 +308,14 @@ impl Tables {
                 Some((part_hash(&ToySection::canonical(&section)), facts))
             })
         });
-        let evaluate = table(document, lengths, touching(&[Part::Evaluate]), |choice, reader| {
+        let evaluate = table(document, lengths, touching(&[Part::Evaluate]), &uses, |choice, reader| {
             let section = read_evaluate(document, choice, reader)?;
             let facts = Facts { work: section.samples as f64, ..Facts::default() };
             Some((part_hash(&EvaluateSection::canonical(&section)), facts))
         });
+        let fewest = data.iter().flat_map(|data| &data.facts).map(|facts| facts.n_features).min().unwrap_or(0);
         let methods: Vec<Result<PartTable, Vec<Diagnostic>>> =
-            methods.iter().map(|method| method_table(document, lengths, *method)).collect();
+            methods.iter().map(|method| method_table(document, lengths, *method, fewest, &uses)).collect();
         let mut errors = Vec::new();
         let mut keep = |result: Result<PartTable, Vec<Diagnostic>>| result.map_err(|e| errors.extend(e)).ok();
         let data = keep(data);
@@ -314,9 +325,13 @@ impl Tables {
         let (Some(data), Some(evaluate), Some(methods)) = (data, evaluate, methods.into_iter().collect()) else {
             return Err(errors);
         };
-        match toy {
-            Some(None) => Err(errors),
-            toy => Ok(Tables { data, toy: toy.flatten(), evaluate, methods }),
+        if let Some(None) = toy {
+            return Err(errors);
+        }
+        // Only now is every combination read: what one with an error uses is not known.
+        match uses.into_inner().unwrap_or_else(PoisonError::into_inner).complaints() {
+            idle if idle.is_empty() => Ok(Tables { data, toy: toy.flatten(), evaluate, methods }),
+            idle => Err(idle),
         }
     }
 }
@@ -379,12 +394,22 @@ fn with_contents(
     Some(canonical)
 }
 
-fn method_table(document: &Document, lengths: &[usize], method: Method) -> Result<PartTable, Vec<Diagnostic>> {
+/// `fewest`: features of the world that has the fewest.
+fn method_table(
+    document: &Document,
+    lengths: &[usize],
+    method: Method,
+    fewest: usize,
+    uses: &Mutex<Uses>,
+) -> Result<PartTable, Vec<Diagnostic>> {
     let axes = touching(document, method, &method.parts());
-    table(document, lengths, axes, |choice, reader| match method {
+    table(document, lengths, axes, uses, |choice, reader| match method {
         Method::None => Some((part_hash(&json!(null)), Facts::default())),
         Method::Sae(i) => {
             let (entry, train) = read_sae(document, i, choice, reader)?;
+            if let Some(node) = document.part(Part::Sae(i), choice) {
+                check::truth_with_norm(&entry, &node, fewest, reader);
+            }
             let canonical = json!({
                 "sae": EntryOf::<SaeKind>::canonical(&entry),
                 "train": SaeTrainSection::canonical(&train),
@@ -396,6 +421,9 @@ fn method_table(document: &Document, lengths: &[usize], method: Method) -> Resul
         }
         Method::Baseline(i) => {
             let entry = read_baseline(document, i, choice, reader)?;
+            if let Some(node) = document.part(Part::Baseline(i), choice) {
+                check::baseline_uses(&entry.kind, &node, reader);
+            }
             let canonical = json!({ "baseline": EntryOf::<BaselineKind>::canonical(&entry) });
             let trained = |train: &SaeTrainSection| Facts {
                 work: train.steps as f64 * train.batch_size as f64,

@@ -12,6 +12,7 @@ use crate::figure::{self, ColumnLook, Context, FigureSpec, Format, HouseLabels, 
 use crate::plan::{MOST_CELLS, Plan, Versions};
 use crate::score;
 use crate::spec::Document;
+use crate::spec::diagnostic::one_line;
 use crate::spec::figure::SeedsSection;
 use crate::spec::output::{self, ReduceRule};
 use crate::store::{Collected, PlanRecord, PlannedCell, Progress, Side, Store, StoreError, Tensor};
@@ -227,10 +228,13 @@ impl Results {
 
     fn context(&self, figure: &str, rule: Reduce) -> Context {
         let dir = self.store.dir().display();
+        let experiment = &self.document.experiment;
         Context {
-            experiment: self.document.experiment.name.clone(),
+            experiment: experiment.name.clone(),
+            question: experiment.question.as_deref().map(one_line),
+            source: experiment.source.as_deref().map(one_line),
             plan_hash: self.plan.as_ref().map_or_else(|| self.record.hash(), Plan::hash),
-            seeds: self.document.experiment.seeds.clone(),
+            seeds: experiment.seeds.clone(),
             reduction: match rule {
                 Reduce::None => "none",
                 Reduce::Mean => "mean",

@@ -1,6 +1,6 @@
 //! Checks of one part of a file with its values fixed: what a single value cannot know.
 
-use super::baseline::{BaselineKind, EncoderSection, IcaSection, PcaSection};
+use super::baseline::{BaselineKind, EncoderSection, IcaSection, PcaSection, RandomEncoderSection, RandomSection};
 use super::curve::Curve;
 use super::data::{DataSection, GroupsSection, MagnitudeSection, VectorsSection};
 use super::entry::Entry;
@@ -9,7 +9,7 @@ use super::linked;
 use super::node::{Node, Value};
 use super::sae::SaeTrainSection;
 
-pub use super::sae_check::{sae, sae_without_truth};
+pub use super::sae_check::{sae, sae_train_uses, sae_without_truth, truth_with_norm};
 use super::toy::{ModelSection, ToySection};
 use crate::data::dictionary::dimensions_at_cosine;
 
@@ -254,6 +254,24 @@ pub fn baseline_without_truth(entry: &Entry<BaselineKind>, node: &Node, d_hidden
         reader.error(node.place, message, Some(format!("for example `{}: {{n_latents: 64}}`", entry.kind.key())));
     } else {
         baseline(entry, node, usize::MAX, d_hidden, reader);
+    }
+}
+
+/// What of a baseline's settings comes to nothing.
+pub fn baseline_uses(kind: &BaselineKind, node: &Node, reader: &mut Reader) {
+    let BaselineKind::Random(RandomSection { k, encoder, .. }) = kind else { return };
+    if let Some(l1) = node.at(["random", "l1"]) {
+        let trained = matches!(encoder, RandomEncoderSection::Trained(_));
+        let (message, help) = match trained {
+            false => ("`l1` has no effect without `encoder: trained`", "leave it out, or write `encoder: trained`"),
+            true => ("`l1` has no effect beside `k`: the k greatest latents have no penalty", "keep one of them"),
+        };
+        reader.uses.note(l1.place, trained && k.is_none(), message, help);
+    }
+    if let Some(dead_after) = node.at(["random", "encoder", "trained", "dead_after"]) {
+        let message =
+            "`dead_after` has no effect: the encoder of random directions is trained without a loss for dead latents";
+        reader.uses.note(dead_after.place, false, message, "leave it out");
     }
 }
 

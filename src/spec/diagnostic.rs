@@ -119,6 +119,11 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// A text of the file, over however many lines, as one line.
+pub fn one_line(text: &str) -> String {
+    escaped(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 /// The nearest of the allowed words, if one is near: case and `-`/`_` are forgiven, then edits up to a third of the word.
 pub fn nearest<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The distance takes time by the product of the lengths, and no word is that long.

@@ -403,6 +403,44 @@ choice! {
     }
 }
 
+/// Refuses settings of figures that nothing would be drawn by; `node` is the list of them.
+pub fn check(figures: &[FigureSection], node: &Node, reader: &mut Reader) {
+    let Value::List(items) = &node.value else { return };
+    for (figure, node) in figures.iter().zip(items) {
+        let mut idle = |key: &str, why: &str, help: &str| {
+            if let Some(written) = node.at([figure.key(), key]).filter(|written| written.is_given()) {
+                let message = format!("`{key}` has no effect {why}");
+                reader.error(written.place, message, Some(format!("leave it out, or {help}")));
+            }
+        };
+        match figure {
+            FigureSection::Scatter(s) if s.colour.is_none() => {
+                for key in ["colour_scale", "colour_range"] {
+                    idle(key, "without `colour`", "give the column that colours the dots");
+                }
+            }
+            FigureSection::Matrix(s) if s.show != MatrixShowSection::WtW => {
+                for key in ["bias", "bars"] {
+                    idle(key, &format!("with `show: {}`", s.show.key()), "draw `show: wtw`");
+                }
+            }
+            FigureSection::Trace(s) => {
+                let of_features = s.y.iter().filter(|y| y.starts_with("snapshots.")).count();
+                if of_features == s.y.len() {
+                    idle("y_scale", "on panels of features, which are linear", "add a column of `trace` to `y`");
+                }
+                if of_features == 0 {
+                    for key in ["lines", "range"] {
+                        let help = "add a column of `snapshots` to `y`, such as `snapshots.norm`";
+                        idle(key, "without a panel of features", help);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Copy for BandSection {}
 impl Copy for MatrixShowSection {}
 impl Copy for ScaleSection {}

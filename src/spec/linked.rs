@@ -361,7 +361,7 @@ fn trees(section: &HierarchySection, n_features: usize, node: &Node, reader: &mu
         (Some(roots), true) if roots > n_features => {
             reader.error(place("roots"), format!("{roots} roots of {n_features} features"), None);
         }
-        (Some(_), true) => {}
+        (Some(_), true) => exclusive_levels(section, node, reader),
         (None, false) => {
             let keys = [
                 "branching",
@@ -390,6 +390,22 @@ fn trees(section: &HierarchySection, n_features: usize, node: &Node, reader: &mu
                 without_feature(root, node.at(["tree", &i.to_string()]).unwrap_or(node), reader);
             }
         }
+    }
+}
+
+/// Which nodes of generated trees are exclusive, where any are.
+fn exclusive_levels(section: &HierarchySection, node: &Node, reader: &mut Reader) {
+    for key in ["exclusive_share", "exclusive_from", "exclusive_to"] {
+        if let Some(written) = node.get(key).filter(|written| written.is_given()) {
+            let message = format!("`{key}` has no effect without `exclusive: true`");
+            reader.uses.note(written.place, section.exclusive, message, "leave it out, or write `exclusive: true`");
+        }
+    }
+    if let Some(to) = section.exclusive_to.filter(|to| section.exclusive && section.exclusive_from > *to) {
+        let from = section.exclusive_from;
+        let message = format!("exclusive_from = {from} is above exclusive_to = {to}: no level would be exclusive");
+        let place = node.get("exclusive_from").unwrap_or(node).place;
+        reader.error(place, message, Some("exchange them".to_owned()));
     }
 }
 

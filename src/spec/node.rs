@@ -79,6 +79,15 @@ impl Node {
         entries[at].1.put(rest, node);
     }
 
+    /// Whether a value stands here, and not `none`.
+    pub fn is_given(&self) -> bool {
+        match &self.value {
+            Value::Null => false,
+            Value::Scalar { text, quoted } => *quoted || text != "none",
+            _ => true,
+        }
+    }
+
     /// What kind of thing this is, for messages.
     pub fn describe(&self) -> String {
         match &self.value {

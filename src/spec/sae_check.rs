@@ -4,7 +4,9 @@ use super::diagnostic::Place;
 use super::entry::Entry;
 use super::kind::Reader;
 use super::node::{Node, Value};
-use super::sae::{KAnnealSection, MatryoshkaSection, PrefixesSection, ResampleSection, SaeKind, SparsitySection};
+use super::sae::{
+    InitSection, KAnnealSection, MatryoshkaSection, PrefixesSection, ResampleSection, SaeKind, SparsitySection,
+};
 
 /// The settings of one entry as written, with their place.
 struct Settings<'a> {
@@ -61,6 +63,18 @@ impl Settings<'_> {
         if let Some(target) = target {
             self.at_most_width(&at("target_l0"), target, "that many latents cannot be active");
         }
+        for rule in ["target_rate", "target_approach", "target_tolerance"] {
+            let message = format!("`{rule}` has no effect without `target_l0`");
+            let help = format!("leave it out, or give `target_l0` in place of `{key}`");
+            self.needs(&at(rule), target.is_some(), &message, &help);
+        }
+    }
+
+    /// A setting that comes to nothing unless `used`, if it is written.
+    fn needs(&mut self, path: &[&str], used: bool, message: &str, help: &str) {
+        if let Some(written) = self.node.at(path.iter().copied()).filter(|node| node.is_given()) {
+            self.reader.uses.note(written.place, used, message, help);
+        }
     }
 
     fn resample(&mut self, section: &Option<ResampleSection>) {
@@ -69,6 +83,50 @@ impl Settings<'_> {
             self.reader.error(self.place(&["resample", "at"]), "no step at which to resample", Some(help));
         }
     }
+}
+
+/// Training settings that an entry has no use for.
+pub fn sae_train_uses(kind: &SaeKind, train: &Node, reader: &mut Reader) {
+    let Some(dead_after) = train.get("dead_after") else { return };
+    // Resampling has a window of its own, and the score `dead` is taken on the evaluation.
+    let used = match kind {
+        SaeKind::Relu(s) => s.aux_k > 0,
+        SaeKind::TopK(s) => s.aux_k != Some(0),
+        SaeKind::BatchTopK(s) => s.aux_k != Some(0),
+        SaeKind::Gated(s) => s.aux_k > 0,
+        SaeKind::JumpRelu(s) => s.aux_k > 0 || s.dead_loss > 0.0,
+        SaeKind::Matryoshka(s) => has_auxiliary_loss(s),
+        SaeKind::MatchingPursuit(_) => false,
+    };
+    let message = "`dead_after` has no effect: no autoencoder that it speaks of has a loss for dead latents";
+    let help = "leave it out, or give an `aux_k`; `resample` has its own `window`";
+    reader.uses.note(dead_after.place, used, message, help);
+}
+
+fn has_auxiliary_loss(section: &MatryoshkaSection) -> bool {
+    match section.aux_k {
+        Some(aux_k) => aux_k > 0,
+        None => section.relu.is_none(),
+    }
+}
+
+/// A norm of initial rows beside `init: truth`, in worlds of which the smallest has `fewest` features: rows start at its
+/// directions, which are unit, and only latents beyond them keep the norm.
+pub fn truth_with_norm(entry: &Entry<SaeKind>, node: &Node, fewest: usize, reader: &mut Reader) {
+    let (init, n_latents) = match &entry.kind {
+        SaeKind::Relu(s) => (&s.init, s.n_latents),
+        SaeKind::TopK(s) => (&s.init, s.n_latents),
+        SaeKind::BatchTopK(s) => (&s.init, s.n_latents),
+        SaeKind::Gated(s) => (&s.init, s.n_latents),
+        SaeKind::JumpRelu(s) => (&s.init, s.n_latents),
+        SaeKind::Matryoshka(s) => (&s.init, s.n_latents),
+        // Its rows have no norm to set.
+        SaeKind::MatchingPursuit(_) => return,
+    };
+    let Some(norm) = node.at([entry.kind.key(), "init_norm"]).filter(|node| node.is_given()) else { return };
+    let used = *init == InitSection::Random || n_latents > fewest;
+    let message = "`init_norm` has no effect beside `init: truth`: every row starts at a true direction";
+    reader.uses.note(norm.place, used, message, "keep one of them");
 }
 
 /// A sparse autoencoder on activations from files: nothing is known but these.
@@ -130,6 +188,11 @@ fn matryoshka(section: &MatryoshkaSection, settings: &mut Settings) {
         let message = "a matryoshka takes one of `relu`, `topk` and `batch_topk`";
         let help = "for example `batch_topk: {k: 2}`".to_owned();
         settings.reader.error(settings.place(&[]), message, Some(help));
+    }
+    if section.aux_by_level {
+        let message = "`aux_by_level` has no effect without an auxiliary loss for dead latents";
+        let help = "leave it out, or give an `aux_k` above 0";
+        settings.needs(&["aux_by_level"], has_auxiliary_loss(section), message, help);
     }
     if let Some(relu) = &section.relu {
         settings.led(&["relu"], "l1", relu.l1, relu.target_l0, true);

@@ -29,6 +29,47 @@ pub struct Reader {
     pub diagnostics: Vec<Diagnostic>,
     /// What is in `diagnostics`.
     seen: HashSet<Diagnostic>,
+    /// Settings that may come to nothing.
+    pub uses: Uses,
+}
+
+/// Settings whose effect hangs on others. An axis may give a setting what it needs in some cells, and `sae_train` is read by
+/// entries of which only some may use all of it: what comes to nothing in one cell is not wrong, what comes to nothing in all is.
+#[derive(Debug, Default)]
+pub struct Uses {
+    used: HashSet<Place>,
+    idle: HashSet<Diagnostic>,
+}
+
+impl Uses {
+    /// Notes that what is written at a place is used, or comes to nothing.
+    pub fn note(&mut self, place: Place, used: bool, message: impl Into<String>, help: impl Into<String>) {
+        if used {
+            self.used.insert(place);
+        } else {
+            self.idle.insert(Diagnostic { place, message: message.into(), help: Some(help.into()) });
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty() && self.idle.is_empty()
+    }
+
+    /// Adds what was noted elsewhere.
+    pub fn join(&mut self, other: Uses) {
+        self.used.extend(other.used);
+        self.idle.extend(other.idle);
+    }
+
+    /// Complaints about what nothing uses, in source order.
+    pub fn complaints(self) -> Vec<Diagnostic> {
+        let Uses { used, idle } = self;
+        let mut idle: Vec<Diagnostic> = idle.into_iter().filter(|complaint| !used.contains(&complaint.place)).collect();
+        // A place may have one for each of several reasons; the first says enough.
+        idle.sort_by(|a, b| (a.place, &a.message).cmp(&(b.place, &b.message)));
+        idle.dedup_by_key(|complaint| complaint.place);
+        idle
+    }
 }
 
 impl Reader {
@@ -121,4 +162,23 @@ pub struct Alternative {
     pub doc: &'static str,
     /// None: the name alone says it all.
     pub shape: Option<fn() -> Shape>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_is_used_anywhere_is_not_complained_of() {
+        let at = |line| Place { line, column: 1, length: 1 };
+        let (mut one, mut other) = (Uses::default(), Uses::default());
+        one.note(at(3), false, "b", "h");
+        one.note(at(1), false, "a", "h");
+        one.note(at(2), false, "c", "h");
+        other.note(at(2), true, "c", "h");
+        other.note(at(3), false, "a", "h");
+        one.join(other);
+        let told: Vec<(u32, String)> = one.complaints().into_iter().map(|c| (c.place.line, c.message)).collect();
+        assert_eq!(told, [(1, "a".to_owned()), (3, "a".to_owned())]);
+    }
 }
