@@ -199,7 +199,7 @@ fn rows_do_not_depend_on_the_order_of_threads_on_memory_or_on_how_many_devices_t
     assert_eq!(shuffled.as_ref(), Some(&expected), "fibers shuffled");
     let little = toys(&[("TEGUM_GPU_MEMORY", "1M")], &["--backend", "cuda"]);
     assert_eq!(little.as_ref(), Some(&expected), "a megabyte of memory");
-    let two = toys(&[("TEGUM_TEST_DEVICES", "2")], &["--backend", "cuda", "--devices", "0,1"]);
+    let two = toys(&[("TEGUM_TEST_DEVICES", "2")], &["--backend", "cuda", "--devices", "0,1", "--threads", "1"]);
     assert_eq!(two.as_ref(), Some(&expected), "two devices");
     let auto = toys(&[], &[]);
     assert_eq!(auto.as_ref(), Some(&expected), "taken because it is there");

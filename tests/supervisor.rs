@@ -115,6 +115,40 @@ fn a_worker_that_is_killed_is_started_again_and_the_run_ends_well() {
 }
 
 #[test]
+fn what_a_killed_worker_has_published_counts_as_computed_by_the_run() {
+    if !Path::new("/proc/self/task").exists() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    write(folder, "tiny.yaml", &TINY.replace("steps: 20,", "steps: 20000,"));
+    let mut command = command(folder, &["run", "tiny.yaml", "--out", "killed", "--chunk-seconds", "0"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let parts = || std::fs::read_dir(folder.join("killed/parts")).map_or(0, |folders| folders.count());
+    wait_for("a part", || parts() > 0);
+    signal("KILL", &worker(&child.id().to_string()));
+    let told = answer(child.wait_with_output().expect("it ends"));
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.stdout.contains("32 cells: 32 computed in") && told.stdout.contains("0 were there"), "{told:?}");
+}
+
+#[test]
+fn gpus_that_are_asked_for_are_never_replaced_in_silence() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    write(folder, "tiny.yaml", TINY);
+    for (arguments, code, said) in [
+        (&["--devices", "0,63"][..], 7, "--devices: "),
+        (&["--devices", "1,1"], 2, "GPU 1 is named twice"),
+        (&["--devices", "0", "--backend", "cpu"], 2, "with --backend cpu no GPU trains"),
+    ] {
+        let told = tegum(folder, &[&["run", "tiny.yaml", "--out", "run"], arguments].concat());
+        assert!(told.code == code && told.stderr.contains(said), "{arguments:?}: {told:?}");
+        assert!(!folder.join("run").exists());
+    }
+}
+
+#[test]
 fn progress_for_scripts_is_one_json_object_a_line() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write(folder.path(), "tiny.yaml", TINY);

@@ -84,7 +84,10 @@ pub fn run(
     summary.parts = store.part_names()?.len();
     summary.seconds = start.elapsed().as_secs_f64();
     if let Some(worker) = &options.worker {
-        summary.add_before(&worker.orders.counts, worker.orders.seconds);
+        // What the one before had published and could not say any more: how it ended nobody counted.
+        let unsaid = worker.orders.running.indices().count() - blamed.len();
+        summary.add_before(&Counts { computed: unsaid as u64, ..Counts::default() }, worker.orders.seconds);
+        summary.add_before(&worker.orders.counts, 0.0);
     }
     Ok(summary)
 }

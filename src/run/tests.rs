@@ -119,6 +119,17 @@ fn undisturbed() -> DataFrame {
     rows(folder.path())
 }
 
+#[test]
+fn disk_room_is_asked_for_what_is_left_of_a_shard() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (plan, _) = plan_of(SPEC);
+    let out = folder.path().join("run");
+    let left = |shard| super::preflight::left(&plan, Some(&out), shard);
+    assert_eq!((left((0, 1)), left((0, 2)), left((1, 2))), (1.0, 1.0, 0.0), "one chunk, of the first shard");
+    run_in(&out, &CpuBackend, None);
+    assert_eq!((left((0, 1)), super::preflight::left(&plan, None, (0, 1))), (0.0, 1.0));
+}
+
 fn files_in(folder: &Path) -> usize {
     std::fs::read_dir(folder).map_or(0, |entries| entries.count())
 }
