@@ -320,7 +320,9 @@ impl Write for Log {
             return stderr().lock().write(record);
         }
         let text = String::from_utf8_lossy(record);
-        event("warning", json!({ "text": text.trim() }));
+        let text = text.trim();
+        let is_warning = ["WARN", "ERROR"].iter().any(|level| text.starts_with(level));
+        event(if is_warning { "warning" } else { "message" }, json!({ "text": text }));
         Ok(record.len())
     }
     fn flush(&mut self) -> std::io::Result<()> {

@@ -22,6 +22,7 @@ use crate::run::supervise::{STOPPED, stopping, supervise};
 use crate::run::worker::Worker;
 use crate::run::{Options, Summary, kept_weights, questions, run};
 use crate::spec::Document;
+use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,9 +30,6 @@ pub struct Args {
     file: PathBuf,
     #[command(flatten)]
     settings: Settings,
-    /// Compute in this process, for debuggers: a crash ends the run
-    #[arg(long)]
-    no_supervisor: bool,
 }
 
 impl Args {
@@ -91,6 +89,9 @@ pub struct Settings {
     /// Begin although the disk is probably too small
     #[arg(long)]
     yes: bool,
+    /// Compute in this process, for debuggers: a crash ends the run
+    #[arg(long)]
+    no_supervisor: bool,
     /// Write what happens to stderr as JSON, an object a line
     #[arg(long)]
     pub(super) json_progress: bool,
@@ -121,27 +122,30 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
-    let load = || Ok(Document::load(&args.file)?);
-    if args.no_supervisor {
-        return carry_out_document(load, &args.settings, quiet).map(|(code, _)| code);
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    match Worker::start(stop.clone()).map_err(|e| Failure::new(5, format!("a worker without a supervisor: {e}")))? {
-        None => supervise().map_err(|e| Failure::new(5, format!("cannot start a process: {e}; try --no-supervisor"))),
-        Some(worker) => {
-            leave_signals_to_the_supervisor()?;
-            carry_out_in(load, &args.settings, quiet, stop, Some(worker)).map(|(code, _)| code)
-        }
-    }
+    carry_out_document(|| Ok(Document::load(&args.file)?), &args.settings, quiet).map(|(code, _)| code)
 }
 
-/// Runs an experiment; returns the exit code and, where all of it is done, its results.
+/// Runs an experiment in a process of its own, which is started again if it dies. Returns the exit code and, in the process that
+/// computed and where all of it is done, its results.
 pub fn carry_out_document(
     load: impl FnOnce() -> Result<Document, Failure>,
     args: &Settings,
     quiet: bool,
 ) -> Result<(i32, Option<Results>), Failure> {
-    carry_out_in(load, args, quiet, stop_on_signals()?, None)
+    if args.no_supervisor {
+        return carry_out_in(load, args, quiet, stop_on_signals()?, None);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    match Worker::start(stop.clone()).map_err(|e| Failure::new(5, format!("a worker without a supervisor: {e}")))? {
+        None => {
+            let code = supervise();
+            Ok((code.map_err(|e| Failure::new(5, format!("cannot start a process: {e}; try --no-supervisor")))?, None))
+        }
+        Some(worker) => {
+            leave_signals_to_the_supervisor()?;
+            carry_out_in(load, args, quiet, stop, Some(worker))
+        }
+    }
 }
 
 fn carry_out_in(
@@ -377,10 +381,14 @@ fn told(summary: &Summary) -> String {
     text
 }
 
-/// Renames an existing run directory to the first free `<name>.old-<n>`.
+/// Renames an existing run directory to the first free `<name>.old-<n>`; what is no run is not moved.
 fn set_aside(out: &std::path::Path) -> Result<(), Failure> {
     if !out.exists() {
         return Ok(());
+    }
+    let is_empty = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if let (false, Err(error)) = (is_empty, Store::open(out)) {
+        return Err(Failure::new(5, format!("--fresh: {error}\n  it stays where it is: choose another --out DIR")));
     }
     let name = out.file_name().map_or_else(|| "run".into(), |n| n.to_string_lossy().into_owned());
     let free = (1..)
