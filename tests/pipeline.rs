@@ -469,3 +469,24 @@ fn every_toy_model_trains_scores_and_exports_alike_on_one_thread_and_two() {
         }
     }
 }
+
+#[test]
+fn a_figure_of_the_best_seed_brings_the_loss_that_tells_seeds_apart() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "name: best\nseeds: 2\ndata: {n_features: 6, firing_probability: 0.2}\n\
+                toy: {d_hidden: 3, train: {steps: 50, batch_size: 16}}\nscore: [norm_mean]\nevaluate: {samples: 500}\n\
+                figures: [{curve: {name: best, x: seed, y: norm_mean, seeds: lowest_loss}}]\n";
+    write(folder.path(), "best.yaml", text);
+    let answer = tegum(folder.path(), &["run", "best.yaml"]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    assert!(folder.path().join("results/best/best.png").is_file());
+    let columns = |spec: &str| {
+        write(folder.path(), "other.yaml", spec);
+        let said = tegum(folder.path(), &["check", "other.yaml"]).stdout;
+        said.lines().find(|line| line.starts_with("  scores: ")).expect("a line of scores").to_owned()
+    };
+    assert_eq!(columns(text), "  scores: norm_mean, loss_weighted");
+    // Seeds can be told apart by what was asked for, and cells keep their ids.
+    assert_eq!(columns(&text.replace("[norm_mean]", "[norm_mean, loss]")), "  scores: norm_mean, loss");
+    assert_eq!(columns(&text.replace(", seeds: lowest_loss", "")), "  scores: norm_mean");
+}
