@@ -47,6 +47,15 @@ fn table_selects_groups_and_answers_sql() {
     table(&["--format", "parquet", "-o", "rows.parquet"]);
     let bytes = std::fs::read(folder.path().join("rows.parquet")).expect("the file was written");
     assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    let written = |file: &str, more: &[&str]| {
+        table(&[&["--select", "seed", "--where", "seed = 1", "-o", file], more].concat());
+        std::fs::read_to_string(folder.path().join(file)).expect("the file was written")
+    };
+    // The ending of the file says how, unless something else is asked for.
+    assert!(written("rows.csv", &[]).starts_with("seed\n1\n1\n"));
+    assert!(written("rows.json", &[]).starts_with("[\n{\"seed\":1},"));
+    assert!(written("rows.dat", &[]).starts_with("seed\n   1\n"));
+    assert!(written("again.csv", &["--format", "text"]).starts_with("seed\n   1\n"));
     let unknown = tegum(folder.path(), &["table", "results/small", "--select", "mccc"]);
     assert!(unknown.code == 2 && unknown.stderr.contains("mcc"), "{}", unknown.stderr);
 }
