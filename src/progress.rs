@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -297,6 +298,13 @@ pub fn say(line: impl fmt::Display) {
     write_line(&line.to_string());
 }
 
+/// A path as a word of a command that can be copied into a shell: in single quotes where a shell would take it apart.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// In one call: the supervisor and the worker share stderr, and a worker that is killed is not to leave half a line.
 fn write_line(line: &str) {
     let _ = stderr().lock().write_all(format!("{line}\n").as_bytes());
@@ -357,6 +365,18 @@ mod tests {
         let busy = Standing { cells: 32, done: 30, damaged: 1, temporary: 2, unknown: 1, others: 1, ..nothing.clone() };
         let text = "30 of 32 cells are done, 2 are missing; 1 damaged file, 2 temporary files, 1 unknown file, 1 other writer at work";
         assert_eq!(busy.to_string(), text);
+    }
+
+    #[test]
+    fn a_path_that_a_shell_would_take_apart_is_quoted() {
+        for (path, word) in [
+            ("results/quick-start_1.0", "results/quick-start_1.0"),
+            ("r s/über", "'r s/über'"),
+            ("it's", r"'it'\''s'"),
+            ("a$b", "'a$b'"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ fn saes() -> String {
     with("sae:\n  - {name: one, topk: {n_latents: 4, k: 1}}\n  - {name: two, topk: {n_latents: 8, k: 1}}\n")
 }
 
+/// A world without a toy model.
+const BARE: &str = "name: a\ndata: {n_features: 4, firing_probability: 0.1, dictionary: {d_hidden: 3}}\n";
+
 /// A world with `extra` in it.
 fn linked(extra: &str) -> String {
     format!("name: a\ntoy: {{d_hidden: 2}}\ndata: {{n_features: 4, firing_probability: 0.1,\n  {extra}}}\n")
@@ -50,6 +53,22 @@ rows! {
     a_figure_of_a_trace_that_is_not_kept: with("figures: [{trace: {y: loss}}]\n"), ["x.yaml:4:11: figure trace-loss", "`trace`", "save: {trace: {every: 100}}"];
     a_figure_of_snapshots_that_are_not_kept: with("figures: [{trace: {y: snapshots.dimensionality}}]\n"), ["x.yaml:4:11:", "`snapshots`", "features: true"];
     a_figure_of_cells_over_means: with("reduce: {seeds: mean}\nfigures: [{vectors: {}}]\n"), ["x.yaml:5:11:", "seeds are averaged", "seeds: lowest_loss"];
+    a_trace_of_what_toy_models_do_not_log: format!("{}save: {{trace: {{every: 10}}}}\nfigures:\n  - trace: {{y: l0}}\n", saes()),
+        ["x.yaml:9:5: figure trace-l0: `l0` is logged of autoencoders, and it draws the training of a toy model", "write `model: sae`"];
+    a_trace_of_a_toy_model_beside_no_autoencoder: with("save: {trace: {every: 10}}\nfigures: [{trace: {y: [loss, trace.l0], model: toy}}]\n"),
+        ["x.yaml:5:11: figure trace-loss-trace.l0: `l0` is logged of autoencoders", "`loss` is logged of toy models"];
+    a_trace_of_an_autoencoder_that_is_not_trained: with("baselines: [pca]\nsave: {trace: {every: 10}}\nfigures: [{trace: {y: loss, model: sae}}]\n"),
+        ["x.yaml:6:11: figure trace-loss: it draws `loss` along the training of an autoencoder, and none is trained", "leave `model` out"];
+    a_trace_of_a_toy_model_that_is_not_there: format!("{BARE}sae: [{{topk: {{n_latents: 4, k: 1}}}}]\nsave: {{trace: {{every: 10}}}}\nfigures: [{{trace: {{y: loss, model: toy}}}}]\n"),
+        ["x.yaml:5:11: figure trace-loss: it draws `loss` along the training of a toy model, and there is none", "leave `model` out"];
+    a_trace_of_a_controller_that_is_not_there: format!("{}save: {{trace: {{every: 10}}}}\nfigures: [{{trace: {{y: multiplier, model: sae}}}}]\n", saes()),
+        ["x.yaml:8:11: figure trace-multiplier: `multiplier` is logged of autoencoders that are led to an L0, and none is", "target_l0"];
+    a_trace_of_an_autoencoder_s_capacity: format!("{}save: {{trace: {{every: 10, features: true}}}}\nfigures: [{{trace: {{y: capacity, model: sae}}}}]\n", saes()),
+        ["x.yaml:8:11: figure trace-capacity: `capacity` is logged of toy models", "leave `model` out"];
+    a_figure_of_the_best_seed_of_no_toy_model: format!("{BARE}seeds: 2\nbaselines: [pca]\nfigures: [{{curve: {{x: seed, y: mcc, seeds: lowest_loss}}}}]\n"),
+        ["x.yaml:5:11: figure curve-seed-mcc: `seeds: lowest_loss` speaks of the toy model's loss, and there is none", "`seeds: mean`"];
+    a_figure_of_cells_over_means_without_a_toy_model: format!("{BARE}sae: [{{topk: {{n_latents: 4, k: 1}}}}]\nsave: {{weights: all}}\nreduce: {{seeds: mean}}\nfigures: [{{matrix: {{show: decoder}}}}]\n"),
+        ["x.yaml:6:11:", "seeds are averaged", "draw every seed with `seeds: all` in the figure"];
     a_figure_of_a_wrong_expression: with("figures: [{curve: {x: 1.0 / los, y: loss}}]\n"), ["x.yaml:4:11:", "cannot be evaluated", "los"];
     a_figure_of_no_theory: with("figures: [{curve: {x: seed, y: loss, theory: [theory_bondary]}}]\n"), ["x.yaml:4:11:", "did you mean `theory_boundary`?"];
     two_labels_of_one_name: with("zip: [{toy.d_hidden: [1, 2], label: [a, b]}, {toy.restarts: [1, 2], label: [c, d]}]\n"),

@@ -47,6 +47,15 @@ fn table_selects_groups_and_answers_sql() {
     table(&["--format", "parquet", "-o", "rows.parquet"]);
     let bytes = std::fs::read(folder.path().join("rows.parquet")).expect("the file was written");
     assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    let written = |file: &str, more: &[&str]| {
+        table(&[&["--select", "seed", "--where", "seed = 1", "-o", file], more].concat());
+        std::fs::read_to_string(folder.path().join(file)).expect("the file was written")
+    };
+    // The ending of the file says how, unless something else is asked for.
+    assert!(written("rows.csv", &[]).starts_with("seed\n1\n1\n"));
+    assert!(written("rows.json", &[]).starts_with("[\n{\"seed\":1},"));
+    assert!(written("rows.dat", &[]).starts_with("seed\n   1\n"));
+    assert!(written("again.csv", &["--format", "text"]).starts_with("seed\n   1\n"));
     let unknown = tegum(folder.path(), &["table", "results/small", "--select", "mccc"]);
     assert!(unknown.code == 2 && unknown.stderr.contains("mcc"), "{}", unknown.stderr);
 }
@@ -77,6 +86,47 @@ fn export_gives_the_same_weights_whether_they_were_kept_or_trained_again() {
     export("results/kept", "npy", "arrays");
     let w: ndarray::Array2<f32> = ndarray_npy::read_npy(folder.path().join("arrays/toy.w.npy")).expect("an array");
     assert_eq!(w.dim(), (12, 4));
+}
+
+/// f32 sums of 12 products of size up to some 3: 24 * 6e-8 * 3 < 1e-5.
+#[test]
+fn exported_latents_are_those_of_the_exported_weights() {
+    use ndarray::{Array1, Array2};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kept = SMALL.replace("save: {", "save: {weights: all, ").replace("name: small", "name: kept");
+    for (name, text) in [("small.yaml", SMALL), ("kept.yaml", &kept)] {
+        let file = write(folder.path(), name, text);
+        assert_eq!(tegum(folder.path(), &["run", &file]).code, 0);
+    }
+    let h = Array2::from_shape_fn((7, 4), |(s, k)| ((5 * s + 3 * k) % 11) as f32 / 4.0 - 1.0);
+    ndarray_npy::write_npy(folder.path().join("h.npy"), &h).expect("a temporary folder takes a file");
+    for method in ["relu", "topk", "pca", "random"] {
+        let of_width = format!("method = '{method}' and toy.d_hidden = 4");
+        let ask = ["table", "results/kept", "--select", "cell", "--where", &of_width, "--format", "csv"];
+        let cell = tegum(folder.path(), &ask).stdout.lines().nth(1).expect("a cell").to_owned();
+        for run in ["small", "kept"] {
+            let (dir, out) = (format!("results/{run}"), format!("{run}-{method}"));
+            let arguments = ["export", &dir, "--cell", &cell, "--to", "npy", "--encode", "h.npy", "-o", &out];
+            let answer = tegum(folder.path(), &arguments);
+            assert_eq!(answer.code, 0, "{method} {}", answer.stderr);
+        }
+        let path = |run: &str, name: &str| folder.path().join(format!("{run}-{method}")).join(format!("{name}.npy"));
+        let matrix = |run: &str, name: &str| -> Array2<f32> { ndarray_npy::read_npy(path(run, name)).expect(name) };
+        let vector = |name: &str| -> Array1<f32> { ndarray_npy::read_npy(path("kept", name)).expect(name) };
+        for name in ["latents", "reconstruction"] {
+            assert_eq!(matrix("kept", name), matrix("small", name), "{method}");
+        }
+        let (latents, decoder) = (matrix("kept", "latents"), matrix("kept", "sae.W_dec"));
+        assert!(latents.iter().any(|z| *z != 0.0), "{method}");
+        if !["relu", "topk"].contains(&method) {
+            continue;
+        }
+        let off = matrix("kept", "reconstruction") - (latents.dot(&decoder) + vector("sae.b_dec"));
+        assert!(off.iter().all(|x| x.abs() < 1e-5), "{method} {off}");
+        let pre = (h.clone() - vector("sae.b_dec")).dot(&matrix("kept", "sae.W_enc").t()) + vector("sae.b_enc");
+        let differs = |(z, pre): (&f32, &f32)| (z - pre.max(0.0)).abs() > 1e-5 && (method == "relu" || *z != 0.0);
+        assert!(!latents.iter().zip(&pre).any(differs), "{method}");
+    }
 }
 
 #[test]

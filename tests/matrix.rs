@@ -38,6 +38,7 @@ const FUNCTIONS: &[(u32, &str)] = &[
     (14, "rows_13_and_14_a_byte_order_mark_and_carriage_returns_change_nothing"),
     (48, "a_model_without_a_bottleneck_is_a_warning_and_an_error_with_strict"),
     (50, "divergence_is_a_row_with_its_reason"),
+    (50, "a_figure_with_nothing_to_show_is_a_warning_and_the_rest_of_the_run_goes_on"),
     (69, "what_no_machine_has_room_for_is_refused_with_the_sum_before_anything_is_made"),
     (70, "what_fits_once_but_not_for_every_thread_runs_on_fewer"),
     (70, "a_run_whose_cells_fit_but_not_one_for_each_thread_takes_fewer_and_has_the_same_rows"),

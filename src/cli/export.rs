@@ -12,12 +12,13 @@ use super::saelens::{self, Tensors};
 use super::{Failure, Outcome, print};
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
-use crate::plan::{CellId, CellMethod};
+use crate::plan::{CellId, CellMethod, resolve};
 use crate::progress::Progress;
 use crate::run::RunError;
 use crate::run::chunk::{Bench, BenchError};
 use crate::run::columns::score_columns;
 use crate::run::results::Results;
+use crate::sae::{Coder, Sae};
 use crate::score::input::read_matrix;
 use crate::spec::output::{TraceSection, WeightsSection};
 
@@ -30,8 +31,8 @@ pub struct Args {
     cell: String,
     #[arg(long, value_enum, default_value_t = Target::Safetensors)]
     to: Target,
-    /// Also write `latents` and `reconstruction` of these hidden states [samples, d] (.npy or .safetensors); the cell is
-    /// trained again for that
+    /// Also write `latents` and `reconstruction` of these hidden states [samples, d] (.npy or .safetensors), by the weights
+    /// that are written
     #[arg(long)]
     encode: Option<PathBuf>,
     /// File (safetensors) or folder (npy, saelens); defaults to the cell's id in the current folder
@@ -59,7 +60,7 @@ pub fn carry_out(args: &Args) -> Outcome {
     if tensors.is_empty() {
         return Err(Failure::new(3, format!("cell {id} has no weights: its training diverged")));
     }
-    let codes = args.encode.as_deref().map(|hidden| encoded(&results, index, hidden)).transpose()?;
+    let codes = args.encode.as_deref().map(|hidden| encoded(&results, index, &tensors, hidden)).transpose()?;
     let path = match (&args.output, args.to) {
         (Some(path), _) => path.clone(),
         (None, Target::Safetensors) => PathBuf::from(format!("{id}.safetensors")),
@@ -124,13 +125,10 @@ fn trained_again(results: &Results, index: usize) -> Result<Tensors, Failure> {
     Ok(records.into_iter().flatten().flat_map(|r| r.tensors).collect())
 }
 
-/// `latents` and `reconstruction` of the hidden states in a file.
-fn encoded(results: &Results, index: usize, hidden: &Path) -> Result<Tensors, Failure> {
+/// `latents` and `reconstruction` of the hidden states in a file, by what `tensors` make.
+fn encoded(results: &Results, index: usize, tensors: &Tensors, hidden: &Path) -> Result<Tensors, Failure> {
     let h = read_matrix(hidden).map_err(|e| Failure::new(3, e.to_string()))?.into_f32();
-    let coder = with_bench(results, |bench| bench.coder(index))?;
-    let Some(coder) = coder else {
-        return Err(Failure::new(3, "this cell has no autoencoder and no baseline, or its training did not end"));
-    };
+    let coder = coder(results, index, tensors)?;
     if coder.needs_truth() {
         return Err(Failure::new(3, "this oracle reads the true activations too: hidden states alone give no latents"));
     }
@@ -141,6 +139,29 @@ fn encoded(results: &Results, index: usize, hidden: &Path) -> Result<Tensors, Fa
     let latents = coder.encode(h.view());
     let reconstruction = coder.decode(latents.view(), h.view());
     Ok([("latents".to_owned(), latents.into_dyn()), ("reconstruction".to_owned(), reconstruction.into_dyn())].into())
+}
+
+/// An autoencoder of its tensors; a baseline as it is found again, where that gives the same tensors. On a run of another backend it
+/// may not: the hidden states that it learns from are a toy model's, whose training is alike there, not equal.
+fn coder(results: &Results, index: usize, tensors: &Tensors) -> Result<Box<dyn Coder>, Failure> {
+    let plan = results.plan.as_ref().ok_or_else(|| Failure::new(3, "the plan of this run cannot be laid out again"))?;
+    let tensor = |name: &str| tensors.get(&format!("sae.{name}")).cloned();
+    let cell = plan.cell(index);
+    if let CellMethod::Sae(kind, train) = &cell.method {
+        let job = resolve::sae_job(kind, train, cell.d_hidden(), cell.seed, 0);
+        let sae = Sae::of_tensors(&job.architecture.program(), job.train.batch_size, &tensor);
+        let sae = sae.ok_or_else(|| Failure::new(6, "the weights of this cell are not those of its autoencoder"))?;
+        return Ok(Box::new(sae.with_inputs(job.train.normalise)));
+    }
+    let Some(coder) = with_bench(results, |bench| bench.coder(index))? else {
+        return Err(Failure::new(3, "this cell has no autoencoder and no baseline, or its training did not end"));
+    };
+    if coder.tensors().into_iter().all(|(name, found)| tensor(name).as_ref() == Some(&found)) {
+        return Ok(coder);
+    }
+    let message = "the run kept other weights of this baseline than are found here again, so that latents would not be theirs; \
+                   leave --encode out, and encode with the tensors that are written";
+    Err(Failure::new(3, message))
 }
 
 fn with_bench<T>(results: &Results, work: impl FnOnce(&Bench) -> Result<T, BenchError>) -> Result<T, Failure> {

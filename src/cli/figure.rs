@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Outcome, print};
+use super::{Failure, Outcome, print};
 use crate::figure::Format;
-use crate::run::results::Results;
+use crate::run::results::{Drawn, Results, Undrawn};
 use crate::spec::Document;
 
 #[derive(Debug, clap::Args)]
@@ -34,15 +34,37 @@ enum Picture {
 pub fn carry_out(args: &Args) -> Outcome {
     let mut results = Results::open(&args.dir)?;
     if let Some(spec) = &args.spec {
-        results.document = Document::load(spec)?;
+        results.draw_from(spec, Document::load(spec)?, args.only.as_deref())?;
     }
     let format = args.format.map(|f| match f {
         Picture::Png => Format::Png,
         Picture::Svg => Format::Svg,
     });
     let out = args.output.as_ref().unwrap_or(&args.dir);
-    for path in results.draw(args.only.as_deref(), format, out)? {
-        print(&format!("drew {}\n", path.display()))?;
+    match &told(results.draw(args.only.as_deref(), format, out)?, false)?[..] {
+        [] => Ok(0),
+        undrawn => Err(fault(undrawn)),
     }
-    Ok(0)
+}
+
+/// Says which files were drawn; the names of the figures that were not, and why.
+pub fn told(drawn: Vec<Drawn>, quiet: bool) -> Result<Vec<(String, Undrawn)>, Failure> {
+    let mut undrawn = Vec::new();
+    for Drawn { name, files } in drawn {
+        match files {
+            Ok(paths) => {
+                for path in paths.iter().filter(|_| !quiet) {
+                    print(&format!("drew {}\n", path.display()))?;
+                }
+            }
+            Err(why) => undrawn.push((name, why)),
+        }
+    }
+    Ok(undrawn)
+}
+
+/// Figures that were not drawn, as what a command ends with.
+pub fn fault(undrawn: &[(String, Undrawn)]) -> Failure {
+    let lines: Vec<String> = undrawn.iter().map(|(name, why)| format!("figure {name}: {why}")).collect();
+    Failure::new(3, lines.join("\n"))
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{
-    ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, notice, planned_document, print,
+    ArithmeticChoice, BackendChoice, Failure, Outcome, backend, default_out, doubts, figure, notice, planned_document,
+    print,
 };
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
@@ -249,18 +250,22 @@ impl Ready {
         Ok(Ready { plan, columns, backend, out, fewer })
     }
 
-    /// When all cells have rows: collects, draws, judges.
+    /// When all cells have rows: collects, draws, judges. A figure that has nothing to show, as where every cell diverged, is a
+    /// warning; with one that is wrong the run ends in 3, but all others are drawn and the expectations judged before.
     fn conclude(self, quiet: bool) -> Result<(i32, Results), Failure> {
         let results = Results::of_plan(&self.out, self.plan, self.columns, self.backend.profile())?;
         results.keep_collected()?;
-        for path in results.draw(None, None, &self.out)? {
-            if !quiet {
-                print(&format!("drew {}\n", path.display()))?;
-            }
+        let undrawn = figure::told(results.draw(None, None, &self.out)?, quiet)?;
+        let (lacking, wrong): (Vec<_>, Vec<_>) = undrawn.into_iter().partition(|(_, why)| why.lacks_data());
+        for (name, why) in lacking {
+            tracing::warn!("figure {name} is not drawn: {why}");
         }
         let (text, passed) = results.expectations()?;
         print(&text)?;
-        Ok((if passed { 0 } else { 8 }, results))
+        match &wrong[..] {
+            [] => Ok((if passed { 0 } else { 8 }, results)),
+            wrong => Err(figure::fault(wrong)),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use std::path::Path;
 use ndarray::{ArrayD, Ix2};
 use serde_json::{Map, Value as Json, json};
 
+use crate::sae::weights::tied_scale;
 use crate::spec::sae::{InferenceSection, NormaliseSection, SaeKind};
 
 /// How an autoencoder finds its latents, as far as its tensors do not say: thresholds and gates stand among them.
@@ -116,6 +117,7 @@ pub fn form(rule: Rule, normalise: &'static str, tensors: &Tensors) -> Result<Fo
     put("b_dec", tensor("b_dec")?);
     let mut settings = Map::new();
     if let Rule::Pursuit { max_iterations, residual_threshold, stop_on_duplicate } = rule {
+        // There both are one matrix, so that for h as it is both are w, and latents are 1/s of those here.
         let scale = tied_scale(&tensor("W_enc")?, &tensor("W_dec")?);
         put("W_dec", tensor("W_dec")?.mapv(|w| (w as f64 * scale) as f32));
         settings.insert("max_iterations".into(), json!(max_iterations));
@@ -148,14 +150,6 @@ pub fn form(rule: Rule, normalise: &'static str, tensors: &Tensors) -> Result<Fo
         }
     };
     Ok(Form { architecture, normalise, settings, weights, latent_scale: 1.0 })
-}
-
-/// The scale s of the inputs while a tied autoencoder was trained: with rows w then, encoder rows are s w now and decoder rows w/s.
-/// There both are one matrix, so that for h as it is both are w, and latents are 1/s of those here.
-fn tied_scale(encoder: &ArrayD<f32>, decoder: &ArrayD<f32>) -> f64 {
-    let square = |w: &ArrayD<f32>| w.iter().map(|&w| w as f64 * w as f64).sum::<f64>();
-    let (above, below) = (square(encoder), square(decoder));
-    if above > 0.0 && below > 0.0 { (above / below).sqrt().sqrt() } else { 1.0 }
 }
 
 impl Form {

@@ -32,9 +32,9 @@ pub struct Args {
     /// Columns whose every combination is a comparison of its own, separated by commas
     #[arg(long, requires = "compare")]
     by: Option<String>,
-    /// text, csv, json or parquet
-    #[arg(long, default_value = "text")]
-    format: Format,
+    /// text, csv, json or parquet; defaults to what the ending of the file says, else text
+    #[arg(long)]
+    format: Option<Format>,
     /// File to write instead of stdout
     #[arg(short)]
     output: Option<PathBuf>,
@@ -55,7 +55,8 @@ pub fn carry_out(args: &Args) -> Outcome {
         let what = table::Compare { column: column.clone(), scores: list(&args.score), by: list(&args.by) };
         answer = table::compare(&answer, &what).map_err(fail)?;
     }
-    let bytes = table::render(&answer, args.format).map_err(fail)?;
+    let format = args.format.or_else(|| Format::of_file(args.output.as_deref()?)).unwrap_or_default();
+    let bytes = table::render(&answer, format).map_err(fail)?;
     table::deliver(&bytes, args.output.as_deref()).map_err(|e| {
         Failure::new(5, format!("{}: {e}", args.output.as_ref().map_or("stdout".into(), |p| p.display().to_string())))
     })?;

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::run::{Settings, carry_out_document};
 use super::{Failure, Outcome, print};
+use crate::progress::shell_word;
 use crate::spec::Document;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::node;
@@ -50,7 +51,7 @@ pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
         let rows = table::select(&results.tables()?, &Query::default()).map_err(fail)?;
         let text = table::render(&rows, Format::Text).map_err(fail)?;
         print(&String::from_utf8_lossy(&text))?;
-        let dir = results.store.dir().display();
+        let dir = shell_word(results.store.dir());
         print(&format!("weights: tegum export {dir} --cell ID [--to safetensors|npy|saelens]\n"))?;
     }
     Ok(code)

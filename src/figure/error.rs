@@ -157,6 +157,13 @@ pub enum FigureError {
     },
 }
 
+impl FigureError {
+    /// Whether there is nothing wrong with the figure and the rows lack what it shows, as where every cell diverged.
+    pub fn lacks_data(&self) -> bool {
+        matches!(self, Self::NothingToDraw { .. } | Self::NoSide { .. } | Self::NoWeights { .. })
+    }
+}
+
 fn advice(near: &[String]) -> String {
     match near {
         [] => "; `tegum table` lists the columns".to_owned(),
@@ -192,6 +199,13 @@ mod tests {
         assert_eq!(near_names("d_hidden", &names), ["toy.d_hidden"]);
         assert_eq!(near_names("data.firing_probabilty", &names), ["data.firing_probability"]);
         assert!(near_names("quux", &names).is_empty());
+    }
+
+    #[test]
+    fn nothing_to_draw_is_no_fault_of_the_figure() {
+        let (at, why) = ("bars".to_owned(), "no row has a value of `mcc`".to_owned());
+        assert!(FigureError::NothingToDraw { at: at.clone(), why }.lacks_data());
+        assert!(!FigureError::NotNumeric { at, column: "method".into() }.lacks_data());
     }
 
     #[test]

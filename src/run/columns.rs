@@ -1,10 +1,12 @@
 //! Which scores the rows of an experiment have.
 
 use super::{given, widths};
+use crate::figure::FigureSpec;
 use crate::score::{self, Definition, Index, Need};
 use crate::spec::baseline::BaselineKind;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::document::Document;
+use crate::spec::figure::SeedsSection;
 use crate::spec::node::Value;
 use crate::spec::output::ReduceRule;
 use crate::store::{Column, Kind};
@@ -203,8 +205,14 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
         }
     }
     // Seeds are told apart by what was trained, the weighted loss, whether or not it was asked for.
+    let has = |name: &str| columns.iter().any(|c| c.name == name);
     let by_loss = document.experiment.reduce.seeds == ReduceRule::LowestLoss;
-    if by_loss && !columns.iter().any(|c| c.name == score::LOSS_WEIGHTED.name) {
+    // A figure's own rule makes do with a plain loss that was asked for: cells that are there keep their ids.
+    let in_figures = || {
+        let mut rules = document.experiment.figures.iter().map(FigureSpec::seeds);
+        offer.toy && !has("loss") && rules.any(|seeds| *seeds == SeedsSection::LowestLoss)
+    };
+    if !has(score::LOSS_WEIGHTED.name) && (by_loss || in_figures()) {
         let definition = &score::LOSS_WEIGHTED;
         columns.push(ScoreColumn { name: definition.name.to_owned(), definition, index: None });
     }

@@ -7,16 +7,19 @@ use polars::prelude::DataFrame;
 
 use super::columns::{ScoreColumn, algorithms, score_columns, standards};
 use super::widths::{DECODER, Widths};
-use super::{RunError, axis_values, plan_record};
-use crate::figure::{self, ColumnLook, Context, FigureSpec, Format, HouseLabels, Labels, SideTable, Sources};
+use super::{RunError, axis_values, plan_record, questions};
+use crate::figure::{
+    self, ColumnLook, Context, FigureError, FigureSpec, Format, HouseLabels, Labels, SideTable, Sources,
+};
 use crate::plan::{MOST_CELLS, Plan, Versions};
+use crate::progress::shell_word;
 use crate::score;
 use crate::spec::Document;
 use crate::spec::diagnostic::one_line;
 use crate::spec::figure::SeedsSection;
-use crate::spec::output::{self, ReduceRule};
+use crate::spec::output::{self, ReduceRule, WeightsSection};
 use crate::store::{Collected, PlanRecord, PlannedCell, Progress, Side, Store, StoreError, Tensor};
-use crate::table::{self, Bound, Expectation, Reduce, Tables};
+use crate::table::{self, Bound, Expectation, QueryError, Reduce, Tables};
 
 /// The rows of a plan's cells in its order, or all rows where there is no plan.
 fn stored_rows(store: &Store, record: &PlanRecord, plan: Option<&Plan>) -> Result<DataFrame, RunError> {
@@ -40,6 +43,38 @@ pub struct Results {
     stored: DataFrame,
     /// The same with what is derived from them.
     pub rows: DataFrame,
+    /// Where figures come from, if not from the run's own file.
+    edited: Option<Edited>,
+}
+
+/// An experiment file whose figures are drawn from the rows of another.
+struct Edited {
+    file: PathBuf,
+    document: Document,
+}
+
+/// What became of a figure.
+pub struct Drawn {
+    /// Its files' name, without extension.
+    pub name: String,
+    /// Images, then the caption.
+    pub files: Result<Vec<PathBuf>, Undrawn>,
+}
+
+/// Why a figure was not drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum Undrawn {
+    #[error(transparent)]
+    Figure(#[from] FigureError),
+    #[error(transparent)]
+    Rows(#[from] QueryError),
+}
+
+impl Undrawn {
+    /// Whether there is nothing wrong with the figure and the run lacks what it shows.
+    pub fn lacks_data(&self) -> bool {
+        matches!(self, Undrawn::Figure(error) if error.lacks_data())
+    }
 }
 
 impl Results {
@@ -138,7 +173,7 @@ impl Results {
         if (rows.height() as u64) < record.cells {
             tracing::warn!("{} of {} cells are done; what follows speaks of these alone", rows.height(), record.cells);
         }
-        Ok(Results { store, document, record, plan, stored, rows })
+        Ok(Results { store, document, record, plan, stored, rows, edited: None })
     }
 
     /// Rows and side tables, for queries.
@@ -181,11 +216,45 @@ impl Results {
         Ok((table::render_outcomes(&outcomes), passed))
     }
 
+    /// From now on draws the figures of another experiment file, and does with seeds what that one says. Those that are `wanted`
+    /// (all, or the one of a name) are checked against what the run has.
+    ///
+    /// # Errors
+    /// A figure that asks for what the run does not have, with its place; damage.
+    pub fn draw_from(&mut self, file: &Path, document: Document, wanted: Option<&str>) -> Result<(), RunError> {
+        let figures = || document.experiment.figures.iter().filter(|f| wanted.is_none_or(|name| f.file_name() == name));
+        let mut tables = Tables::of_rows(self.rows.clear());
+        let save = &self.document.experiment.save;
+        let mut kept = questions::kept_beside(save);
+        // A table without rows does not know its columns.
+        for (side, frame) in self.sides_of(figures())?.into_iter().filter(|(_, frame)| frame.height() > 0) {
+            let place = match side {
+                SideTable::Features => &mut tables.features,
+                SideTable::Trace => &mut tables.trace,
+                SideTable::Snapshots => &mut tables.snapshots,
+                SideTable::Samples => &mut tables.samples,
+            };
+            *place = Some(frame.clear());
+            kept.push(side);
+        }
+        let asked = matches!(save.weights, WeightsSection::Best | WeightsSection::All);
+        let weights = asked || figures().any(FigureSpec::needs_weights) && !self.store.cells_with_weights()?.is_empty();
+        let plan = self.plan.as_ref();
+        let stock = questions::Stock { document: &self.document, plan, tables: &tables, kept: &kept, weights };
+        questions::check_edited(&document, wanted, &stock)?;
+        self.edited = Some(Edited { file: file.to_path_buf(), document });
+        Ok(())
+    }
+
     /// Draws the figures of the experiment (or of another document over the same rows) into `out`: PNG and SVG, or one
-    /// format; all, or the one called `only`.
-    pub fn draw(&self, only: Option<&str>, format: Option<Format>, out: &Path) -> Result<Vec<PathBuf>, RunError> {
+    /// format; all, or the one called `only`. Those that can be drawn are, whatever becomes of the others.
+    ///
+    /// # Errors
+    /// No figure is called `only`; damage.
+    pub fn draw(&self, only: Option<&str>, format: Option<Format>, out: &Path) -> Result<Vec<Drawn>, RunError> {
+        let experiment = &self.edited.as_ref().map_or(&self.document, |edited| &edited.document).experiment;
         let figures: Vec<(&FigureSpec, String)> =
-            (self.document.experiment.figures.iter()).map(|figure| (figure, figure.file_name())).collect();
+            experiment.figures.iter().map(|figure| (figure, figure.file_name())).collect();
         let names = || figures.iter().map(|(_, name)| &name[..]).collect::<Vec<&str>>().join(", ");
         if let Some(only) = only.filter(|only| figures.iter().all(|(_, name)| name != only)) {
             return Err(RunError::Input(format!("no figure is called `{only}`; there are: {}", names())));
@@ -194,10 +263,9 @@ impl Results {
         let sides = self.sides_of(wanted().map(|(figure, _)| *figure))?;
         let weights = KeptWeights::of(&self.store, wanted().any(|(figure, _)| figure.needs_weights()))?;
         let formats = format.map_or(vec![Format::Png, Format::Svg], |f| vec![f]);
-        let mut drawn = Vec::new();
-        for (figure, name) in wanted() {
-            let rule = figure_seeds(figure, self.reduce());
-            let rows = table::reduce(&self.rows, rule).map_err(|e| RunError::Input(e.to_string()))?;
+        let draw = |figure: &FigureSpec, name: &str| -> Result<Vec<PathBuf>, Undrawn> {
+            let rule = figure_seeds(figure, reduce_rule(&experiment.reduce.seeds));
+            let rows = table::reduce(&self.rows, rule)?;
             let side = |table: SideTable| sides.iter().find(|(known, _)| *known == table).map(|(_, frame)| frame);
             let sources = Sources {
                 rows: &rows,
@@ -207,10 +275,9 @@ impl Results {
                 samples: side(SideTable::Samples),
                 weights: Some(&weights),
             };
-            let paths = figure::draw(figure, &sources, &RowLabels, &self.context(name, rule), out, &formats);
-            drawn.extend(paths.map_err(|e| RunError::Input(format!("figure {name}: {e}")))?);
-        }
-        Ok(drawn)
+            Ok(figure::draw(figure, &sources, &RowLabels, &self.context(name, rule), out, &formats)?)
+        };
+        Ok(wanted().map(|(figure, name)| Drawn { name: name.clone(), files: draw(figure, name) }).collect())
     }
 
     /// The side tables that figures read, of all cells.
@@ -227,7 +294,7 @@ impl Results {
     }
 
     fn context(&self, figure: &str, rule: Reduce) -> Context {
-        let dir = self.store.dir().display();
+        let edited = self.edited.as_ref().map(|edited| format!(" --spec {}", shell_word(&edited.file)));
         let experiment = &self.document.experiment;
         Context {
             experiment: experiment.name.clone(),
@@ -241,7 +308,11 @@ impl Results {
                 Reduce::LowestLoss => "lowest loss",
             }
             .to_owned(),
-            command: format!("tegum figure {dir} --only {figure}"),
+            command: format!(
+                "tegum figure {} --only {figure}{}",
+                shell_word(self.store.dir()),
+                edited.unwrap_or_default()
+            ),
             swept: self.record.axes.iter().map(|a| a.name.clone()).collect(),
             lines: theory_lines(),
         }

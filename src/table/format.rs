@@ -26,6 +26,16 @@ pub enum Format {
     Parquet,
 }
 
+impl Format {
+    /// What the ending of a file's name says, in either case.
+    pub fn of_file(path: &Path) -> Option<Format> {
+        match &path.extension()?.to_str()?.to_ascii_lowercase()[..] {
+            "txt" => Some(Format::Text),
+            name => name.parse().ok(),
+        }
+    }
+}
+
 impl FromStr for Format {
     type Err = String;
 
@@ -318,6 +328,20 @@ mod tests {
             assert_eq!(name.parse(), Ok(format));
         }
         assert!("yaml".parse::<Format>().expect_err("unknown").contains("`yaml`"));
+    }
+
+    #[test]
+    fn the_ending_of_a_file_says_its_format() {
+        for (file, format) in [
+            ("rows.csv", Some(Format::Csv)),
+            ("a.b/rows.JSON", Some(Format::Json)),
+            ("rows.v2.parquet", Some(Format::Parquet)),
+            ("rows.txt", Some(Format::Text)),
+            ("rows.tsv", None),
+            ("csv", None),
+        ] {
+            assert_eq!(Format::of_file(Path::new(file)), format, "{file}");
+        }
     }
 
     #[test]
