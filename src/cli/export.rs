@@ -156,7 +156,8 @@ fn coder(results: &Results, index: usize, tensors: &Tensors) -> Result<Box<dyn C
     let Some(coder) = with_bench(results, |bench| bench.coder(index))? else {
         return Err(Failure::new(3, "this cell has no autoencoder and no baseline, or its training did not end"));
     };
-    if coder.tensors().into_iter().all(|(name, found)| tensor(name).as_ref() == Some(&found)) {
+    let found = coder.tensors();
+    if !found.is_empty() && found.into_iter().all(|(name, found)| tensor(name).as_ref() == Some(&found)) {
         return Ok(coder);
     }
     let message = "the run kept other weights of this baseline than are found here again, so that latents would not be theirs; \

@@ -66,5 +66,6 @@ pub fn told(drawn: Vec<Drawn>, quiet: bool) -> Result<Vec<(String, Undrawn)>, Fa
 /// Figures that were not drawn, as what a command ends with.
 pub fn fault(undrawn: &[(String, Undrawn)]) -> Failure {
     let lines: Vec<String> = undrawn.iter().map(|(name, why)| format!("figure {name}: {why}")).collect();
-    Failure::new(3, lines.join("\n"))
+    let code = undrawn.iter().map(|(_, why)| why.exit_code()).max().unwrap_or(3);
+    Failure::new(code, lines.join("\n"))
 }

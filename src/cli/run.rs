@@ -16,12 +16,12 @@ use crate::backend::cpu::CpuBackend;
 use crate::plan::Plan;
 use crate::plan::chunk::SECONDS;
 use crate::progress::{Progress, event, say};
-use crate::run::columns::ScoreColumn;
+use crate::run::columns::{ScoreColumn, algorithms};
 use crate::run::preflight::{self, Estimate, Fewer, Limit};
 use crate::run::results::Results;
 use crate::run::supervise::{STOPPED, stopping, supervise};
 use crate::run::worker::Worker;
-use crate::run::{Options, Summary, kept_weights, questions, run};
+use crate::run::{Options, Summary, kept_weights, plan_record, questions, run};
 use crate::spec::Document;
 use crate::store::Store;
 
@@ -156,8 +156,8 @@ fn carry_out_in(
     stop: Arc<AtomicBool>,
     worker: Option<Worker>,
 ) -> Result<(i32, Option<Results>), Failure> {
-    // What the first worker has said is not said again, and what it has set aside is where it belongs.
-    let first = worker.as_ref().is_none_or(|worker| worker.orders.restarts == 0);
+    // What a worker before has said is not said again, and what it has set aside is where it belongs.
+    let first = worker.as_ref().is_none_or(|worker| !worker.orders.ready);
     let ready = Ready::of(load, args, quiet, first)?;
     let Ready { plan, columns, backend, out, fewer } = &ready;
     if args.fresh && first {
@@ -167,6 +167,9 @@ fn carry_out_in(
         let (name, cells) = (&plan.document.experiment.name, plan.cells.len());
         say(format_args!("{name}: {cells} cells, plan {}, {}", plan.hash(), out.display()));
         notice(plan);
+    }
+    if let Some(worker) = &worker {
+        worker.ready();
     }
     let checkpoint_every = (args.checkpoint_every > 0.0).then(|| Duration::from_secs_f64(args.checkpoint_every));
     let options = Options {
@@ -224,7 +227,8 @@ impl Ready {
         let (mut plan, mut columns, mut estimate) = estimated(document.clone(), &*backend, args)?;
         if let Err(why) = preflight::gpu(&plan, &estimate, backend.memory()) {
             // What is asked for is never replaced; what was only there is.
-            if (args.backend, args.arithmetic) != (BackendChoice::Auto, ArithmeticChoice::F32) {
+            let is_asked = (args.backend, args.arithmetic) != (BackendChoice::Auto, ArithmeticChoice::F32);
+            if is_asked || !args.devices.is_empty() {
                 return Err(why.into());
             }
             if first {
@@ -241,7 +245,8 @@ impl Ready {
         if first {
             preflight::memory(&plan, &estimate, limit)?;
             preflight::parents(&out, args.parents)?;
-            let left = preflight::left(&plan, (!args.fresh).then_some(&*out), args.shard);
+            let record = plan_record(&plan, &columns, &algorithms(&columns), backend.profile());
+            let left = preflight::left(&plan, &record.hash(), (!args.fresh).then_some(&*out), args.shard);
             preflight::disk(&out, &estimate.times(left), args.yes)?;
             if let Some(fewer) = &fewer {
                 tracing::warn!("{fewer}");

@@ -21,7 +21,7 @@ use std::path::Path;
 use ndarray::{ArrayD, Ix2};
 use serde_json::{Map, Value as Json, json};
 
-use crate::sae::weights::tied_scale;
+use crate::sae::restored::tied_scale;
 use crate::spec::sae::{InferenceSection, NormaliseSection, SaeKind};
 
 /// How an autoencoder finds its latents, as far as its tensors do not say: thresholds and gates stand among them.

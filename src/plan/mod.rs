@@ -441,6 +441,11 @@ impl Plan {
         <Experiment as Kind>::canonical(&self.document.experiment)
     }
 
+    /// Complaints about settings that come to nothing in every cell. They do no harm to rows, and are no reason not to read them.
+    pub fn idle(&self) -> &[Diagnostic] {
+        &self.tables.idle
+    }
+
     /// Hash over everything that decides the rows: the name, the columns and the ids in their order.
     pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("tegum 2026 plan v1");

@@ -253,6 +253,8 @@ pub struct Tables {
     pub evaluate: PartTable,
     /// `[method]`
     pub methods: Vec<PartTable>,
+    /// Complaints about settings that come to nothing in every cell.
+    pub idle: Vec<Diagnostic>,
 }
 
 impl Tables {
@@ -329,10 +331,8 @@ impl Tables {
             return Err(errors);
         }
         // Only now is every combination read: what one with an error uses is not known.
-        match uses.into_inner().unwrap_or_else(PoisonError::into_inner).complaints() {
-            idle if idle.is_empty() => Ok(Tables { data, toy: toy.flatten(), evaluate, methods }),
-            idle => Err(idle),
-        }
+        let idle = uses.into_inner().unwrap_or_else(PoisonError::into_inner).complaints();
+        Ok(Tables { data, toy: toy.flatten(), evaluate, methods, idle })
     }
 }
 

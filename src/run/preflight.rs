@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::plan::chunk::bytes;
 use crate::spec::diagnostic::{Diagnostic, SpecError};
 use crate::spec::output::WeightsSection;
-use crate::store::{Extent, PartName, Store};
+use crate::store::{Extent, PartName, Past, Store};
 
 /// Bytes of the program itself.
 const PROGRAM: f64 = 1e8;
@@ -65,7 +65,8 @@ impl Estimate {
         }
         let rows = plan.cells.len() as f64 * (200.0 + 9.0 * columns as f64);
         // A file of rows for each chunk, and up to five beside it, each in one of up to 256 folders.
-        let files = 12.0 * plan.chunks().len() as f64;
+        let chunks = plan.chunks().len() as f64;
+        let files = 6.0 * chunks + 6.0 * chunks.min(256.0);
         Estimate { work, memory, largest, model, largest_model, disk: rows + beside, files }
     }
 
@@ -168,10 +169,12 @@ pub fn parents(out: &Path, make: bool) -> Result<(), RunError> {
 }
 
 /// The share of a plan's cells that a shard has still to write: those of its chunks that have no whole part in `out`. Parts that were
-/// merged do not say of which chunks they are, so where there are some nothing is known to be left.
-/// `out`: none where the run begins anew.
-pub fn left(plan: &Plan, out: Option<&Path>, shard: (u64, u64)) -> f64 {
-    let names = out.and_then(|out| Store::open(out).and_then(|store| store.part_names()).ok()).unwrap_or_default();
+/// merged do not say of which chunks they are, so where there are some nothing is known to be left. Nor do parts say of which plan they
+/// are: in a directory that was run with another one than that of `hash` all counts as left. `out`: none where the run begins anew.
+pub fn left(plan: &Plan, hash: &str, out: Option<&Path>, shard: (u64, u64)) -> f64 {
+    let is_alone = |out: &&Path| Past::of(out).is_ok_and(|past| !past.has_others(hash));
+    let names = out.filter(is_alone).and_then(|out| Store::open(out).and_then(|store| store.part_names()).ok());
+    let names = names.unwrap_or_default();
     let parts: Vec<PartName> = names.iter().filter_map(|name| PartName::parse(name, "parquet")).collect();
     if parts.iter().any(|part| part.extent == Extent::Merged) {
         return 0.0;

@@ -12,11 +12,12 @@ use super::{RunError, plan_record, probe};
 use crate::figure::{self, FigureSpec, SideTable, is_expression};
 use crate::plan::{CellMethod, Plan, resolve};
 use crate::run::columns::{ScoreColumn, algorithms, standards};
-use crate::spec::Document;
 use crate::spec::diagnostic::{Diagnostic, Place};
 use crate::spec::figure::TraceModelSection;
+use crate::spec::kind::Reader;
 use crate::spec::node::Value;
 use crate::spec::output::{Asked, SaveSection, WeightsSection};
+use crate::spec::{self, Document};
 use crate::store;
 use crate::table::{self, Reduce, Tables};
 use crate::toy::theory::curves::NAMES;
@@ -83,7 +84,10 @@ pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
         kept: &kept_beside(&experiment.save),
         weights: experiment.save.weights != WeightsSection::None,
     };
-    let mut errors = wrong_figures(&plan.document, None, &stock);
+    // Of a run that is there these are not asked: what has no effect does not make its rows wrong.
+    let mut errors = plan.idle().to_vec();
+    errors.extend(idle_of_figures(&plan.document));
+    errors.extend(wrong_figures(&plan.document, None, &stock));
     for (i, section) in expect.iter().enumerate() {
         if let Err(error) = table::readable(&tables, &expectation(section, table::Reduce::None)) {
             let place = places(&plan.document, "expect").get(i).copied().unwrap_or_default();
@@ -94,12 +98,22 @@ pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
     if errors.is_empty() { Ok(()) } else { Err(plan.document.error(errors).into()) }
 }
 
+/// Settings of figures that nothing is drawn by.
+fn idle_of_figures(document: &Document) -> Vec<Diagnostic> {
+    let mut reader = Reader::default();
+    if let Some(node) = document.root.get("figures") {
+        spec::figure::check(&document.experiment.figures, node, &mut reader);
+    }
+    reader.diagnostics
+}
+
 /// The figures of another file, or the one called `only`, against what a run has.
 ///
 /// # Errors
 /// What the run does not have, with its place in that file.
 pub(super) fn check_edited(edited: &Document, only: Option<&str>, stock: &Stock) -> Result<(), RunError> {
-    let errors = wrong_figures(edited, only, stock);
+    let mut errors = idle_of_figures(edited);
+    errors.extend(wrong_figures(edited, only, stock));
     if errors.is_empty() { Ok(()) } else { Err(edited.error(errors).into()) }
 }
 

@@ -71,6 +71,14 @@ pub enum Undrawn {
 }
 
 impl Undrawn {
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Undrawn::Figure(FigureError::Write { .. }) => 5,
+            Undrawn::Figure(_) => 3,
+            Undrawn::Rows(error) => error.exit_code(),
+        }
+    }
+
     /// Whether there is nothing wrong with the figure and the run lacks what it shows.
     pub fn lacks_data(&self) -> bool {
         matches!(self, Undrawn::Figure(error) if error.lacks_data())

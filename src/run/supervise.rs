@@ -52,12 +52,17 @@ struct Journal {
     running: BTreeSet<usize>,
     /// Of this worker and those before it.
     counts: Counts,
+    ready: bool,
+    /// Whether this worker has begun to compute.
+    begun: bool,
 }
 
 impl Journal {
     fn hear(&mut self, report: Report) {
         match report {
+            Report::Ready => self.ready = true,
             Report::Begin { suspects, running } => {
+                self.begun = true;
                 self.suspects = suspects;
                 self.running = running.indices().collect();
             }
@@ -113,18 +118,22 @@ pub fn supervise() -> io::Result<i32> {
             return Ok(STOPPED);
         }
         let reason = reason(status, signal);
-        vain = if journal.running.is_empty() { vain + 1 } else { 0 };
+        vain = if journal.begun && !journal.running.is_empty() { 0 } else { vain + 1 };
         if vain == VAIN {
             say(format_args!("{reason}, {VAIN} times before it computed a cell; what was published stays"));
             return Ok(128 + signal);
         }
         let cells: Vec<usize> = journal.running.into_iter().collect();
-        say(format_args!("warning: {reason}, computing {} cells; it is started again", cells.len()));
+        let computing = if journal.begun { cells.len() } else { 0 };
+        say(format_args!("warning: {reason}, computing {computing} cells; it is started again"));
+        // Of what a worker died that had not begun yet, the cells of the one before it are not to blame.
+        let death = if journal.begun { Some(Attempt { reason, stderr: last_words }) } else { orders.death };
         orders = Orders {
             restarts: orders.restarts + 1,
+            ready: journal.ready,
             suspects: journal.suspects,
             running: Cells::of(&cells),
-            death: Some(Attempt { reason, stderr: last_words }),
+            death,
             counts: journal.counts,
             seconds: begin.elapsed().as_secs_f64(),
         };
@@ -179,7 +188,8 @@ fn start(orders: &Orders) -> io::Result<(Child, UnixStream)> {
 
 /// Hears what a worker tells until it ends.
 fn hear(orders: &Orders, socket: UnixStream) -> Journal {
-    let mut journal = Journal { suspects: orders.suspects.clone(), counts: orders.counts, ..Journal::default() };
+    let (suspects, running) = (orders.suspects.clone(), orders.running.indices().collect());
+    let mut journal = Journal { suspects, running, counts: orders.counts, ready: orders.ready, begun: false };
     for line in BufReader::new(socket).lines().map_while(Result::ok) {
         if let Ok(report) = serde_json::from_str(&line) {
             journal.hear(report);
@@ -224,7 +234,7 @@ mod tests {
         assert_eq!(journal.running, [1, 2].into());
         journal.hear(Report::Begin { suspects: suspects.clone(), running: Cells::of(&[1]) });
         let counts = Counts { computed: 3, diverged: 1, degenerate: 2, off_target: 0 };
-        assert_eq!(journal, Journal { suspects, running: [1].into(), counts });
+        assert_eq!(journal, Journal { suspects, running: [1].into(), counts, ready: false, begun: true });
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub fn run(
     let others = store.other_writers();
     let mut course = Course::of(&opened, &record, options, others == 0);
     let blamed = blamed(plan, &opened, options);
+    let unsaid = unsaid(&opened, plan, options);
     told_at_the_start(&opened, plan, progress, others, &mut course, &blamed);
     if given.is_none() && (!course.todo.is_empty() || !blamed.is_empty()) {
         given = given::open_checked(&plan.document)?;
@@ -84,10 +85,8 @@ pub fn run(
     summary.parts = store.part_names()?.len();
     summary.seconds = start.elapsed().as_secs_f64();
     if let Some(worker) = &options.worker {
-        // What the one before had published and could not say any more: how it ended nobody counted.
-        let unsaid = worker.orders.running.indices().count() - blamed.len();
-        summary.add_before(&Counts { computed: unsaid as u64, ..Counts::default() }, worker.orders.seconds);
-        summary.add_before(&worker.orders.counts, 0.0);
+        summary.add_before(&worker.orders.counts, worker.orders.seconds);
+        summary.add_before(&unsaid, 0.0);
     }
     Ok(summary)
 }
@@ -106,7 +105,8 @@ fn told_at_the_start(
     }
     progress.standing(&opened.standing(others));
     let is_open = |cell: &usize| !opened.scan.is_done(&plan.ids[*cell]);
-    let suspects: Vec<usize> = course.suspects.queued().filter(is_open).chain(blamed.iter().copied()).collect();
+    let mut suspects: Vec<usize> = course.suspects.queued().filter(is_open).chain(blamed.iter().copied()).collect();
+    suspects.sort_unstable();
     let todo = course.todo.make_contiguous();
     let cells = suspects.len() + todo.iter().map(|(_, cells)| cells.len()).sum::<usize>();
     progress.begin(cells as u64, steps(plan, &suspects) + steps_of(plan, todo));
@@ -116,6 +116,18 @@ fn told_at_the_start(
 fn blamed(plan: &Plan, opened: &Opened, options: &Options) -> Vec<usize> {
     let running = options.worker.iter().flat_map(|worker| worker.orders.running.indices());
     running.filter(|cell| !opened.scan.is_done(&plan.ids[*cell])).collect()
+}
+
+/// What the worker before had published and could not say any more, which is said in its place; how those cells ended nobody counted.
+fn unsaid(opened: &Opened, plan: &Plan, options: &Options) -> Counts {
+    let Some(worker) = &options.worker else { return Counts::default() };
+    let there = |cell: &usize| opened.scan.is_done(&plan.ids[*cell]);
+    let cells: Vec<usize> = worker.orders.running.indices().filter(there).collect();
+    let counts = Counts { computed: cells.len() as u64, ..Counts::default() };
+    if !cells.is_empty() {
+        worker.done(&cells, &counts);
+    }
+    counts
 }
 
 /// How computing ended, for provenance.

@@ -122,12 +122,18 @@ fn undisturbed() -> DataFrame {
 #[test]
 fn disk_room_is_asked_for_what_is_left_of_a_shard() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (plan, _) = plan_of(SPEC);
+    let (plan, columns) = plan_of(SPEC);
     let out = folder.path().join("run");
-    let left = |shard| super::preflight::left(&plan, Some(&out), shard);
+    let hash = plan_record(&plan, &columns, &algorithms(&columns), CpuBackend.profile()).hash();
+    let left = |shard| super::preflight::left(&plan, &hash, Some(&out), shard);
     assert_eq!((left((0, 1)), left((0, 2)), left((1, 2))), (1.0, 1.0, 0.0), "one chunk, of the first shard");
     run_in(&out, &CpuBackend, None);
-    assert_eq!((left((0, 1)), super::preflight::left(&plan, None, (0, 1))), (0.0, 1.0));
+    assert_eq!((left((0, 1)), super::preflight::left(&plan, &hash, None, (0, 1))), (0.0, 1.0));
+    assert_eq!(
+        super::preflight::left(&plan, "another", Some(&out), (0, 1)),
+        1.0,
+        "those may be parts of the other plan"
+    );
 }
 
 fn files_in(folder: &Path) -> usize {

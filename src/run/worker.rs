@@ -28,6 +28,8 @@ pub const WORKER: &str = "TEGUM_WORKER";
 pub struct Orders {
     /// How many workers of this run have died.
     pub restarts: u32,
+    /// Whether one of them had checked what is to be known before anything is computed, and had said so.
+    pub ready: bool,
     /// What the one before knew.
     pub suspects: Suspects,
     /// What it was computing and had not published.
@@ -43,6 +45,8 @@ pub struct Orders {
 /// What a worker tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Report {
+    /// All is checked, and a run that was to be set aside is.
+    Ready,
     /// It is about to compute cells.
     Begin { suspects: Suspects, running: Cells },
     /// Rows of these are on disk.
@@ -77,6 +81,11 @@ impl Worker {
         let orders = serde_json::from_str(&first).map_err(io::Error::other)?;
         std::thread::Builder::new().name("orders".into()).spawn(move || listen(lines, &stop))?;
         Ok(Some(Worker { orders, socket: Mutex::new(socket) }))
+    }
+
+    /// All is checked, and a run that was to be set aside is.
+    pub fn ready(&self) {
+        self.tell(&Report::Ready);
     }
 
     /// These cells are about to be computed; if the process dies now, it was one of them.

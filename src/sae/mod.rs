@@ -12,6 +12,7 @@ pub mod matryoshka;
 pub mod normalise;
 pub mod program;
 pub mod relu;
+pub mod restored;
 pub mod target_l0;
 pub mod topk;
 pub mod train;

@@ -11,7 +11,6 @@ use super::diagnostic::{Diagnostic, Place, SpecError, nearest};
 use super::entry::{entry_kind, entry_name};
 use super::experiment::Experiment;
 use super::explain;
-use super::figure;
 use super::kind::{Kind, Reader, Shape};
 use super::node::{self, Node, Value};
 use super::sae::SaeKind;
@@ -367,9 +366,6 @@ fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
     }
     if experiment.sae.is_empty() && root.get("sae_train").is_some() {
         reader.error(place(&["sae_train"]), "`sae_train` without `sae`", Some("add an entry to `sae`".to_owned()));
-    }
-    if let Some(node) = root.get("figures") {
-        figure::check(&experiment.figures, node, reader);
     }
     if let (super::output::ReduceRule::LowestLoss, None) = (&experiment.reduce.seeds, &experiment.toy) {
         let help = "use mean, or none".to_owned();

@@ -57,6 +57,7 @@ pub use collect::Collected;
 pub use compact::Compacted;
 pub use error::{Conflict, StoreError};
 pub use merge::Absorbed;
+use part::MERGED;
 pub use part::{Extent, PartName, cell_column, dtype, frame, layout, parquet};
 pub use plan_file::{Past, PlanRecord};
 pub use presence::Presence;
@@ -150,7 +151,9 @@ impl Store {
     fn refuse_links(&self, parts: &Path) -> Result<(), StoreError> {
         let files = &*self.disk.files;
         let entries = fs::list_if_there(files, parts).map_err(StoreError::io("list", parts))?;
-        let folders = entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| parts.join(entry.name));
+        let is_of_parts = |name: &str| name == MERGED || name.len() == 2 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        let folders = entries.into_iter().filter(|entry| !entry.is_dir && is_of_parts(&entry.name));
+        let folders = folders.map(|entry| parts.join(entry.name));
         folders.into_iter().try_for_each(|path| refuse_link(files, &path).map_err(StoreError::io("use", &path)))
     }
 
