@@ -53,7 +53,7 @@ const FUNCTIONS: &[(u32, &str)] = &[
     (78, "a_device_that_is_lost_ends_the_run_with_5_and_what_was_published_stays"),
     (82, "a_folder_of_rows_that_is_a_link_is_refused_and_the_run_directory_itself_may_be_one"),
     (83, "a_folder_for_the_run_directory_is_made_only_if_somebody_says_so"),
-    (86, "the_run_of_another_experiment_is_known_by_its_name"),
+    (86, "what_a_directory_was_run_with_is_known"),
     (87, "an_edited_experiment_tells_what_is_kept_new_and_obsolete"),
     (88, "two_writers_of_one_chunk_leave_one_part"),
     (89, "a_full_disk_is_waited_for"),

@@ -84,6 +84,12 @@ impl Faulty {
     }
 }
 
+/// Whether a sync has failed before it wrote anything: interrupted, a handle that is stale, no room for an open file. Only an error
+/// of writing leaves in doubt what a second sync says is there.
+fn is_before_writing(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INTR | Errno::STALE | Errno::MFILE))
+}
+
 /// A file whose calls may fail.
 struct FaultyFile {
     file: Box<dyn NewFile>,
@@ -160,7 +166,9 @@ impl StoreFs for Faulty {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let outcome = self.call("sync_dir", path, || self.inner.sync_dir(path));
-        if let (Err(_), Some(process)) = (&outcome, &self.process) {
+        if let (Err(error), Some(process)) = (&outcome, &self.process)
+            && !is_before_writing(error)
+        {
             process.lose_names(path);
         }
         outcome

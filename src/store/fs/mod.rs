@@ -68,7 +68,8 @@ pub trait StoreFs: Debug + Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// Names in the directory on disk when this returns. After an error they may be gone although a second call succeeds.
+    /// Names in the directory on disk when this returns. After an error of writing they may be gone although a second call succeeds;
+    /// EINTR and ESTALE come before anything is written.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// The first `length` bytes, or all if there are fewer.
