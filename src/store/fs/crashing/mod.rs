@@ -266,6 +266,8 @@ impl World {
         let mut gone = Vec::new();
         let Node::Dir { names, changes, .. } = &mut self.nodes[folder] else { return Err(Errno::NOTDIR.into()) };
         for (name, node) in &to {
+            // Whoever looks up a name that is replaced finds one file or the other.
+            let seen_at = if names.contains_key(name) { 0 } else { seen_at };
             let before = match node {
                 Some(node) => names.insert(name.clone(), Name { node: *node, made_by: by, seen_at }),
                 None => names.remove(name),
