@@ -16,14 +16,14 @@ use crate::backend::cpu::CpuBackend;
 use crate::plan::Plan;
 use crate::plan::chunk::SECONDS;
 use crate::progress::{Progress, event, say};
-use crate::run::columns::{ScoreColumn, algorithms};
+use crate::run::columns::ScoreColumn;
 use crate::run::preflight::{self, Estimate, Fewer, Limit};
 use crate::run::results::Results;
 use crate::run::supervise::{STOPPED, stopping, supervise};
 use crate::run::worker::Worker;
 use crate::run::{Options, Summary, kept_weights, plan_record, questions, run};
 use crate::spec::Document;
-use crate::store::Store;
+use crate::store::{PlanRecord, Store};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -159,7 +159,7 @@ fn carry_out_in(
     // What a worker before has said is not said again, and what it has set aside is where it belongs.
     let first = worker.as_ref().is_none_or(|worker| !worker.orders.ready);
     let ready = Ready::of(load, args, quiet, first)?;
-    let Ready { plan, columns, backend, out, fewer } = &ready;
+    let Ready { plan, columns, record, backend, out, fewer } = &ready;
     if args.fresh && first {
         set_aside(out)?;
     }
@@ -182,7 +182,7 @@ fn carry_out_in(
         disk_wait: Duration::from_secs_f64(args.disk_wait),
     };
     let progress = Progress::new(quiet);
-    let compute = || run(plan, columns, &**backend, &options, &progress);
+    let compute = || run(plan, columns, record, &**backend, &options, &progress);
     let summary = match fewer {
         Some(fewer) => pool(fewer.threads)?.install(compute)?,
         None => compute()?,
@@ -200,6 +200,7 @@ fn carry_out_in(
 struct Ready {
     plan: Plan,
     columns: Vec<ScoreColumn>,
+    record: PlanRecord,
     backend: Box<dyn Backend>,
     out: PathBuf,
     /// Where memory is short.
@@ -240,25 +241,25 @@ impl Ready {
         doubts(&plan, args.strict, quiet || !first)?;
         questions::check(&plan, &columns)?;
         let out = args.out.clone().unwrap_or_else(|| default_out(&plan.document.experiment.name));
+        let record = plan_record(&plan, &columns, backend.profile());
         let limit = Limit::of(args.max_mem);
         let fewer = Fewer::of(&estimate, limit, rayon::current_num_threads());
         if first {
             preflight::memory(&plan, &estimate, limit)?;
             preflight::parents(&out, args.parents)?;
-            let record = plan_record(&plan, &columns, &algorithms(&columns), backend.profile());
             let left = preflight::left(&plan, &record.hash(), (!args.fresh).then_some(&*out), args.shard);
             preflight::disk(&out, &estimate.times(left), args.yes)?;
             if let Some(fewer) = &fewer {
                 tracing::warn!("{fewer}");
             }
         }
-        Ok(Ready { plan, columns, backend, out, fewer })
+        Ok(Ready { plan, columns, record, backend, out, fewer })
     }
 
     /// When all cells have rows: collects, draws, judges. A figure that has nothing to show, as where every cell diverged, is a
     /// warning; with one that is wrong the run ends in 3, but all others are drawn and the expectations judged before.
     fn conclude(self, quiet: bool) -> Result<(i32, Results), Failure> {
-        let results = Results::of_plan(&self.out, self.plan, self.columns, self.backend.profile())?;
+        let results = Results::of_plan(&self.out, self.plan, self.record)?;
         results.keep_collected()?;
         let undrawn = figure::told(results.draw(None, None, &self.out)?, quiet)?;
         let (lacking, wrong): (Vec<_>, Vec<_>) = undrawn.into_iter().partition(|(_, why)| why.lacks_data());

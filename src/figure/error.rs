@@ -158,6 +158,14 @@ pub enum FigureError {
 }
 
 impl FigureError {
+    /// What a command that could not draw it ends with.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Write { .. } => 5,
+            _ => 3,
+        }
+    }
+
     /// Whether there is nothing wrong with the figure and the rows lack what it shows, as where every cell diverged.
     pub fn lacks_data(&self) -> bool {
         matches!(self, Self::NothingToDraw { .. } | Self::NoSide { .. } | Self::NoWeights { .. })

@@ -107,7 +107,7 @@ impl RunError {
 }
 
 /// What the store is told of a plan.
-pub fn plan_record(plan: &Plan, columns: &[ScoreColumn], algorithms: &str, profile: &str) -> PlanRecord {
+pub fn plan_record(plan: &Plan, columns: &[ScoreColumn], profile: &str) -> PlanRecord {
     let axes = plan.columns.iter().map(|c| Column::new(c.name.clone(), store_kind(c.kind))).collect();
     let values = |values: &[Node]| values.iter().map(crate::plan::canonical_text).collect::<Vec<_>>();
     let swept: Vec<_> = (plan.document.axes.iter())
@@ -121,7 +121,7 @@ pub fn plan_record(plan: &Plan, columns: &[ScoreColumn], algorithms: &str, profi
         scores: columns.iter().map(ScoreColumn::column).collect(),
         cells: plan.cells.len() as u64,
         chunks: plan.chunks().iter().map(|c| (c.first as u64, c.count as u64)).collect(),
-        algo_versions: [("all".to_owned(), algorithms.to_owned())].into(),
+        algo_versions: [("all".to_owned(), columns::algorithms(columns))].into(),
         profile: profile.to_owned(),
         kept: kept(plan),
     }

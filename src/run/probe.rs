@@ -145,7 +145,7 @@ mod tests {
             let columns = score_columns(&document).expect("known scores");
             let versions = Versions { algorithms: &algorithms(&columns), profile: "" };
             let plan = Plan::new(document, &versions, MOST_CELLS).expect("a plan");
-            let record = plan_record(&plan, &columns, &algorithms(&columns), "");
+            let record = plan_record(&plan, &columns, "");
             let rows = store::frame(&record.experiment, &record.schema(), &[]).expect("no rows");
             let foretold = empty_tables(&plan, &columns, rows).expect("tables");
             let trace = &plan.document.experiment.save.trace;

@@ -11,7 +11,7 @@ use super::widths::Widths;
 use super::{RunError, plan_record, probe};
 use crate::figure::{self, FigureSpec, SideTable, is_expression};
 use crate::plan::{CellMethod, Plan, resolve};
-use crate::run::columns::{ScoreColumn, algorithms, standards};
+use crate::run::columns::{ScoreColumn, standards};
 use crate::spec::diagnostic::{Diagnostic, Place};
 use crate::spec::figure::TraceModelSection;
 use crate::spec::kind::Reader;
@@ -60,7 +60,7 @@ fn places(document: &Document, key: &str) -> Vec<Place> {
 /// # Errors
 /// A column that rows will not have, or SQL that cannot be read, with its place.
 pub fn check(plan: &Plan, columns: &[ScoreColumn]) -> Result<(), RunError> {
-    let record = plan_record(plan, columns, &algorithms(columns), "");
+    let record = plan_record(plan, columns, "");
     let empty = store::frame(&record.experiment, &record.schema(), &[])?;
     let failed = |error: table::QueryError| RunError::Input(error.to_string());
     let empty = table::with_gaps(empty, &standards(&plan.document)).map_err(failed)?;
@@ -215,9 +215,9 @@ fn unkept(stock: &Stock, spec: &FigureSpec, rule: Reduce) -> Option<(String, Opt
     Some((format!("it reads the table `{}`, which the run does not keep", missing.name()), Some(help)))
 }
 
-/// Columns of the table `trace` that only autoencoders have a value of,
+/// Columns of the table `trace` that only autoencoders have a value of.
 const OF_SAES: [&str; 3] = ["l0", "multiplier", "l0_smoothed"];
-/// and those of them that stand where one is led to an L0.
+/// Those of [`OF_SAES`] that stand only where an autoencoder is led to an L0.
 const OF_TARGETS: [&str; 2] = ["multiplier", "l0_smoothed"];
 
 /// A figure of a training that is not, or of what is not logged of it, and help.

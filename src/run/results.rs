@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::DataFrame;
 
-use super::columns::{ScoreColumn, algorithms, score_columns, standards};
+use super::columns::{algorithms, score_columns, standards};
 use super::widths::{DECODER, Widths};
-use super::{RunError, axis_values, plan_record, questions};
+use super::{RunError, axis_values, questions};
 use crate::figure::{
     self, ColumnLook, Context, FigureError, FigureSpec, Format, HouseLabels, Labels, SideTable, Sources,
 };
@@ -73,8 +73,7 @@ pub enum Undrawn {
 impl Undrawn {
     pub fn exit_code(&self) -> i32 {
         match self {
-            Undrawn::Figure(FigureError::Write { .. }) => 5,
-            Undrawn::Figure(_) => 3,
+            Undrawn::Figure(error) => error.exit_code(),
             Undrawn::Rows(error) => error.exit_code(),
         }
     }
@@ -112,8 +111,10 @@ impl Results {
     }
 
     /// The run of a plan that was just carried out.
-    pub fn of_plan(dir: &Path, plan: Plan, columns: Vec<ScoreColumn>, profile: &str) -> Result<Results, RunError> {
-        let record = plan_record(&plan, &columns, &algorithms(&columns), profile);
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn of_plan(dir: &Path, plan: Plan, record: PlanRecord) -> Result<Results, RunError> {
         let document = plan.document.clone();
         Results::with(Store::open(dir)?, document, record, Some(plan))
     }

@@ -17,7 +17,7 @@ use super::stopping::Stoppable;
 use super::suspects::{Suspects, words};
 use super::waves::{Todo, steps, steps_of, wave};
 use super::worker::Worker;
-use super::{Counts, Options, RunError, Summary, given, kept_weights, plan_record};
+use super::{Counts, Options, RunError, Summary, given, kept_weights};
 use crate::backend::{Appetite, Backend, BackendError};
 use crate::plan::chunk::Chunk;
 use crate::plan::{CellId, Plan};
@@ -25,31 +25,30 @@ use crate::progress::Progress;
 use crate::spec::output::WeightsSection;
 use crate::store::{self, PlanRecord, Presence, Store};
 
-/// Trains what is missing and publishes it.
+/// Trains what is missing and publishes it. `record`: the plan as the store knows it, see [`super::plan_record`].
 ///
 /// # Errors
 /// What the store refuses, or a file the experiment names that cannot be read. Everything published before stays.
 pub fn run(
     plan: &Plan,
     columns: &[ScoreColumn],
+    record: &PlanRecord,
     backend: &dyn Backend,
     options: &Options,
     progress: &Progress,
 ) -> Result<Summary, RunError> {
     let start = Instant::now();
     let algorithms = columns::algorithms(columns);
-    let record = plan_record(plan, columns, &algorithms, backend.profile());
     // What is wrong with activations is known before a folder is made; a run that goes on looks only where something is left.
     let mut given = if options.out.exists() { None } else { given::open_checked(&plan.document)? };
-    let opened = Opened::of(plan, &record, options)?;
+    let opened = Opened::of(plan, record, options)?;
     let store = &opened.store;
     let presence = store.announce();
     let others = store.other_writers();
-    let mut course = Course::of(&opened, &record, options, others == 0);
-    let blamed = blamed(plan, &opened, options);
-    let unsaid = unsaid(&opened, plan, options);
-    told_at_the_start(&opened, plan, progress, others, &mut course, &blamed);
-    if given.is_none() && (!course.todo.is_empty() || !blamed.is_empty()) {
+    let mut course = Course::of(&opened, record, options, others == 0);
+    let before = Before::of(&opened, plan, options);
+    told_at_the_start(&opened, plan, progress, others, &mut course, &before.blamed);
+    if given.is_none() && (!course.todo.is_empty() || !before.blamed.is_empty()) {
         given = given::open_checked(&plan.document)?;
     }
     let watch = Stoppable::new(progress, &options.stop);
@@ -69,7 +68,7 @@ pub fn run(
         failures: &opened.failures,
     };
     let mut provenance = Provenance::new(store, &record.hash(), backend, options);
-    let outcome = sweep.compute_all(&mut course, &blamed, &presence, &mut provenance);
+    let outcome = sweep.compute_all(&mut course, &before.blamed, &presence, &mut provenance);
     progress.end();
     let mut summary = course.summary;
     summary.failed = course.suspects.failed().iter().map(|(cell, why)| sweep.failed(*cell, why)).collect();
@@ -79,15 +78,12 @@ pub fn run(
     if !summary.stopped && summary.missing() > 0 {
         let scan = store.scan()?;
         scan.refuse_conflicts(&plan.ids)?;
-        let done = store::Progress::of(&record, &plan.ids, &scan)?.done;
+        let done = store::Progress::of(record, &plan.ids, &scan)?.done;
         summary.already = done.saturating_sub(summary.counts.computed);
     }
     summary.parts = store.part_names()?.len();
     summary.seconds = start.elapsed().as_secs_f64();
-    if let Some(worker) = &options.worker {
-        summary.add_before(&worker.orders.counts, worker.orders.seconds);
-        summary.add_before(&unsaid, 0.0);
-    }
+    summary.add_before(&before.counts, before.seconds);
     Ok(summary)
 }
 
@@ -112,22 +108,30 @@ fn told_at_the_start(
     progress.begin(cells as u64, steps(plan, &suspects) + steps_of(plan, todo));
 }
 
-/// The cells that a worker that died was at, without those whose rows were on disk before it could say so.
-fn blamed(plan: &Plan, opened: &Opened, options: &Options) -> Vec<usize> {
-    let running = options.worker.iter().flat_map(|worker| worker.orders.running.indices());
-    running.filter(|cell| !opened.scan.is_done(&plan.ids[*cell])).collect()
+/// What workers before this one have left.
+#[derive(Default)]
+struct Before {
+    /// What the last of them was computing and has no row: it died of one of these.
+    blamed: Vec<usize>,
+    /// What they have published, and how long they ran.
+    counts: Counts,
+    seconds: f64,
 }
 
-/// What the worker before had published and could not say any more, which is said in its place; how those cells ended nobody counted.
-fn unsaid(opened: &Opened, plan: &Plan, options: &Options) -> Counts {
-    let Some(worker) = &options.worker else { return Counts::default() };
-    let there = |cell: &usize| opened.scan.is_done(&plan.ids[*cell]);
-    let cells: Vec<usize> = worker.orders.running.indices().filter(there).collect();
-    let counts = Counts { computed: cells.len() as u64, ..Counts::default() };
-    if !cells.is_empty() {
-        worker.done(&cells, &counts);
+impl Before {
+    /// What the last of them had published and could not say any more is said in its place; how those cells ended nobody counted.
+    fn of(opened: &Opened, plan: &Plan, options: &Options) -> Before {
+        let Some(worker) = &options.worker else { return Before::default() };
+        let there = |cell: &usize| opened.scan.is_done(&plan.ids[*cell]);
+        let (unsaid, blamed): (Vec<usize>, Vec<usize>) = worker.orders.running.indices().partition(there);
+        let own = Counts { computed: unsaid.len() as u64, ..Counts::default() };
+        if !unsaid.is_empty() {
+            worker.done(&unsaid, &own);
+        }
+        let mut counts = worker.orders.counts;
+        counts.add(&own);
+        Before { blamed, counts, seconds: worker.orders.seconds }
     }
-    counts
 }
 
 /// How computing ended, for provenance.

@@ -95,7 +95,8 @@ fn outcome(spec: &str, out: &Path, backend: &dyn Backend, stop: Option<Arc<Atomi
         disk_wait: Duration::ZERO,
         worker: None,
     };
-    run(&plan, &columns, backend, &options, &Progress::new(true))
+    let record = plan_record(&plan, &columns, backend.profile());
+    run(&plan, &columns, &record, backend, &options, &Progress::new(true))
 }
 
 /// The records in a folder of a run directory, in no order.
@@ -107,7 +108,7 @@ fn records(folder: &Path) -> Vec<Value> {
 
 fn rows(out: &Path) -> DataFrame {
     let (plan, columns) = plan_of(SPEC);
-    let record = plan_record(&plan, &columns, &algorithms(&columns), CpuBackend.profile());
+    let record = plan_record(&plan, &columns, CpuBackend.profile());
     Store::open(out).expect("a run").rows(&record, &plan.ids).expect("sound rows")
 }
 
@@ -124,7 +125,7 @@ fn disk_room_is_asked_for_what_is_left_of_a_shard() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (plan, columns) = plan_of(SPEC);
     let out = folder.path().join("run");
-    let hash = plan_record(&plan, &columns, &algorithms(&columns), CpuBackend.profile()).hash();
+    let hash = plan_record(&plan, &columns, CpuBackend.profile()).hash();
     let left = |shard| super::preflight::left(&plan, &hash, Some(&out), shard);
     assert_eq!((left((0, 1)), left((0, 2)), left((1, 2))), (1.0, 1.0, 0.0), "one chunk, of the first shard");
     run_in(&out, &CpuBackend, None);
@@ -238,7 +239,7 @@ fn files_below(folder: &Path) -> Vec<String> {
 fn provenance_that_cannot_be_completed_is_no_reason_to_fail() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (plan, _) = plan_of(SPEC);
-    let store = Store::create_or_open(folder.path(), b"", &plan_record(&plan, &[], "a", "b")).expect("a store");
+    let store = Store::create_or_open(folder.path(), b"", &plan_record(&plan, &[], "b")).expect("a store");
     let options = Options {
         out: folder.path().to_path_buf(),
         shard: (0, 1),
@@ -287,7 +288,8 @@ fn files_of_the_world_are_kept_by_their_content_and_found_again_whatever_is_edit
             disk_wait: Duration::ZERO,
             worker: None,
         };
-        run(&plan, &columns, &CpuBackend, &options, &Progress::new(true)).expect("a run");
+        let record = plan_record(&plan, &columns, CpuBackend.profile());
+        run(&plan, &columns, &record, &CpuBackend, &options, &Progress::new(true)).expect("a run");
         // The kept experiment has the very plan, without the file that it was made with.
         std::fs::remove_file(home.join("m.npy")).expect("it is there");
         assert_eq!(planned(&out.join("spec.yaml")).0.hash(), plan.hash(), "{angle}");
