@@ -186,7 +186,7 @@ fn share(experiment: &Path) {
     });
     let (end, collected) = spent(|| {
         let rows = store.rows(&plan, &ids).expect("rows");
-        store.collect(&plan, &ids, &store.scan().expect("a scan"), &rows, false).expect("collects")
+        store.collect(&plan, &rows, &store.covers_all(&plan).expect("a list"), false).expect("collects")
     });
     assert_eq!(collected.logical_hash, tegum::store::logical_hash(&all), "the same rows");
     let whole = [&set_up, &published, &end].iter().fold(Spent::default(), |sum, own| sum.and(own));
@@ -196,7 +196,7 @@ fn share(experiment: &Path) {
         ("the run", &run),
         ("set up and first scan", &set_up),
         ("publish", &published),
-        ("scan, all rows, collect at the end", &end),
+        ("all rows, collect at the end", &end),
         ("the store, one call after another", &whole),
     ] {
         println!("  {what:<35} {:>7.3} s {:>7.3} s", own.wall, own.cpu);

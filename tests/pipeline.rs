@@ -105,12 +105,11 @@ fn with_another_result(folder: &Path) {
     let mut reader = ParquetReader::new(std::io::Cursor::new(bytes));
     let metadata = reader.get_metadata().expect("a footer").key_value_metadata.clone().expect("it has some");
     let own = metadata.iter().filter(|entry| entry.key.starts_with("tegum"));
-    let own = own.map(|entry| (entry.key.clone(), entry.value.clone().expect("a text"))).collect();
+    let own: Vec<_> = own.map(|entry| (&entry.key[..], entry.value.clone().expect("a text"))).collect();
     let mut frame = reader.finish().expect("a part");
     let wrong = vec![-1.0; frame.height()];
     frame.with_column(Column::new("mcc".into(), wrong)).expect("as long");
-    let metadata = polars::prelude::KeyValueMetadata::from_static(own);
-    let bytes = tegum::store::parquet(&mut frame, Some(metadata)).expect("encodes");
+    let bytes = tegum::store::parquet(&frame, &own).expect("encodes");
     let chunk = tegum::store::PartName::parse(&part.file_name().to_string_lossy(), "parquet").expect("a part").chunk;
     let name = tegum::store::PartName::of(chunk, false, &bytes);
     std::fs::write(part.path().with_file_name(name.file_name("parquet")), &bytes).expect("writable");

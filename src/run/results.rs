@@ -18,7 +18,7 @@ use crate::spec::Document;
 use crate::spec::diagnostic::one_line;
 use crate::spec::figure::SeedsSection;
 use crate::spec::output::{self, ReduceRule, WeightsSection};
-use crate::store::{Collected, PlanRecord, PlannedCell, Progress, Side, Store, StoreError, Tensor};
+use crate::store::{Collected, Coverage, PlanRecord, PlannedCell, Side, Store, StoreError, Tensor};
 use crate::table::{self, Bound, Expectation, QueryError, Reduce, Tables};
 
 /// The rows of a plan's cells in its order, or all rows where there is no plan.
@@ -119,13 +119,22 @@ impl Results {
         Results::with(Store::open(dir)?, document, record, Some(plan))
     }
 
-    /// As [`Results::collect`] of all cells, unless that is what was written last.
+    /// As [`Results::collect`] of all cells, unless that is what was written last. For a run that has just been finished: what is
+    /// done is known, and no file is read for it.
     ///
     /// # Errors
     /// As [`Results::collect`].
     pub fn keep_collected(&self) -> Result<(), RunError> {
-        if !self.store.is_collected(&self.record)? {
-            self.collect(false)?;
+        if self.store.is_collected(&self.record)? {
+            return Ok(());
+        }
+        match self.stored.height() as u64 == self.record.cells {
+            true => {
+                let coverage = self.store.covers_all(&self.record)?;
+                self.store.collect(&self.record, &self.stored, &coverage, false)?;
+            }
+            // A part went away since its cells were counted.
+            false => drop(self.collect(false)?),
         }
         Ok(())
     }
@@ -161,14 +170,13 @@ impl Results {
     /// Missing cells unless `partial`; a plan that this version does not lay out; what the file system refuses.
     pub fn collect(&self, partial: bool) -> Result<Collected, RunError> {
         let plan = self.laid_out()?;
-        let scan = self.store.look_over()?;
+        let coverage = Coverage::of(&self.record, &plan.ids, &self.store.look_over()?)?;
         // Another process may have published since they were read.
-        let is_all = Progress::of(&self.record, &plan.ids, &scan)?.done == self.stored.height() as u64;
-        let rows = match is_all {
+        let rows = match coverage.done == self.stored.height() as u64 {
             true => self.stored.clone(),
             false => stored_rows(&self.store, &self.record, Some(plan))?,
         };
-        Ok(self.store.collect(&self.record, &plan.ids, &scan, &rows, partial)?)
+        Ok(self.store.collect(&self.record, &rows, &coverage, partial)?)
     }
 
     fn with(store: Store, document: Document, record: PlanRecord, plan: Option<Plan>) -> Result<Results, RunError> {

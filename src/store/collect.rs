@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Store;
 use super::error::StoreError;
-use super::part::parquet;
+use super::parquet::parquet;
 use super::plan_file::{PlanRecord, short_hash};
 use super::resume::{ChunkState, Progress};
 use super::rows::logical_hash;
@@ -31,7 +31,43 @@ pub struct Collected {
     pub missing_chunks: Vec<u64>,
 }
 
+/// How much of a plan there is to collect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// Cells that are done.
+    pub done: u64,
+    /// Chunks with a cell that is not.
+    missing_chunks: Vec<u64>,
+    /// File names of the parts, in the order of their paths.
+    parts: Vec<String>,
+}
+
+impl Coverage {
+    /// Of a plan, given with its cells in its order, as the files were found.
+    ///
+    /// # Errors
+    /// `ids` that are not the plan's.
+    pub fn of(plan: &PlanRecord, ids: &[CellId], scan: &Scan) -> Result<Coverage, StoreError> {
+        let progress = Progress::of(plan, ids, scan)?;
+        let unfinished = progress.chunks.iter().zip(0..).filter(|(state, _)| **state != ChunkState::Done);
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Coverage {
+            done: progress.done,
+            missing_chunks: unfinished.map(|(_, chunk)| chunk).collect(),
+            parts: scan.parts.iter().map(name).collect(),
+        })
+    }
+}
+
 impl Store {
+    /// What a run that has just computed or found every cell of its plan knows without reading a file.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
+    pub fn covers_all(&self, plan: &PlanRecord) -> Result<Coverage, StoreError> {
+        Ok(Coverage { done: plan.cells, missing_chunks: Vec::new(), parts: self.part_names()? })
+    }
+
     /// Writes `collected/rows.parquet` and `collected/rows.manifest.json`. `rows`: the plan's, from [`Store::rows`] or
     /// [`Store::rows_as_planned`]. `partial`: also if cells are missing; the manifest then names their chunks.
     ///
@@ -40,22 +76,17 @@ impl Store {
     pub fn collect(
         &self,
         plan: &PlanRecord,
-        ids: &[CellId],
-        scan: &Scan,
         rows: &DataFrame,
+        coverage: &Coverage,
         partial: bool,
     ) -> Result<Collected, StoreError> {
-        let progress = Progress::of(plan, ids, scan)?;
-        if progress.done < plan.cells && !partial {
-            let missing = plan.cells - progress.done;
+        if coverage.done < plan.cells && !partial {
+            let missing = plan.cells - coverage.done;
             return Err(StoreError::Incomplete { path: self.dir.clone(), missing, cells: plan.cells });
         }
-        let unfinished = progress.chunks.iter().zip(0..).filter(|(state, _)| **state != ChunkState::Done);
-        let missing_chunks: Vec<u64> = unfinished.map(|(_, chunk)| chunk).collect();
-        let bytes =
-            parquet(&mut rows.clone(), None).map_err(|error| StoreError::WrongShape { reason: error.to_string() })?;
-        let hash = logical_hash(rows);
-        let part_name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Whoever collects has nothing else to compute.
+        let (bytes, hash) = rayon::join(|| parquet(rows, &[]), || logical_hash(rows));
+        let bytes = bytes.map_err(|error| StoreError::WrongShape { reason: error.to_string() })?;
         let mut manifest = json!({
             "experiment": plan.experiment,
             "plan": plan.hash(),
@@ -63,15 +94,20 @@ impl Store {
             "rows": rows.height(),
             "logical_hash": hash,
             "file_hash": short_hash(&bytes),
-            "missing_chunks": missing_chunks,
-            "parts": scan.parts.iter().map(part_name).collect::<Vec<_>>(),
+            "missing_chunks": coverage.missing_chunks,
+            "parts": coverage.parts,
         });
         manifest[SEAL] = seal(&manifest).into();
         let folder = self.folder(Path::new(COLLECTED))?;
         let path = folder.join(ROWS);
         self.disk.replace(&path, &bytes)?;
         self.disk.replace(&folder.join(MANIFEST), text_of(&manifest).as_bytes())?;
-        Ok(Collected { path, rows: rows.height() as u64, logical_hash: hash, missing_chunks })
+        Ok(Collected {
+            path,
+            rows: rows.height() as u64,
+            logical_hash: hash,
+            missing_chunks: coverage.missing_chunks.clone(),
+        })
     }
 }
 
@@ -143,7 +179,8 @@ mod tests {
         };
         let collect = |partial| {
             let rows = store.rows(&plan, &ids(6)).expect("rows");
-            store.collect(&plan, &ids(6), &store.scan().expect("sound"), &rows, partial)
+            let coverage = Coverage::of(&plan, &ids(6), &store.scan().expect("sound")).expect("six ids");
+            store.collect(&plan, &rows, &coverage, partial)
         };
         publish(0);
         publish(2);
@@ -151,6 +188,8 @@ mod tests {
         assert_eq!(collect(true).expect("four rows").missing_chunks, [1]);
         publish(1);
         let whole = collect(false).expect("six rows");
+        let found = Coverage::of(&plan, &ids(6), &store.scan().expect("sound")).expect("six ids");
+        assert_eq!(store.covers_all(&plan).expect("listed"), found, "as the files say");
         assert_eq!((whole.rows, whole.missing_chunks.len()), (6, 0));
         let manifest = std::fs::read(store.dir().join("collected/rows.manifest.json")).expect("readable");
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
@@ -168,7 +207,8 @@ mod tests {
         };
         let collect = || {
             let rows = store.rows(&two, &ids(2)).expect("rows");
-            store.collect(&two, &ids(2), &store.scan().expect("sound"), &rows, true).expect("collects");
+            let coverage = Coverage::of(&two, &ids(2), &store.scan().expect("sound")).expect("two ids");
+            store.collect(&two, &rows, &coverage, true).expect("collects");
             store.is_collected(&two).expect("listed")
         };
         assert!(!store.is_collected(&two).expect("listed"), "nothing is there");
@@ -188,7 +228,7 @@ mod tests {
         let (_folder, store) = store_of(&plan);
         store.publish(&ChunkResult { chunk: 0, rows: vec![row(0), row(1)], ..Default::default() }).expect("publishes");
         let rows = store.rows(&plan, &ids(2)).expect("rows");
-        store.collect(&plan, &ids(2), &store.scan().expect("sound"), &rows, false).expect("collects");
+        store.collect(&plan, &rows, &store.covers_all(&plan).expect("listed"), false).expect("collects");
         assert_eq!(store.check_collected().expect("readable"), []);
         let read = |name: &str| std::fs::read(store.dir().join(COLLECTED).join(name)).expect("readable");
         let flipped = |bytes: &[u8], at: usize| {

@@ -138,9 +138,9 @@ impl Store {
                 merged.push(*small);
             }
         }
-        let Some(mut frame) = merger.frame.take().filter(|_| merged.len() > 1) else { return Ok(()) };
+        let Some(frame) = merger.frame.take().filter(|_| merged.len() > 1) else { return Ok(()) };
         let sources: Vec<String> = merger.sources.into_iter().collect();
-        let bytes = encode_merged(merger.chunk, &merger.segments, &sources, &mut frame)?;
+        let bytes = encode_merged(merger.chunk, &merger.segments, &sources, &frame)?;
         let name = PartName::merged(merger.chunk, &bytes);
         #[cfg(test)]
         if self.disk.removes_first {

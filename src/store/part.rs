@@ -1,16 +1,17 @@
 //! One Parquet file of rows, or of a side table: its name, its bytes, and the way back.
 //!
-//! The bytes depend on the results alone (fixed compression, one row group, no times, no machine names), so two machines
-//! that compute the same chunk write the same file under the same name.
+//! The bytes depend on the results alone (no times, no machine names), so two machines that compute the same chunk write the same
+//! file under the same name.
 
-use polars::polars_utils::compression::ZstdLevel;
 use polars::prelude::{
-    AnyValue, Column as Series, DataFrame, DataType, KeyValueMetadata, ParquetCompression, ParquetWriter, PlSmallStr,
-    StatisticsOptions,
+    AnyValue, ChunkedArray, Column as Series, DataFrame, DataType, Float64Type, Int64Type, IntoColumn,
+    PolarsNumericType,
 };
+use polars_arrow::bitmap::BitmapBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
+use super::parquet::parquet;
 pub use super::part_name::{Extent, MERGED, PartName, folder_of};
 pub use super::reading::{Unfit, decode, decode_rows};
 use super::row::{Column, Kind, Row, Schema, Value};
@@ -29,8 +30,6 @@ pub(super) const SEGMENTS_KEY: &str = "tegum.segments";
 pub(super) const SOURCES_KEY: &str = "tegum.sources";
 /// Key of the format, absent in the first.
 pub(super) const FORMAT_KEY: &str = "tegum.format";
-/// Larger than any chunk, so that a part has one row group and one page order.
-const ROW_GROUP: usize = 1 << 20;
 
 /// The format of plans and parts that this program writes. A file without a number is of the first; one with a larger number is
 /// refused.
@@ -89,7 +88,7 @@ pub fn encode_rows(
     chunk: u64,
     companions: &[String],
     kept: &[String],
-    frame: &mut DataFrame,
+    frame: &DataFrame,
 ) -> Result<Vec<u8>, StoreError> {
     let beside = vec![(COMPANIONS_KEY, companions.join("\n")), (KEPT_KEY, kept.join("\n"))];
     encode_with(chunk, beside, frame)
@@ -103,7 +102,7 @@ pub fn encode_merged(
     chunk: u64,
     segments: &[Segment],
     sources: &[String],
-    frame: &mut DataFrame,
+    frame: &DataFrame,
 ) -> Result<Vec<u8>, StoreError> {
     let segments = serde_json::to_string(segments).expect("texts and whole numbers are JSON");
     encode_with(chunk, vec![(SEGMENTS_KEY, segments), (SOURCES_KEY, sources.join("\n"))], frame)
@@ -113,45 +112,17 @@ pub fn encode_merged(
 ///
 /// # Errors
 /// The table library's own.
-pub fn encode(chunk: u64, frame: &mut DataFrame) -> Result<Vec<u8>, StoreError> {
+pub fn encode(chunk: u64, frame: &DataFrame) -> Result<Vec<u8>, StoreError> {
     encode_with(chunk, vec![], frame)
 }
 
-pub(super) fn encode_with(
-    chunk: u64,
-    beside: Vec<(&str, String)>,
-    frame: &mut DataFrame,
-) -> Result<Vec<u8>, StoreError> {
-    let entries = [(CHUNK_KEY, chunk.to_string())].into_iter().chain(beside);
-    let metadata = KeyValueMetadata::from_static(entries.map(|(key, value)| (key.to_string(), value)).collect());
-    parquet(frame, Some(metadata)).map_err(|error| StoreError::Encoding {
+pub(super) fn encode_with(chunk: u64, beside: Vec<(&str, String)>, frame: &DataFrame) -> Result<Vec<u8>, StoreError> {
+    let entries: Vec<_> = [(CHUNK_KEY, chunk.to_string())].into_iter().chain(beside).collect();
+    parquet(frame, &entries).map_err(|error| StoreError::Encoding {
         action: "encode",
         chunk,
         reason: error.to_string(),
     })
-}
-
-/// Parquet bytes of a table, the same for the same table.
-///
-/// # Errors
-/// The table library's own.
-pub fn parquet(
-    frame: &mut DataFrame,
-    metadata: Option<KeyValueMetadata>,
-) -> Result<Vec<u8>, polars::error::PolarsError> {
-    // Higher levels take half as long again for files that are no smaller: scores are numbers without a pattern.
-    let level = ZstdLevel::try_new(1)?;
-    // The layout in memory (how many chunks a column has) would show in the pages.
-    frame.rechunk_mut();
-    let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes)
-        .with_compression(ParquetCompression::Zstd(Some(level)))
-        .with_statistics(StatisticsOptions::default())
-        .with_row_group_size(Some(ROW_GROUP))
-        .set_parallel(false)
-        .with_key_value_metadata(metadata)
-        .finish(frame)?;
-    Ok(bytes)
 }
 
 /// The type of the table library for a column of the store.
@@ -192,20 +163,20 @@ pub fn frame(experiment: &str, schema: &Schema, rows: &[Row]) -> Result<DataFram
     check(schema, &order)?;
     let mut columns = vec![
         cell_column(order.iter().map(|row| row.cell)),
-        Series::new("plan_index".into(), integers(&order, "plan_index", |row| Some(row.plan_index))?),
+        integers(&order, "plan_index", |row| Some(row.plan_index))?,
         Series::new("experiment".into(), vec![experiment; order.len()]),
     ];
     for (at, axis) in schema.axes.iter().enumerate() {
-        columns.push(series(axis, &order.iter().map(|row| (row.cell, &row.axes[at])).collect::<Vec<_>>())?);
+        columns.push(series(axis, order.iter().map(|row| (row.cell, &row.axes[at])))?);
     }
-    columns.push(Series::new("seed".into(), integers(&order, "seed", |row| Some(row.seed))?));
+    columns.push(integers(&order, "seed", |row| Some(row.seed))?);
     columns.push(texts("method", &order, |row| row.method.as_deref()));
     columns.push(texts("status", &order, |row| Some(row.status.as_str())));
     columns.push(texts("detail", &order, |row| row.detail.as_deref()));
     for (at, score) in schema.scores.iter().enumerate() {
-        columns.push(series(score, &order.iter().map(|row| (row.cell, &row.scores[at])).collect::<Vec<_>>())?);
+        columns.push(series(score, order.iter().map(|row| (row.cell, &row.scores[at])))?);
     }
-    columns.push(Series::new("steps_done".into(), integers(&order, "steps_done", |row| row.steps_done)?));
+    columns.push(integers(&order, "steps_done", |row| row.steps_done)?);
     columns.push(texts("algo_version", &order, |row| Some(&row.algo_version)));
     DataFrame::new(order.len(), columns).map_err(|error| StoreError::WrongShape { reason: error.to_string() })
 }
@@ -242,59 +213,79 @@ fn texts<'a>(name: &str, rows: &[&'a Row], text: impl Fn(&'a Row) -> Option<&'a 
     Series::new(name.into(), rows.iter().map(|row| text(row)).collect::<Vec<_>>())
 }
 
-fn integers(rows: &[&Row], name: &str, number: impl Fn(&Row) -> Option<u64>) -> Result<Vec<Option<i64>>, StoreError> {
+fn integers(rows: &[&Row], name: &str, number: impl Fn(&Row) -> Option<u64>) -> Result<Series, StoreError> {
     let convert = |row: &&Row| match number(row) {
         None => Ok(None),
         Some(large) => i64::try_from(large).map(Some).map_err(|_| StoreError::WrongShape {
             reason: format!("cell {}: {name} {large} is past 2^63 - 1, the largest a table can hold", row.cell),
         }),
     };
-    rows.iter().map(convert).collect()
+    numbers::<Int64Type>(name, rows.iter().map(convert))
+}
+
+/// A column of numbers, some of which may be missing.
+fn numbers<T: PolarsNumericType>(
+    name: &str,
+    entries: impl Iterator<Item = Result<Option<T::Native>, StoreError>>,
+) -> Result<Series, StoreError>
+where
+    ChunkedArray<T>: IntoColumn,
+{
+    let (mut numbers, mut is_there) = (Vec::with_capacity(entries.size_hint().0), BitmapBuilder::new());
+    for entry in entries {
+        let entry = entry?;
+        numbers.push(entry.unwrap_or_default());
+        is_there.push(entry.is_some());
+    }
+    Ok(ChunkedArray::<T>::from_vec_validity(name.into(), numbers, is_there.into_opt_validity()).into_column())
 }
 
 /// One axis or score as a typed column, from each cell's value.
-pub(super) fn series(column: &Column, values: &[(CellId, &Value)]) -> Result<Series, StoreError> {
-    let mismatch = |cell: &CellId, found: &Value| StoreError::WrongShape {
+pub(super) fn series<'a>(
+    column: &Column,
+    values: impl Iterator<Item = (CellId, &'a Value)>,
+) -> Result<Series, StoreError> {
+    let mismatch = |cell: CellId, found: &Value| StoreError::WrongShape {
         reason: format!("cell {cell}: column `{}` is {:?} and cannot hold {found:?}", column.name, column.kind),
     };
-    let name: PlSmallStr = column.name.as_str().into();
+    let name = || column.name.as_str().into();
     Ok(match column.kind {
         Kind::Bool => {
-            let read = |(cell, found): &(CellId, &Value)| match found {
+            let read = |(cell, found): (CellId, &Value)| match found {
                 Value::Null => Ok(None),
                 Value::Bool(flag) => Ok(Some(*flag)),
                 other => Err(mismatch(cell, other)),
             };
-            Series::new(name, values.iter().map(read).collect::<Result<Vec<_>, _>>()?)
+            Series::new(name(), values.map(read).collect::<Result<Vec<_>, _>>()?)
         }
         Kind::Int => {
-            let read = |(cell, found): &(CellId, &Value)| match found {
+            let read = |(cell, found): (CellId, &Value)| match found {
                 Value::Null => Ok(None),
                 Value::Int(number) => Ok(Some(*number)),
                 other => Err(mismatch(cell, other)),
             };
-            Series::new(name, values.iter().map(read).collect::<Result<Vec<_>, _>>()?)
+            numbers::<Int64Type>(&column.name, values.map(read))?
         }
         Kind::Float => {
-            let read = |(cell, found): &(CellId, &Value)| match found {
+            let read = |(cell, found): (CellId, &Value)| match found {
                 Value::Null => Ok(None),
                 Value::Float(number) if number.is_finite() => Ok(Some(*number)),
                 Value::Float(number) => {
-                    Err(StoreError::NotFinite { cell: *cell, column: column.name.clone(), value: *number })
+                    Err(StoreError::NotFinite { cell, column: column.name.clone(), value: *number })
                 }
                 // An axis such as [1, 0.5] is one of floats; below 2^53 the conversion is exact.
                 Value::Int(number) if number.unsigned_abs() <= 1 << 53 => Ok(Some(*number as f64)),
                 other => Err(mismatch(cell, other)),
             };
-            Series::new(name, values.iter().map(read).collect::<Result<Vec<_>, _>>()?)
+            numbers::<Float64Type>(&column.name, values.map(read))?
         }
         Kind::Text => {
-            let texts = values.iter().map(|(cell, found)| match found {
+            let read = |(cell, found): (CellId, &'a Value)| match found {
                 Value::Null => Ok(None),
                 Value::Text(text) => Ok(Some(text.as_str())),
                 other => Err(mismatch(cell, other)),
-            });
-            Series::new(name, texts.collect::<Result<Vec<_>, _>>()?)
+            };
+            Series::new(name(), values.map(read).collect::<Result<Vec<_>, _>>()?)
         }
     })
 }
@@ -316,15 +307,15 @@ mod tests {
     #[test]
     fn the_same_rows_give_the_same_bytes_in_any_order_and_memory_layout() {
         let rows: Vec<Row> = (0..50).map(row).collect();
-        let mut whole = frame("test", &schema(), &rows).expect("rows fit");
-        let bytes = encode(3, &mut whole).expect("encodes");
+        let whole = frame("test", &schema(), &rows).expect("rows fit");
+        let bytes = encode(3, &whole).expect("encodes");
         let backwards: Vec<Row> = rows.iter().rev().cloned().collect();
-        let mut again = frame("test", &schema(), &backwards).expect("rows fit");
-        assert_eq!(encode(3, &mut again).expect("encodes"), bytes);
+        let again = frame("test", &schema(), &backwards).expect("rows fit");
+        assert_eq!(encode(3, &again).expect("encodes"), bytes);
         let mut stacked = frame("test", &schema(), &rows[..20]).expect("rows fit");
         stacked.vstack_mut(&frame("test", &schema(), &rows[20..]).expect("rows fit")).expect("same columns");
-        assert_eq!(encode(3, &mut stacked).expect("encodes"), bytes);
-        assert_ne!(encode(4, &mut whole).expect("encodes"), bytes, "the chunk's number is part of it");
+        assert_eq!(encode(3, &stacked).expect("encodes"), bytes);
+        assert_ne!(encode(4, &whole).expect("encodes"), bytes, "the chunk's number is part of it");
     }
 
     #[test]
@@ -334,9 +325,9 @@ mod tests {
         rows[3].detail = Some("no feature fired".into());
         rows[3].scores = vec![Value::Null; 4];
         rows[3].axes[0] = Value::Null;
-        let mut table = frame("test", &schema(), &rows).expect("rows fit");
+        let table = frame("test", &schema(), &rows).expect("rows fit");
         let companions = vec!["features/ab/c".to_string(), "trace/ab/c".to_string()];
-        let bytes = encode_rows(1, &companions, &["features".into()], &mut table).expect("encodes");
+        let bytes = encode_rows(1, &companions, &["features".into()], &table).expect("encodes");
         let name = PartName::of(1, false, &bytes);
         let part = decode(&name, bytes, None).expect("decodes");
         assert_eq!(part.segments, [Segment { rows: 7, companions, kept: vec!["features".into()] }]);
@@ -364,11 +355,11 @@ mod tests {
 
     #[test]
     fn a_part_of_another_chunk_or_of_another_program_is_refused() {
-        let mut table = frame("test", &schema(), &[row(0)]).expect("rows fit");
-        let bytes = encode(1, &mut table).expect("encodes");
+        let table = frame("test", &schema(), &[row(0)]).expect("rows fit");
+        let bytes = encode(1, &table).expect("encodes");
         let renamed = PartName { chunk: 2, ..PartName::of(1, false, &bytes) };
         assert!(decode(&renamed, bytes, None).expect_err("chunk 1").to_string().contains("holds chunk 1"));
-        let foreign = parquet(&mut table, None).expect("encodes");
+        let foreign = parquet(&table, &[]).expect("encodes");
         assert!(decode(&renamed, foreign, None).expect_err("no mark").to_string().contains("no chunk number"));
         assert!(decode(&renamed, b"PAR1 nonsense PAR1".to_vec(), None).is_err());
         assert!(decode(&renamed, Vec::new(), None).is_err());
@@ -400,8 +391,8 @@ mod tests {
 
     #[test]
     fn every_truncation_and_every_flipped_byte_changes_the_hash() {
-        let mut table = frame("test", &schema(), &[row(0), row(1)]).expect("rows fit");
-        let bytes = encode(1, &mut table).expect("encodes");
+        let table = frame("test", &schema(), &[row(0), row(1)]).expect("rows fit");
+        let bytes = encode(1, &table).expect("encodes");
         let name = PartName::of(1, false, &bytes);
         for at in 0..bytes.len() {
             assert_ne!(PartName::of(1, false, &bytes[..at]), name);

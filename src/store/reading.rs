@@ -161,8 +161,8 @@ mod tests {
     /// The footer of a sound file with other claims: they are refused before anything is made room for.
     #[test]
     fn a_file_that_claims_more_than_its_bytes_can_hold_is_refused() {
-        let mut table = frame("test", &schema(), &[row(0), row(1)]).expect("rows fit");
-        let bytes = encode(1, &mut table).expect("encodes");
+        let table = frame("test", &schema(), &[row(0), row(1)]).expect("rows fit");
+        let bytes = encode(1, &table).expect("encodes");
         let mut reader = ParquetReader::new(Cursor::new(bytes.clone()));
         let sound = reader.get_metadata().expect("a footer").as_ref().clone();
         assert_eq!(refuse_unreasonable(&sound, bytes.len()), Ok(()));
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn a_part_of_a_later_format_is_neither_read_nor_damage() {
-        let mut table = frame("test", &schema(), &[row(0)]).expect("rows fit");
-        let bytes = encode_with(1, vec![(FORMAT_KEY, "2".into())], &mut table).expect("encodes");
+        let table = frame("test", &schema(), &[row(0)]).expect("rows fit");
+        let bytes = encode_with(1, vec![(FORMAT_KEY, "2".into())], &table).expect("encodes");
         let name = PartName::of(1, true, &bytes);
         assert_eq!(decode(&name, bytes.clone(), None).expect_err("unknown"), Unfit::Newer(2));
         let (_folder, store) = store_of(&plan(4, 2));

@@ -4,10 +4,8 @@ use std::cell::LazyCell;
 use std::path::PathBuf;
 
 use polars::error::PolarsError;
-use polars::prelude::{
-    AnyValue, BooleanChunked, Column, DataFrame, DataType, Float64Chunked, IdxCa, IdxSize, Int64Chunked, NamedFrom,
-    StringChunked,
-};
+use polars::prelude::{AnyValue, Column, DataFrame, DataType, IdxCa, IdxSize, NamedFrom, StaticArray, StringChunked};
+use polars_arrow::array::{BooleanArray, PrimitiveArray, Utf8ViewArray};
 use rayon::prelude::*;
 
 use super::conflict::{Source, difference_of};
@@ -79,9 +77,8 @@ impl Store {
             return Err(StoreError::WrongShape { reason });
         }
         for (at, axis) in plan.axes.iter().enumerate() {
-            let values: Vec<(CellId, &Value)> =
-                indices.iter().zip(&cells).map(|(index, cell)| (ids[*index as usize], &cell.axes[at])).collect();
-            put(&mut rows, series(axis, &values)?)?;
+            let values = indices.iter().zip(&cells).map(|(index, cell)| (ids[*index as usize], &cell.axes[at]));
+            put(&mut rows, series(axis, values)?)?;
         }
         let methods: Vec<Option<String>> = cells.into_iter().map(|cell| cell.method).collect();
         put(&mut rows, Column::new("method".into(), methods))?;
@@ -204,10 +201,23 @@ fn whole_numbers(frame: &DataFrame, name: &str) -> Result<Vec<u64>, StoreError> 
 
 /// The column `cell`.
 pub(super) fn ids_of(frame: &DataFrame) -> Result<Vec<CellId>, String> {
+    texts_of_cells(frame)?.iter().map(parsed).collect()
+}
+
+/// The column `cell`, rows of one cell that stand together as one.
+pub(super) fn runs_of_ids(frame: &DataFrame) -> Result<Vec<CellId>, String> {
+    let mut texts: Vec<Option<&str>> = texts_of_cells(frame)?.iter().collect();
+    texts.dedup();
+    texts.into_iter().map(parsed).collect()
+}
+
+fn texts_of_cells(frame: &DataFrame) -> Result<&StringChunked, String> {
     let column = frame.column("cell").map_err(|_| "it has no column `cell`".to_string())?;
-    let texts = column.str().map_err(|_| "its column `cell` is not text".to_string())?;
-    let parse = |text: Option<&str>| text.unwrap_or("null").parse().map_err(|error| format!("{error}"));
-    texts.iter().map(parse).collect()
+    column.str().map_err(|_| "its column `cell` is not text".to_string())
+}
+
+fn parsed(text: Option<&str>) -> Result<CellId, String> {
+    text.unwrap_or("null").parse().map_err(|error| format!("{error}"))
 }
 
 /// BLAKE3 over the rows in the order of their plan index and cell: every column with its name and type except
@@ -215,8 +225,8 @@ pub(super) fn ids_of(frame: &DataFrame) -> Result<Vec<CellId>, String> {
 /// different as soon as one bit of one score is.
 pub fn logical_hash(rows: &DataFrame) -> String {
     let left_out = ["plan_index", "experiment"];
-    let columns: Vec<&Column> =
-        rows.columns().iter().filter(|column| !left_out.contains(&column.name().as_str())).collect();
+    let columns = rows.columns().iter().filter(|column| !left_out.contains(&column.name().as_str()));
+    let columns: Vec<Column> = columns.map(Column::rechunk).collect();
     let mut hasher = blake3::Hasher::new_derive_key("tegum logical rows v1");
     let mut bytes = Vec::with_capacity(2 * HASHED_AT_ONCE);
     for column in &columns {
@@ -224,7 +234,7 @@ pub fn logical_hash(rows: &DataFrame) -> String {
         text_into(&mut bytes, &column.dtype().to_string());
     }
     text_into(&mut bytes, &rows.height().to_string());
-    let columns: Vec<Entries> = columns.into_iter().map(Entries::of).collect();
+    let columns: Vec<Entries> = columns.iter().map(Entries::of).collect();
     for row in reading_order(rows) {
         columns.iter().for_each(|column| column.put(row, &mut bytes));
         if bytes.len() > HASHED_AT_ONCE {
@@ -249,28 +259,29 @@ fn reading_order(rows: &DataFrame) -> Vec<usize> {
 }
 
 fn text_into(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text.as_bytes());
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
 }
 
 /// A column by its type, so that an entry is read without asking for it.
 enum Entries<'a> {
-    Truths(&'a BooleanChunked),
-    Whole(&'a Int64Chunked),
-    Floats(&'a Float64Chunked),
-    Texts(&'a StringChunked),
+    Truths(&'a BooleanArray),
+    Whole(&'a PrimitiveArray<i64>),
+    Floats(&'a PrimitiveArray<f64>),
+    Texts(&'a Utf8ViewArray),
     /// Types the store does not write, from tables made elsewhere.
     Others(&'a Column),
 }
 
 impl<'a> Entries<'a> {
+    /// Of a column that is in one piece.
     fn of(column: &'a Column) -> Entries<'a> {
         let others = Entries::Others(column);
         match column.dtype() {
-            DataType::Boolean => column.bool().map_or(others, Entries::Truths),
-            DataType::Int64 => column.i64().map_or(others, Entries::Whole),
-            DataType::Float64 => column.f64().map_or(others, Entries::Floats),
-            DataType::String => column.str().map_or(others, Entries::Texts),
+            DataType::Boolean => column.bool().map_or(others, |column| Entries::Truths(column.downcast_as_array())),
+            DataType::Int64 => column.i64().map_or(others, |column| Entries::Whole(column.downcast_as_array())),
+            DataType::Float64 => column.f64().map_or(others, |column| Entries::Floats(column.downcast_as_array())),
+            DataType::String => column.str().map_or(others, |column| Entries::Texts(column.downcast_as_array())),
             _ => others,
         }
     }
@@ -288,11 +299,11 @@ impl<'a> Entries<'a> {
                 None => bytes.push(0),
             },
             Entries::Whole(column) => match column.get(row) {
-                Some(whole) => bytes.extend(number(2, whole as u64)),
+                Some(whole) => bytes.extend_from_slice(&number(2, whole as u64)),
                 None => bytes.push(0),
             },
             Entries::Floats(column) => match column.get(row) {
-                Some(float) => bytes.extend(number(3, float.to_bits())),
+                Some(float) => bytes.extend_from_slice(&number(3, float.to_bits())),
                 None => bytes.push(0),
             },
             Entries::Texts(column) => match column.get(row) {

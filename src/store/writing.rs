@@ -12,7 +12,7 @@ use super::fs::list_if_there;
 use super::part::{Extent, MERGED, Part, PartName, decode_rows, encode, encode_rows, folder_of, frame};
 use super::publish::Published;
 use super::row::Row;
-use super::rows::ids_of;
+use super::rows::{ids_of, runs_of_ids};
 use super::side::Side;
 use super::weights::WEIGHTS;
 use super::{PARTS, PlanRecord, Store};
@@ -51,7 +51,7 @@ impl Store {
         let plan = self.plan.as_deref().ok_or_else(|| wrong("the store was opened for reading".into()))?;
         let cells = chunk_cells(plan, result).map_err(wrong)?;
         let partial = (result.rows.len() as u64) < cells;
-        let mut table = frame(&plan.experiment, &plan.schema(), &result.rows)?;
+        let table = frame(&plan.experiment, &plan.schema(), &result.rows)?;
         let mut own: Vec<CellId> = result.rows.iter().map(|row| row.cell).collect();
         own.sort_unstable();
         let mut companions = Vec::new();
@@ -63,7 +63,7 @@ impl Store {
         }
         let mut names: Vec<String> = companions.iter().map(Companion::path).collect();
         names.sort();
-        let bytes = encode_rows(result.chunk, &names, &plan.kept, &mut table)?;
+        let bytes = encode_rows(result.chunk, &names, &plan.kept, &table)?;
         let name = PartName::of(result.chunk, partial, &bytes);
         // First, so that a refused result leaves nothing behind; then what stands beside the rows, so that rows never lack it.
         self.refuse_conflict(&name, &bytes, &table, &own)?;
@@ -161,9 +161,9 @@ impl<'a> Companion<'a> {
     /// `cells`: those of the rows, sorted.
     fn of_side(chunk: u64, partial: bool, side: &SideTable, cells: &[CellId]) -> Result<Companion<'a>, StoreError> {
         let folder = side.side.name();
-        let mut frame = side.frame.clone();
-        check_side(&frame, cells).map_err(|reason| StoreError::WrongShape { reason: format!("{folder}: {reason}") })?;
-        let bytes = encode(chunk, &mut frame)?;
+        check_side(&side.frame, cells)
+            .map_err(|reason| StoreError::WrongShape { reason: format!("{folder}: {reason}") })?;
+        let bytes = encode(chunk, &side.frame)?;
         let name = PartName::of(chunk, partial, &bytes);
         Ok(Companion { folder, extension: "parquet", name, bytes: Cow::Owned(bytes) })
     }
@@ -193,10 +193,7 @@ fn chunk_cells(plan: &PlanRecord, result: &ChunkResult) -> Result<u64, String> {
 
 /// `cells`: those of the rows, sorted.
 fn check_side(frame: &DataFrame, cells: &[CellId]) -> Result<(), String> {
-    let mut own = ids_of(frame)?;
-    // Rows of one cell stand together.
-    own.dedup();
-    for cell in own {
+    for cell in runs_of_ids(frame)? {
         if position(cells, &cell).is_none() {
             return Err(format!("cell {cell} has no row in this chunk"));
         }

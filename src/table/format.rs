@@ -59,7 +59,7 @@ pub fn render(frame: &DataFrame, format: Format) -> Result<Vec<u8>, QueryError> 
         Format::Text => Ok(text(frame).into_bytes()),
         Format::Csv => Ok(csv(frame).into_bytes()),
         Format::Json => Ok(json(frame).into_bytes()),
-        Format::Parquet => parquet(&mut frame.clone(), None)
+        Format::Parquet => parquet(frame, &[])
             .map_err(|error| QueryError::Failed { action: "write Parquet", reason: error.to_string() }),
     }
 }

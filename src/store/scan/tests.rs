@@ -47,7 +47,7 @@ fn every_single_changed_byte_of_a_run_is_found() {
     store.publish(&ChunkResult { chunk: 0, rows: vec![row(0), row(1)], side, weights }).expect("publishes");
     store.write_checkpoint(&cell(1), b"state").expect("written");
     let rows = store.rows(&plan, &ids(2)).expect("rows");
-    store.collect(&plan, &ids(2), &store.scan().expect("sound"), &rows, false).expect("collects");
+    store.collect(&plan, &rows, &store.covers_all(&plan).expect("listed"), false).expect("collects");
     assert!(store.verify().expect("readable").quarantined.is_empty());
     let (mut files, mut flips) = (vec![folder.path().to_path_buf()], 0);
     while let Some(path) = files.pop() {
@@ -286,8 +286,8 @@ fn parts_of_another_schema_are_damage() {
     let mut whole = super::super::part::frame("test", &plan(1, 1).schema(), &[row(0)]).expect("rows fit");
     whole.with_column(polars::prelude::Column::new("seed".into(), ["one"])).expect("replaced");
     frames.push(whole);
-    for mut frame in frames {
-        let bytes = super::super::part::encode(1, &mut frame).expect("encodes");
+    for frame in frames {
+        let bytes = super::super::part::encode(1, &frame).expect("encodes");
         let name = PartName::of(1, true, &bytes);
         let path = place_of(&store, &name);
         fs::write(&path, &bytes).expect("writable");
