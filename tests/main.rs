@@ -5,6 +5,7 @@ mod bits;
 mod commands;
 mod cuda;
 mod determinism;
+mod figures;
 mod finite;
 mod fuzz;
 mod golden;

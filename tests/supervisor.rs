@@ -48,6 +48,17 @@ fn worker(supervisor: &str) -> String {
     children.unwrap_or_default().trim().to_owned()
 }
 
+/// A run into `killed` whose worker is killed when `what` is there, and what it says at its good end.
+fn killed(folder: &Path, more: &[&str], what: &str, is_so: impl Fn() -> bool) -> Answer {
+    let mut command = command(folder, &[&["run", "tiny.yaml", "--out", "killed"], more].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    wait_for(what, is_so);
+    signal("KILL", &worker(&child.id().to_string()));
+    let told = answer(child.wait_with_output().expect("it ends"));
+    assert!(told.code == 0 && told.stderr.contains("ended by signal 9 (SIGKILL"), "{told:?}");
+    told
+}
+
 fn begun(folder: &Path, out: &str) -> bool {
     folder.join(out).join("current-plan").exists()
 }
@@ -101,15 +112,9 @@ fn a_worker_that_is_killed_is_started_again_and_the_run_ends_well() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
-    let text = TINY.replace("steps: 20,", "steps: 4000,");
-    write(folder, "tiny.yaml", &text);
+    write(folder, "tiny.yaml", &TINY.replace("steps: 20,", "steps: 4000,"));
     assert_eq!(run(folder, "whole").code, 0);
-    let mut command = command(folder, &["run", "tiny.yaml", "--out", "killed"]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    wait_for("the plan", || begun(folder, "killed"));
-    signal("KILL", &worker(&child.id().to_string()));
-    let told = answer(child.wait_with_output().expect("it ends"));
-    assert!(told.code == 0 && told.stderr.contains("ended by signal 9 (SIGKILL"), "{told:?}");
+    killed(folder, &[], "the plan", || begun(folder, "killed"));
     assert_eq!(rows(folder, "whole"), rows(folder, "killed"));
     assert!(!folder.join("killed/failed").exists(), "no cell has failed alone three times");
 }
@@ -122,18 +127,13 @@ fn what_a_killed_worker_has_published_counts_as_computed_by_the_run() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     write(folder, "tiny.yaml", &TINY.replace("steps: 20,", "steps: 60000,"));
-    let mut command = command(folder, &["run", "tiny.yaml", "--out", "killed", "--chunk-seconds", "0"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
     let files_in = |folder: std::fs::DirEntry| std::fs::read_dir(folder.path()).into_iter().flatten().flatten();
     let is_part = |file: &std::fs::DirEntry| file.file_name().to_string_lossy().ends_with(".parquet");
     let parts = || {
         let folders = std::fs::read_dir(folder.join("killed/parts")).into_iter().flatten().flatten();
         folders.flat_map(files_in).filter(is_part).count()
     };
-    wait_for("a part", || parts() > 0);
-    signal("KILL", &worker(&child.id().to_string()));
-    let told = answer(child.wait_with_output().expect("it ends"));
-    assert!(told.code == 0 && told.stderr.contains("ended by signal 9"), "{told:?}");
+    let told = killed(folder, &["--chunk-seconds", "0"], "a part", || parts() > 0);
     assert!(told.stdout.contains("32 cells: 32 computed in") && told.stdout.contains("0 were there"), "{told:?}");
 }
 

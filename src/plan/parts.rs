@@ -267,47 +267,12 @@ impl Tables {
         let touching = |parts: &[Part]| touching(document, Method::None, parts);
         let uses = Mutex::new(Uses::default());
         let data = table(document, lengths, touching(&[Part::Data]), &uses, |choice, reader| {
-            let section = read_data(document, choice, reader)?;
-            if document.experiment.activations.is_some() {
-                return given(document, reader);
-            }
-            if let (true, Some(node)) = (reader.diagnostics.is_empty(), document.part(Part::Data, choice)) {
-                super::linked::check(&section, &node, reader);
-            }
-            let d_hidden = section.dictionary.as_ref().map_or(0, |d| d.d_hidden);
-            let dataset = section.dataset.as_ref().map_or(0, |d| d.samples);
-            let signed = section.is_signed();
-            let active = resolve::active(&section);
-            let facts = Facts { n_features: section.n_features, d_hidden, dataset, signed, active, ..Facts::default() };
-            Some((part_hash(&with_contents(document, &section, choice, files, reader)?), facts))
+            data_facts(document, choice, files, reader)
         });
         let toy = document.experiment.toy.as_ref().map(|_| {
             table(document, lengths, touching(&[Part::Toy]), &uses, |choice, reader| {
                 let section = read_toy(document, choice, reader)?;
-                let importance = match &section.importance {
-                    crate::spec::curve::Curve::List(list) => list.len(),
-                    _ => 0,
-                };
-                let steps = (section.restarts * section.train.steps) as u64;
-                let batch_size = match section.train.batch_size {
-                    BatchSizeSection::Fixed(size) => Some(size),
-                    BatchSizeSection::Full => None,
-                };
-                let logged_steps = section.train.steps as u64;
-                let d_hidden = section.d_hidden;
-                let signed = matches!(section.model, ModelSection::AbsoluteValue);
-                let bottleneck = !matches!(section.model, ModelSection::AbsoluteValue | ModelSection::Mlp(_));
-                let facts = Facts {
-                    d_hidden,
-                    importance,
-                    batch_size,
-                    steps,
-                    logged_steps,
-                    signed,
-                    bottleneck,
-                    ..Facts::default()
-                };
-                Some((part_hash(&ToySection::canonical(&section)), facts))
+                Some((part_hash(&ToySection::canonical(&section)), toy_facts(&section)))
             })
         });
         let evaluate = table(document, lengths, touching(&[Part::Evaluate]), &uses, |choice, reader| {
@@ -333,6 +298,45 @@ impl Tables {
         // Only now is every combination read: what one with an error uses is not known.
         let idle = uses.into_inner().unwrap_or_else(PoisonError::into_inner).complaints();
         Ok(Tables { data, toy: toy.flatten(), evaluate, methods, idle })
+    }
+}
+
+/// The hash of a world, and what other parts must know of it.
+fn data_facts(document: &Document, choice: &[usize], files: &Files, reader: &mut Reader) -> Option<(PartHash, Facts)> {
+    let section = read_data(document, choice, reader)?;
+    if document.experiment.activations.is_some() {
+        return given(document, reader);
+    }
+    if let (true, Some(node)) = (reader.diagnostics.is_empty(), document.part(Part::Data, choice)) {
+        super::linked::check(&section, &node, reader);
+    }
+    let facts = Facts {
+        n_features: section.n_features,
+        d_hidden: section.dictionary.as_ref().map_or(0, |d| d.d_hidden),
+        dataset: section.dataset.as_ref().map_or(0, |d| d.samples),
+        signed: section.is_signed(),
+        active: resolve::active(&section),
+        ..Facts::default()
+    };
+    Some((part_hash(&with_contents(document, &section, choice, files, reader)?), facts))
+}
+
+fn toy_facts(section: &ToySection) -> Facts {
+    Facts {
+        d_hidden: section.d_hidden,
+        importance: match &section.importance {
+            crate::spec::curve::Curve::List(list) => list.len(),
+            _ => 0,
+        },
+        batch_size: match section.train.batch_size {
+            BatchSizeSection::Fixed(size) => Some(size),
+            BatchSizeSection::Full => None,
+        },
+        steps: (section.restarts * section.train.steps) as u64,
+        logged_steps: section.train.steps as u64,
+        signed: matches!(section.model, ModelSection::AbsoluteValue),
+        bottleneck: !matches!(section.model, ModelSection::AbsoluteValue | ModelSection::Mlp(_)),
+        ..Facts::default()
     }
 }
 

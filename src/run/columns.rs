@@ -35,8 +35,38 @@ impl ScoreColumn {
 /// Vector scores that the table `features` has for every cell.
 pub const SIDE_VECTORS: [&str; 4] = ["norm", "superposition", "dimensionality", "phase"];
 
+/// What is wrong with a name of `score`.
+struct Wrong {
+    message: String,
+    help: Option<String>,
+}
+
+impl Wrong {
+    fn new(message: String) -> Wrong {
+        Wrong { message, help: None }
+    }
+
+    fn with(message: String, help: String) -> Wrong {
+        Wrong { message, help: Some(help) }
+    }
+
+    /// A score that is no number.
+    fn vector(name: &str, definition: &Definition) -> Wrong {
+        let (over, table) = match definition.shape {
+            score::Shape::PerLatent => ("latents", ""),
+            score::Shape::PerSample => ("training samples", "; all are in the table `samples`"),
+            _ => ("features", ""),
+        };
+        let ways = Index::WAYS.map(|way| format!("`{}_{way}`", definition.name));
+        let ways = if definition.kind == score::Kind::Word { &ways[..2] } else { &ways[..] };
+        let help = format!("take one number of it: {}{table}", ways.join(", "));
+        Wrong::with(format!("`{name}` is a vector over {over}"), help)
+    }
+}
+
 /// What a document's cells can be scored on.
 struct Offer {
+    n_features: usize,
     /// Hidden states come from files: nothing is known of what made them.
     given: bool,
     toy: bool,
@@ -65,6 +95,7 @@ impl Offer {
             _ => 0,
         };
         Offer {
+            n_features: experiment.data.n_features,
             given: experiment.activations.is_some(),
             toy: experiment.toy.is_some(),
             method: !experiment.sae.is_empty() || !experiment.baselines.is_empty(),
@@ -75,6 +106,45 @@ impl Offer {
             model: experiment.toy.as_ref().filter(|_| !swept("toy.model")).map(|toy| toy.model.key()),
             groups: !experiment.data.groups.is_empty(),
             parents: experiment.data.hierarchy.is_some() || sweeps_trees(document) || brings_trees(document),
+        }
+    }
+
+    /// The column of the `i`-th of the `names` asked for; none where it stands beside the rows anyway or is added when they are read.
+    fn column(&self, names: &[String], i: usize) -> Result<Option<ScoreColumn>, Wrong> {
+        let name = &names[i];
+        let Some((definition, index)) = score::parse_name(name) else {
+            let all = "`tegum explain scores` lists them all";
+            let near = score::suggest(name).map(|near| format!("did you mean `{near}`? {all}"));
+            return Err(Wrong::with(format!("unknown score `{name}`"), near.unwrap_or_else(|| all.to_owned())));
+        };
+        if let Some(needed) = self.missing(definition) {
+            return Err(Wrong::new(format!("`{name}` needs {needed}")));
+        }
+        let is_listed = || names[..i].contains(name);
+        let of = definition.name.rsplit('_').next().unwrap_or_default();
+        let n = self.n_features;
+        let per_feature = definition.shape == score::Shape::PerFeature;
+        match index {
+            // These are in the table `features` anyway.
+            None if SIDE_VECTORS.contains(&definition.name) => Ok(None),
+            // Not of one cell: added when rows are read.
+            None if definition.is_across_cells() && is_listed() => Err(Wrong::new(format!("`{name}` is listed twice"))),
+            None if definition.is_across_cells()
+                && definition.needs.contains(&Need::Baselines)
+                && !names.iter().any(|other| other == of) =>
+            {
+                Err(Wrong::with(format!("`{name}` is made of `{of}`"), format!("add `{of}` to `score`")))
+            }
+            None if definition.is_across_cells() => Ok(None),
+            None if definition.is_vector() => Err(Wrong::vector(name, definition)),
+            Some(Index::At(at)) if per_feature && at >= n => {
+                Err(Wrong::new(format!("`{name}`: there are {n} features, 0 to {}", n - 1)))
+            }
+            Some(Index::Rank(rank)) if per_feature && rank > n => {
+                Err(Wrong::new(format!("`{name}`: there are {n} features, ranks 1 to {n}")))
+            }
+            _ if is_listed() => Err(Wrong::new(format!("`{name}` is listed twice"))),
+            index => Ok(Some(ScoreColumn { name: name.clone(), definition, index })),
         }
     }
 
@@ -133,15 +203,7 @@ fn brings_trees(document: &Document) -> bool {
 /// The score columns of a document: those asked for, or all scalars that apply.
 pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError> {
     let offer = Offer::of(document);
-    let Some(asked) = &document.experiment.score else {
-        let applies = |d: &&'static Definition| {
-            // Gaps are for the plane: elsewhere the columns would be empty.
-            let special = d.is_on_request() || d.name.starts_with("gap_") && !offer.flat;
-            !d.is_vector() && !special && offer.missing(d).is_none()
-        };
-        let all = score::SCORES.iter().filter(applies);
-        return Ok(all.map(|d| ScoreColumn { name: d.name.to_owned(), definition: d, index: None }).collect());
-    };
+    let Some(asked) = &document.experiment.score else { return Ok(all_of(&offer)) };
     let places: Vec<_> = match document.root.get("score").map(|n| &n.value) {
         // Names alone: pairs are an item with a key.
         Some(Value::List(items)) => {
@@ -150,60 +212,31 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
         _ => vec![],
     };
     let (mut columns, mut errors): (Vec<ScoreColumn>, Vec<Diagnostic>) = (vec![], widths::wrong(document, &places));
-    for (i, name) in asked.names.iter().enumerate() {
-        let mut error = |message: String, help: Option<String>| {
-            let place = places.get(i).copied().unwrap_or_default();
-            errors.push(Diagnostic { place, message, help });
-        };
-        match score::parse_name(name) {
-            None => {
-                let help = match score::suggest(name) {
-                    Some(near) => format!("did you mean `{near}`? `tegum explain scores` lists them all"),
-                    None => "`tegum explain scores` lists them all".to_owned(),
-                };
-                error(format!("unknown score `{name}`"), Some(help));
-            }
-            Some((definition, _)) if offer.missing(definition).is_some() => {
-                let needed = offer.missing(definition).unwrap_or_default();
-                error(format!("`{name}` needs {needed}"), None);
-            }
-            // These are in the table `features` anyway.
-            Some((definition, None)) if SIDE_VECTORS.contains(&definition.name) => {}
-            // Not of one cell: added when rows are read.
-            Some((definition, None)) if definition.is_across_cells() => {
-                let of = definition.name.rsplit('_').next().unwrap_or_default();
-                if asked.names[..i].contains(name) {
-                    error(format!("`{name}` is listed twice"), None);
-                } else if definition.needs.contains(&Need::Baselines) && !asked.names.iter().any(|other| other == of) {
-                    error(format!("`{name}` is made of `{of}`"), Some(format!("add `{of}` to `score`")));
-                }
-            }
-            Some((definition, None)) if definition.is_vector() => {
-                let (over, table) = match definition.shape {
-                    score::Shape::PerLatent => ("latents", ""),
-                    score::Shape::PerSample => ("training samples", "; all are in the table `samples`"),
-                    _ => ("features", ""),
-                };
-                let ways = Index::WAYS.map(|way| format!("`{}_{way}`", definition.name));
-                let ways = if definition.kind == score::Kind::Word { &ways[..2] } else { &ways[..] };
-                let help = format!("take one number of it: {}{table}", ways.join(", "));
-                error(format!("`{name}` is a vector over {over}"), Some(help));
-            }
-            Some((definition, index)) => {
-                let n = document.experiment.data.n_features;
-                let per_feature = definition.shape == score::Shape::PerFeature;
-                if per_feature && matches!(index, Some(Index::At(at)) if at >= n) {
-                    error(format!("`{name}`: there are {n} features, 0 to {}", n - 1), None);
-                } else if per_feature && matches!(index, Some(Index::Rank(rank)) if rank > n) {
-                    error(format!("`{name}`: there are {n} features, ranks 1 to {n}"), None);
-                } else if columns.iter().any(|c| c.name == *name) {
-                    error(format!("`{name}` is listed twice"), None);
-                } else {
-                    columns.push(ScoreColumn { name: name.clone(), definition, index });
-                }
+    for i in 0..asked.names.len() {
+        match offer.column(&asked.names, i) {
+            Ok(column) => columns.extend(column),
+            Err(Wrong { message, help }) => {
+                errors.push(Diagnostic { place: places.get(i).copied().unwrap_or_default(), message, help })
             }
         }
     }
+    columns.extend(loss_of_seeds(document, &offer, &columns));
+    if errors.is_empty() { Ok(columns) } else { Err(document.error(errors)) }
+}
+
+/// Every score that the experiment has something for.
+fn all_of(offer: &Offer) -> Vec<ScoreColumn> {
+    let applies = |d: &&'static Definition| {
+        // Gaps are for the plane: elsewhere the columns would be empty.
+        let special = d.is_on_request() || d.name.starts_with("gap_") && !offer.flat;
+        !d.is_vector() && !special && offer.missing(d).is_none()
+    };
+    let all = score::SCORES.iter().filter(applies);
+    all.map(|d| ScoreColumn { name: d.name.to_owned(), definition: d, index: None }).collect()
+}
+
+/// The loss that tells seeds apart, where the best of them is wanted and it was not asked for.
+fn loss_of_seeds(document: &Document, offer: &Offer, columns: &[ScoreColumn]) -> Option<ScoreColumn> {
     // Seeds are told apart by what was trained, the weighted loss, whether or not it was asked for.
     let has = |name: &str| columns.iter().any(|c| c.name == name);
     let by_loss = document.experiment.reduce.seeds == ReduceRule::LowestLoss;
@@ -212,11 +245,9 @@ pub fn score_columns(document: &Document) -> Result<Vec<ScoreColumn>, SpecError>
         let mut rules = document.experiment.figures.iter().map(FigureSpec::seeds);
         offer.toy && !has("loss") && rules.any(|seeds| *seeds == SeedsSection::LowestLoss)
     };
-    if !has(score::LOSS_WEIGHTED.name) && (by_loss || in_figures()) {
-        let definition = &score::LOSS_WEIGHTED;
-        columns.push(ScoreColumn { name: definition.name.to_owned(), definition, index: None });
-    }
-    if errors.is_empty() { Ok(columns) } else { Err(document.error(errors)) }
+    let definition = &score::LOSS_WEIGHTED;
+    let is_wanted = !has(definition.name) && (by_loss || in_figures());
+    is_wanted.then(|| ScoreColumn { name: definition.name.to_owned(), definition, index: None })
 }
 
 /// The baselines that rows are compared with.

@@ -312,6 +312,26 @@ fn has_field(section: &str, kind: &str, rest: &[&str]) -> bool {
     matches!(settings, Some(Shape::Record(record)) if record.fields.iter().any(|f| f.name == rest[0]))
 }
 
+/// A finite training set, which only toy models are trained on.
+fn check_dataset(experiment: &Experiment, root: &Node, reader: &mut Reader) {
+    if experiment.data.dataset.is_none() {
+        return;
+    }
+    let place = |path: &[&str]| root.at(path.iter().copied()).map_or(root.place, |n| n.place);
+    let dataset = place(&["data", "dataset"]);
+    if experiment.data.dictionary.is_some() {
+        let help = "train a `toy` model on it, or leave `dataset` out".to_owned();
+        reader.error(dataset, "`dataset` is what toy models are trained on, and there is none", Some(help));
+    }
+    for key in ["sae", "baselines"] {
+        if root.get(key).is_some_and(|node| !matches!(&node.value, Value::List(items) if items.is_empty())) {
+            let message = format!("`{key}` would train on fresh samples, and `data.dataset` makes a finite set");
+            let help = format!("leave `{key}` out, or `data.dataset` (line {})", dataset.line);
+            reader.error(place(&[key]), message, Some(help));
+        }
+    }
+}
+
 /// What no single section can see.
 fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
     let place = |path: &[&str]| root.at(path.iter().copied()).map_or(root.place, |n| n.place);
@@ -330,20 +350,7 @@ fn check_whole(experiment: &Experiment, root: &Node, reader: &mut Reader) {
         }
         _ => {}
     }
-    if experiment.data.dataset.is_some() {
-        let dataset = place(&["data", "dataset"]);
-        if experiment.data.dictionary.is_some() {
-            let help = "train a `toy` model on it, or leave `dataset` out".to_owned();
-            reader.error(dataset, "`dataset` is what toy models are trained on, and there is none", Some(help));
-        }
-        for key in ["sae", "baselines"] {
-            if root.get(key).is_some_and(|node| !matches!(&node.value, Value::List(items) if items.is_empty())) {
-                let message = format!("`{key}` would train on fresh samples, and `data.dataset` makes a finite set");
-                let help = format!("leave `{key}` out, or `data.dataset` (line {})", dataset.line);
-                reader.error(place(&[key]), message, Some(help));
-            }
-        }
-    }
+    check_dataset(experiment, root, reader);
     let trace = &experiment.save.trace;
     if trace.features && trace.every == 0 {
         let help = "add `every: 100` beside it".to_owned();
