@@ -184,6 +184,39 @@ fn damage_is_found_by_verify_and_mended_by_the_same_command() {
 }
 
 #[test]
+fn a_damaged_plan_is_written_anew_by_the_same_command_and_hides_no_run_of_another_experiment() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = write(folder.path(), "small.yaml", SMALL);
+    let run = |more: &[&str]| tegum(folder.path(), &[&["run", &file], more].concat());
+    assert_eq!(run(&[]).code, 0);
+    let damage = || {
+        let entries = std::fs::read_dir(folder.path().join("results/small")).expect("a run").flatten();
+        let is_plan = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "json");
+        let path = entries.map(|entry| entry.path()).find(is_plan).expect("a plan");
+        let mut bytes = std::fs::read(&path).expect("readable");
+        bytes[40] ^= 1;
+        std::fs::write(&path, bytes).expect("writable");
+    };
+    damage();
+    let shown = tegum(folder.path(), &["table", "results/small"]);
+    assert!(shown.code == 6 && shown.stderr.contains("run the experiment again"), "{}", shown.stderr);
+    let again = run(&[]);
+    assert!(again.code == 0 && again.stderr.contains("moved to quarantine"), "{}", again.stderr);
+    assert!(again.stdout.contains("0 computed") && again.stdout.contains("32 were there"), "{}", again.stdout);
+    assert_eq!(tegum(folder.path(), &["verify", "results/small"]).code, 0);
+    // Of another plan, which may be another experiment's, nobody knows that.
+    damage();
+    write(folder.path(), "small.yaml", &SMALL.replace("seeds: 2", "seeds: 3"));
+    let refused = run(&["--out", "results/small"]);
+    assert!(refused.code == 3 && refused.stderr.contains("go on with --extend"), "{}", refused.stderr);
+    let extended = run(&["--extend"]);
+    assert!(
+        extended.stderr.contains("moved to quarantine") && extended.stdout.contains("32 were there"),
+        "{extended:?}"
+    );
+}
+
+#[test]
 fn shards_of_two_machines_are_collected_into_one_run() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = write(folder.path(), "small.yaml", SMALL);

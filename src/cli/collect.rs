@@ -22,7 +22,9 @@ pub fn carry_out(args: &Args) -> Outcome {
     let store = Store::open(&args.dir)?;
     let experiment = store.current_plan()?.experiment;
     for dir in &args.others {
-        if let Some(theirs) = Past::of(dir)?.other_experiment(&experiment) {
+        let past = Past::of(dir)?;
+        past.refuse_damaged()?;
+        if let Some(theirs) = past.other_experiment(&experiment) {
             let dir = dir.display();
             return Err(Failure::new(3, format!("{dir} holds a run of `{theirs}`, not of `{experiment}`")));
         }

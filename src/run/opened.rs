@@ -8,7 +8,7 @@ use super::waves::{Todo, turn};
 use super::{Options, RunError, Summary, inputs};
 use crate::plan::{CellId, Plan};
 use crate::progress::Standing;
-use crate::store::{Past, PlanRecord, Progress, Scan, Store};
+use crate::store::{Damage, Past, PlanRecord, Progress, Scan, Store};
 
 /// A run directory, opened for rows of a plan, and what is in it.
 pub struct Opened {
@@ -34,6 +34,13 @@ impl Opened {
                 "{out} holds a run of `{theirs}`, and this experiment is `{name}`\n  choose another directory with --out DIR, or add to this one with --extend"
             )));
         }
+        if let (false, Some(Damage { path, reason, .. })) = (options.extend, past.of_nobody(&hash)) {
+            let (path, out) = (path.display(), options.out.display());
+            return Err(RunError::Input(format!(
+                "{path} is damaged ({reason}), so nobody knows which experiment {out} holds a run of\n  if it is this one, go on with --extend; if not, choose another directory with --out DIR"
+            )));
+        }
+        past.set_damaged_aside(&options.out)?;
         let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), record)?;
         let store = store.with_disk_wait(options.disk_wait);
         let scan = store.scan()?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::aside::Aside;
 use super::error::StoreError;
 use super::fs::{list_if_there, operating_system};
 use super::part::FORMAT;
@@ -95,16 +96,28 @@ fn sorted(value: serde_json::Value) -> serde_json::Value {
 /// What a directory was run with before, if it is there at all.
 #[derive(Debug)]
 pub struct Past {
-    /// Hash and experiment of each plan, in the order of the hashes.
+    /// Hash and experiment of each sound plan, in the order of the hashes.
     plans: Vec<(String, String)>,
+    /// Hash of each other one, and what is wrong with its file.
+    damaged: Vec<(String, Damage)>,
 }
 
 impl Past {
     /// # Errors
-    /// An unreadable directory, or a damaged plan.
+    /// An unreadable directory, or a plan of a later format.
     pub fn of(dir: &Path) -> Result<Past, StoreError> {
-        let plans = Store::on(operating_system(), dir).plans()?;
-        Ok(Past { plans: plans.into_iter().map(|(hash, plan)| (hash, plan.experiment)).collect() })
+        let store = Store::on(operating_system(), dir);
+        let (mut plans, mut damaged) = (Vec::new(), Vec::new());
+        for hash in store.plan_hashes()? {
+            match store.read_plan(&hash) {
+                Ok(plan) => plans.push((hash, plan.experiment)),
+                Err(StoreError::Damaged { path, reason }) => {
+                    damaged.push((hash, Damage { path, reason, moved_to: None }))
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(Past { plans, damaged })
     }
 
     /// The experiment whose run it is, if that is not `experiment`.
@@ -113,15 +126,56 @@ impl Past {
         self.plans.first().filter(|_| !is_own).map(|(_, name)| name.as_str())
     }
 
+    /// A damaged plan, where no sound one says whose run it is and it is not the plan of that hash.
+    pub fn of_nobody(&self, hash: &str) -> Option<&Damage> {
+        let (_, first) = self.damaged.first()?;
+        let is_known = !self.plans.is_empty() || self.has(hash) == Some(true);
+        (!is_known).then_some(first)
+    }
+
+    /// Fails if a plan is damaged.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub fn refuse_damaged(&self) -> Result<(), StoreError> {
+        match self.damaged.first() {
+            Some((_, Damage { path, reason, .. })) => {
+                Err(StoreError::Damaged { path: path.clone(), reason: reason.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Moves damaged plans to `quarantine/`: what they said is lost, the rows are not, and a run writes its own plan anew.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub fn set_damaged_aside(&self, dir: &Path) -> Result<(), StoreError> {
+        let store = Store::on(operating_system(), dir);
+        for (hash, Damage { path, reason, .. }) in &self.damaged {
+            let aside = store.disk.set_aside(path, |bytes| short_hash(bytes) == *hash);
+            if let Aside::Moved(_) = aside.map_err(StoreError::io("move", path))? {
+                tracing::warn!("{}: {reason}; moved to quarantine", path.display());
+            }
+        }
+        Ok(())
+    }
+
     /// Whether it was run with the plan of that hash; none where it was run with no plan at all.
     pub fn has(&self, hash: &str) -> Option<bool> {
-        let has = self.plans.iter().any(|(known, _)| known == hash);
-        (!self.plans.is_empty()).then_some(has)
+        let mut hashes = self.hashes().peekable();
+        hashes.peek()?;
+        Some(hashes.any(|known| known == hash))
     }
 
     /// Whether it was run with other plans than the one of that hash.
     pub fn has_others(&self, hash: &str) -> bool {
-        self.plans.iter().any(|(known, _)| known != hash)
+        self.hashes().any(|known| known != hash)
+    }
+
+    fn hashes(&self) -> impl Iterator<Item = &str> {
+        let damaged = self.damaged.iter().map(|(hash, _)| hash.as_str());
+        self.plans.iter().map(|(hash, _)| hash.as_str()).chain(damaged)
     }
 }
 
@@ -131,22 +185,20 @@ impl Store {
     /// # Errors
     /// A plan file that does not hash to its name is damage.
     pub fn plans(&self) -> Result<Vec<(String, PlanRecord)>, StoreError> {
+        let read = |hash: String| self.read_plan(&hash).map(|plan| (hash, plan));
+        self.plan_hashes()?.into_iter().map(read).collect()
+    }
+
+    /// Hashes of all plan files by their names, in order.
+    fn plan_hashes(&self) -> Result<Vec<String>, StoreError> {
         let entries = list_if_there(&*self.disk.files, &self.dir).map_err(StoreError::io("list", &self.dir))?;
-        let mut plans = Vec::new();
-        for entry in entries {
-            let hash = entry.name.strip_prefix("plan-").and_then(|rest| rest.strip_suffix(".json"));
-            if let Some(hash) = hash.filter(|_| !entry.is_dir) {
-                plans.push((hash.to_string(), self.read_plan(hash)?));
-            }
-        }
-        Ok(plans)
+        let hash = |name: &str| Some(name.strip_prefix("plan-")?.strip_suffix(".json")?.to_owned());
+        Ok(entries.iter().filter(|entry| !entry.is_dir).filter_map(|entry| hash(&entry.name)).collect())
     }
 
     /// Plans that are not what their names say, and a hint at the current one that names none.
     pub(super) fn damaged_plans(&self) -> Result<Vec<Damage>, StoreError> {
-        let entries = list_if_there(&*self.disk.files, &self.dir).map_err(StoreError::io("list", &self.dir))?;
-        let hash = |name: &str| Some(name.strip_prefix("plan-")?.strip_suffix(".json")?.to_owned());
-        let hashes: Vec<String> = entries.iter().filter_map(|entry| hash(&entry.name)).collect();
+        let hashes = self.plan_hashes()?;
         let mut damaged = vec![];
         for hash in &hashes {
             match self.read_plan(hash) {
@@ -274,8 +326,32 @@ mod tests {
         assert_eq!((past.other_experiment(&own.experiment), past.other_experiment("b")), (None, Some("test")));
         assert_eq!((past.has(&own.hash()), past.has(&edited.hash())), (Some(true), Some(false)));
         assert_eq!((past.has_others(&own.hash()), past.has_others(&edited.hash())), (false, true));
+        assert!(past.refuse_damaged().is_ok());
         let none = Past::of(&folder.path().join("absent")).expect("nothing there");
         assert_eq!((none.other_experiment("b"), none.has(&own.hash()), none.has_others("")), (None, None, false));
+    }
+
+    #[test]
+    fn a_damaged_plan_is_set_aside_and_written_anew() {
+        let own = plan(4, 2);
+        let (folder, store) = store_of(&own);
+        let path = store.plan_path(&own.hash());
+        let mut bytes = std::fs::read(&path).expect("readable");
+        bytes[7] ^= 1;
+        std::fs::write(&path, &bytes).expect("writable");
+        let past = Past::of(folder.path()).expect("readable");
+        assert_eq!((past.has(&own.hash()), past.has_others(&own.hash())), (Some(true), false));
+        assert!(past.other_experiment("b").is_none() && past.refuse_damaged().is_err());
+        assert!(past.of_nobody(&own.hash()).is_none() && past.of_nobody(&plan(6, 2).hash()).is_some());
+        past.set_damaged_aside(folder.path()).expect("movable");
+        let kept = folder.path().join("quarantine").join(path.file_name().expect("a name"));
+        assert_eq!(std::fs::read(kept).expect("moved"), bytes);
+        // Again, and after another process has written it anew, nothing is moved.
+        past.set_damaged_aside(folder.path()).expect("it is gone");
+        let again = Store::create_or_open(folder.path(), b"name: test\n", &own).expect("opens");
+        past.set_damaged_aside(folder.path()).expect("it is sound");
+        assert_eq!(again.current_plan().expect("written anew"), own);
+        assert!(Past::of(folder.path()).expect("readable").refuse_damaged().is_ok());
     }
 
     #[test]
