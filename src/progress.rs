@@ -42,7 +42,8 @@ pub fn speak_json() {
     JSON.store(true, Ordering::Relaxed);
 }
 
-fn speaks_json() -> bool {
+/// Whether [`speak_json`] was called.
+pub fn speaks_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
 

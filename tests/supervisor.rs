@@ -159,13 +159,22 @@ fn progress_for_scripts_is_one_json_object_a_line() {
     write(folder.path(), "tiny.yaml", TINY);
     let told = tegum(folder.path(), &["run", "tiny.yaml", "--out", "run", "--json-progress"]);
     assert_eq!(told.code, 0, "{told:?}");
-    let lines: Vec<serde_json::Value> =
-        told.stderr.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let objects = |told: &Answer| -> Vec<serde_json::Value> {
+        told.stderr.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let lines = objects(&told);
     let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
     assert_eq!((&of("start")[0]["missing"], &of("start")[0]["other_writers"]), (&32.into(), &0.into()));
     assert_eq!(of("published")[0]["cells"], 32);
     assert_eq!((&of("end")[0]["done"], &of("end")[0]["parts"]), (&32.into(), &1.into()));
     assert!(told.stdout.contains("on disk: 32 of 32 cells in 1 part in run, 0 failed, 0 missing"), "{}", told.stdout);
+    // Once, and last; also where nothing was begun.
+    assert_eq!((of("exit").len(), lines.last()), (1, Some(&serde_json::json!({"event": "exit", "code": 0}))));
+    for (arguments, code) in [(&["run", "tiny.yaml", "--thread", "2"][..], 2), (&["run", "absent.yaml"], 3)] {
+        let lines = objects(&tegum(folder.path(), &[arguments, &["--json-progress"]].concat()));
+        assert!(lines[0]["event"] == "message" && lines[0]["text"].is_string(), "{lines:?}");
+        assert_eq!(lines.last(), Some(&serde_json::json!({"event": "exit", "code": code})), "{arguments:?}");
+    }
 }
 
 /// The records of who computed what.

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::json;
 
 use crate::backend::cuda::{Arithmetic, CudaBackend};
 use crate::backend::simd::Isa;
 use crate::backend::{self, Backend};
 use crate::plan::{MOST_CELLS, Plan, Versions};
-use crate::progress::{Log, event, on_terminal, say, speak_json};
+use crate::progress::{Log, event, on_terminal, say, speak_json, speaks_json};
 use crate::run::columns::{ScoreColumn, algorithms, score_columns};
+use crate::run::worker::WORKER;
 use crate::spec::Document;
 use crate::spec::diagnostic::{Diagnostic, SpecError, one_line};
 
@@ -159,25 +161,36 @@ fn warn(plan: &Plan, doubt: Diagnostic) {
 
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
+    // Before it is parsed, so that whoever reads JSON is told in JSON what is wrong with it.
+    let json = std::env::args_os().any(|argument| argument == "--json-progress");
+    if json {
+        speak_json();
+        std::panic::set_hook(Box::new(|panic| event("panic", json!({ "text": panic.to_string() }))));
+    }
+    let code = carry_out();
+    // A worker's end is its supervisor's business.
+    if json && std::env::var_os(WORKER).is_none() {
+        event("exit", json!({ "code": code }));
+    }
+    ExitCode::from(code as u8)
+}
+
+/// The exit code.
+fn carry_out() -> i32 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && speaks_json() => {
+            say(error.to_string().trim_end());
+            return 2;
+        }
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return if error.use_stderr() { 2 } else { 0 };
         }
     };
     if let Err(message) = Isa::from_environment() {
         say(message);
-        return ExitCode::from(2);
-    }
-    let json = match &cli.command {
-        Command::Run(args) => args.json_progress(),
-        Command::Train(args) => args.json_progress(),
-        _ => false,
-    };
-    if json {
-        speak_json();
-        std::panic::set_hook(Box::new(|panic| event("panic", serde_json::json!({ "text": panic.to_string() }))));
+        return 2;
     }
     start_log(&cli);
     let outcome = match &cli.command {
@@ -199,13 +212,10 @@ pub fn main() -> ExitCode {
         Command::World(args) => world::carry_out(args),
         Command::Devices => devices::carry_out(),
     };
-    match outcome {
-        Ok(code) => ExitCode::from(code as u8),
-        Err(failure) => {
-            say(failure.message.trim_end());
-            ExitCode::from(failure.code as u8)
-        }
-    }
+    outcome.unwrap_or_else(|failure| {
+        say(failure.message.trim_end());
+        failure.code
+    })
 }
 
 fn start_log(cli: &Cli) {

@@ -33,13 +33,6 @@ pub struct Args {
     settings: Settings,
 }
 
-impl Args {
-    /// Whether stderr is for scripts.
-    pub fn json_progress(&self) -> bool {
-        self.settings.json_progress
-    }
-}
-
 /// How a run is carried out, whatever it trains on.
 #[derive(Debug, clap::Args)]
 pub struct Settings {
@@ -95,7 +88,7 @@ pub struct Settings {
     no_supervisor: bool,
     /// Write what happens to stderr as JSON, an object a line
     #[arg(long)]
-    pub(super) json_progress: bool,
+    json_progress: bool,
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {

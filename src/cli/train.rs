@@ -34,13 +34,6 @@ pub struct Args {
     settings: Settings,
 }
 
-impl Args {
-    /// Whether stderr is for scripts.
-    pub fn json_progress(&self) -> bool {
-        self.settings.json_progress
-    }
-}
-
 pub fn carry_out(args: &Args, quiet: bool) -> Outcome {
     if !(0.0..1.0).contains(&args.hold_out) {
         return Err(Failure::new(2, format!("--hold-out {}: expected a share, 0 to below 1", args.hold_out)));

@@ -24,13 +24,16 @@ pub struct Args {
     /// CSV file to write its features to: own probability, rate, mean and standard deviation of the magnitude, parent
     #[arg(long)]
     features: Option<PathBuf>,
+    /// Allow more than ten million cells
+    #[arg(long)]
+    yes_cells: Option<u64>,
 }
 
 /// Percentiles of overlaps, as SAELens gives them.
 const PERCENTILES: [f64; 2] = [95.0, 99.0];
 
 pub fn carry_out(args: &Args) -> Outcome {
-    let (plan, _) = planned(&args.file, PROFILE, None)?;
+    let (plan, _) = planned(&args.file, PROFILE, args.yes_cells)?;
     if args.cell >= plan.cells.len() {
         let message = format!("cells run from 0 to {}, there is no {}", plan.cells.len() - 1, args.cell);
         return Err(Failure::new(2, message));
