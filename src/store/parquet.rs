@@ -1,4 +1,4 @@
-//! A table as Parquet bytes, the same for the same table: fixed compression, one row group, no times.
+//! A table as Parquet bytes, the same for the same table: one row group, no times, all settings fixed.
 //!
 //! The table library's own writer asks of every column how many distinct entries it has (a sketch of 16,384 registers over a hash of each
 //! entry) and then makes a dictionary with a second hash of each. Most columns of a part are one word throughout or all different, which
@@ -28,7 +28,8 @@ type Pages = DynStreamingIterator<'static, CompressedPage, polars::error::Polars
 /// The table library's own.
 pub fn parquet(frame: &DataFrame, beside: &[(&str, String)]) -> PolarsResult<Vec<u8>> {
     let options = WriteOptions {
-        statistics: StatisticsOptions::default(),
+        // The longest texts that are told; else the environment says how long.
+        statistics: StatisticsOptions { binary_statistics_truncate_length: Some(64), ..StatisticsOptions::default() },
         version: Version::V1,
         // Higher levels take half as long again for files that are no smaller: scores are numbers without a pattern.
         compression: CompressionOptions::Zstd(Some(ZstdLevel::try_new(1)?)),
@@ -54,27 +55,31 @@ pub fn parquet(frame: &DataFrame, beside: &[(&str, String)]) -> PolarsResult<Vec
 fn pages(column: &Column, field: ParquetType, options: WriteOptions) -> PolarsResult<Vec<Pages>> {
     // How many pieces a column has in memory would show in the pages.
     let array = column.as_materialized_series().rechunk().to_arrow(0, CompatLevel::newest());
-    let (array, encodings, compression) = match shortened(&array) {
+    // The library gives each page of keys the nulls of the whole column, and the footer their sum: there is one page.
+    let keyed = WriteOptions { data_page_size: Some(usize::MAX), ..options };
+    let (array, encodings, options) = match shortened(&array) {
         // One word throughout leaves nothing to pack.
         Some(short) if short.values().len() == 1 => {
-            (short.boxed(), vec![Encoding::RleDictionary], CompressionOptions::Uncompressed)
+            let compression = CompressionOptions::Uncompressed;
+            (short.boxed(), vec![Encoding::RleDictionary], WriteOptions { compression, ..keyed })
         }
-        Some(short) => (short.boxed(), vec![Encoding::RleDictionary], options.compression),
-        None if is_of_rows(array.dtype()) => (array, vec![Encoding::Plain], options.compression),
+        Some(short) => (short.boxed(), vec![Encoding::RleDictionary], keyed),
+        None if is_of_rows(array.dtype()) => (array, vec![Encoding::Plain], options),
         None => {
             let encodings = get_dtype_encoding(array.dtype());
-            (array, encodings, options.compression)
+            (array, encodings, keyed)
         }
     };
     let leaves = array_to_columns(array, field, options, &encodings)?;
     let packed = |leaf: DynIter<'static, PolarsResult<_>>| {
         let pages = leaf.map(|page| page.map_err(|error| ParquetError::OutOfSpec(error.to_string())));
-        DynStreamingIterator::new(Compressor::new(pages, compression, vec![]).map_err(Into::into))
+        DynStreamingIterator::new(Compressor::new(pages, options.compression, vec![]).map_err(Into::into))
     };
     Ok(leaves.into_iter().map(packed).collect())
 }
 
-/// The types of rows and side tables; what else a table from a query may hold is left to the library.
+/// The types of rows and side tables that dictionaries are made of; truths, and what else a table from a query may hold, are left to the
+/// library.
 fn is_of_rows(dtype: &ArrowDataType) -> bool {
     matches!(dtype, ArrowDataType::Int64 | ArrowDataType::Float64 | ArrowDataType::Utf8View)
 }
@@ -187,6 +192,29 @@ mod tests {
         let read = back(parquet(&table, &[]).expect("packs"));
         let found = read.column("x").expect("there").f64().expect("floats");
         assert!(found.iter().enumerate().all(|(row, x)| x.map(f64::to_bits) == Some(bits[row % 5])));
+    }
+
+    /// A reader that looks for values passes over a column whose nulls are said to be all of its rows.
+    #[test]
+    fn the_footer_counts_the_nulls_of_columns_of_many_pages() {
+        let rows = 500_000;
+        let half = |row: usize| (row % 2 == 0).then_some(row % 7);
+        let entries: Vec<Option<usize>> = (0..rows).map(half).collect();
+        let columns = vec![
+            Column::new("whole".into(), entries.iter().map(|e| e.map(|e| e as i64)).collect::<Vec<_>>()),
+            Column::new("narrow".into(), entries.iter().map(|e| e.map(|e| e as u32)).collect::<Vec<_>>()),
+            Column::new("text".into(), entries.iter().map(|e| e.map(|e| e.to_string())).collect::<Vec<_>>()),
+            Column::new("plain".into(), (0..rows).map(|row| half(row).map(|_| row as f64)).collect::<Vec<_>>()),
+        ];
+        let table = DataFrame::new(rows, columns).expect("columns of one length");
+        let bytes = parquet(&table, &[]).expect("packs");
+        let metadata = ParquetReader::new(Cursor::new(&bytes)).get_metadata().expect("a footer").clone();
+        for column in metadata.row_groups[0].parquet_columns() {
+            let nulls =
+                column.statistics(&metadata.footer_buf).expect("there are some").expect("readable").null_count();
+            assert_eq!(nulls, Some(rows as i64 / 2), "{}", column.descriptor().path_in_schema[0]);
+        }
+        assert!(back(bytes).equals_missing(&table));
     }
 
     #[test]

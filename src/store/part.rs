@@ -300,6 +300,8 @@ pub(super) fn same_entry(one: &AnyValue, other: &AnyValue) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use polars::prelude::PlSmallStr;
+
     use super::*;
     use crate::store::row::Status;
     use crate::store::testing::{row, schema};
@@ -307,7 +309,7 @@ mod tests {
     #[test]
     fn the_same_rows_give_the_same_bytes_in_any_order_and_memory_layout() {
         let rows: Vec<Row> = (0..50).map(row).collect();
-        let whole = frame("test", &schema(), &rows).expect("rows fit");
+        let mut whole = frame("test", &schema(), &rows).expect("rows fit");
         let bytes = encode(3, &whole).expect("encodes");
         let backwards: Vec<Row> = rows.iter().rev().cloned().collect();
         let again = frame("test", &schema(), &backwards).expect("rows fit");
@@ -315,6 +317,13 @@ mod tests {
         let mut stacked = frame("test", &schema(), &rows[..20]).expect("rows fit");
         stacked.vstack_mut(&frame("test", &schema(), &rows[20..]).expect("rows fit")).expect("same columns");
         assert_eq!(encode(3, &stacked).expect("encodes"), bytes);
+        let mut more = stacked.vstack(&stacked).expect("same columns");
+        assert_eq!(encode(3, &more.slice(50, 50)).expect("encodes"), bytes, "a part of a larger table");
+        more.rechunk_mut();
+        assert_eq!(encode(3, &more.slice(0, 50)).expect("encodes"), bytes);
+        let constant = Series::new_scalar("experiment".into(), PlSmallStr::from("test").into(), 50);
+        whole.with_column(constant).expect("as long");
+        assert_eq!(encode(3, &whole).expect("encodes"), bytes);
         assert_ne!(encode(4, &whole).expect("encodes"), bytes, "the chunk's number is part of it");
     }
 
