@@ -201,7 +201,9 @@ fn a_damaged_plan_is_written_anew_by_the_same_command_and_hides_no_run_of_anothe
     let shown = tegum(folder.path(), &["table", "results/small"]);
     assert!(shown.code == 6 && shown.stderr.contains("run the experiment again"), "{}", shown.stderr);
     let again = run(&[]);
-    assert!(again.code == 0 && again.stderr.contains("moved to quarantine"), "{}", again.stderr);
+    assert!(again.code == 0 && again.stderr.contains("1 damaged file,"), "{}", again.stderr);
+    assert!(again.stderr.contains("does not hold what its name says: replaced"), "{}", again.stderr);
+    assert!(again.stdout.contains("; 1 damaged file was set aside"), "{}", again.stdout);
     assert!(again.stdout.contains("0 computed") && again.stdout.contains("32 were there"), "{}", again.stdout);
     assert_eq!(tegum(folder.path(), &["verify", "results/small"]).code, 0);
     // Of another plan, which may be another experiment's, nobody knows that.
@@ -214,6 +216,9 @@ fn a_damaged_plan_is_written_anew_by_the_same_command_and_hides_no_run_of_anothe
         extended.stderr.contains("moved to quarantine") && extended.stdout.contains("32 were there"),
         "{extended:?}"
     );
+    // The expectation counts the rows of two seeds.
+    assert_eq!(extended.code, 8, "{extended:?}");
+    assert_eq!(tegum(folder.path(), &["verify", "results/small"]).code, 0);
 }
 
 #[test]

@@ -378,8 +378,10 @@ fn told(summary: &Summary) -> String {
             text.push_str(&format!(", {count} {what}"));
         }
     }
-    if !summary.quarantined.is_empty() {
-        text.push_str(&format!("; {} damaged files were set aside", summary.quarantined.len()));
+    match summary.quarantined.len() {
+        0 => {}
+        1 => text.push_str("; 1 damaged file was set aside"),
+        more => text.push_str(&format!("; {more} damaged files were set aside")),
     }
     text.push('\n');
     text

@@ -32,7 +32,7 @@ pub fn carry_out(args: &Args) -> Outcome {
     }
     text.push('\n');
     if !scan.quarantined.is_empty() {
-        text += "run the experiment again: damaged files are set aside, and what they held is computed anew\n";
+        text += "run the experiment again: what is damaged is set aside, and computed or written anew\n";
     }
     if scan.contradictions > 0 {
         text += &format!("{} parts in conflicts/ contradict others\n", scan.contradictions);

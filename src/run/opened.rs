@@ -14,6 +14,8 @@ use crate::store::{Damage, Past, PlanRecord, Progress, Scan, Store};
 pub struct Opened {
     pub store: Store,
     pub scan: Scan,
+    /// Plans that were damaged.
+    plans: Vec<Damage>,
     pub state: Progress,
     /// Records of cells that have failed and have no row yet.
     pub failures: BTreeMap<CellId, Vec<Value>>,
@@ -40,9 +42,9 @@ impl Opened {
                 "{path} is damaged ({reason}), so nobody knows which experiment {out} holds a run of\n  if it is this one, go on with --extend; if not, choose another directory with --out DIR"
             )));
         }
-        past.set_damaged_aside(&options.out)?;
         let store = Store::create_or_open(&options.out, plan.document.source.as_bytes(), record)?;
         let store = store.with_disk_wait(options.disk_wait);
+        let plans = store.settle_plans(&past)?;
         let scan = store.scan()?;
         scan.refuse_conflicts(&plan.ids)?;
         store.remove_stale(&scan);
@@ -64,13 +66,13 @@ impl Opened {
             done: state.done,
             obsolete,
             edited: past.has(&hash) == Some(false),
-            damaged: scan.quarantined.len(),
+            damaged: scan.quarantined.len() + plans.len(),
             temporary: scan.temporary.len(),
             unknown: scan.unknown.len(),
             failed_before: failures.len(),
             others: 0,
         };
-        Ok(Opened { store, scan, state, failures, standing })
+        Ok(Opened { store, scan, plans, state, failures, standing })
     }
 
     /// What the user is told of it. `others`: writers at work.
@@ -84,7 +86,7 @@ impl Opened {
             cells: self.standing.cells,
             already: self.state.done,
             parts: self.scan.parts.len(),
-            quarantined: self.scan.quarantined.iter().map(|damage| damage.path.clone()).collect(),
+            quarantined: self.scan.quarantined.iter().chain(&self.plans).map(|damage| damage.path.clone()).collect(),
             ..Summary::default()
         }
     }

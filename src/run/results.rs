@@ -39,6 +39,8 @@ pub struct Results {
     pub record: PlanRecord,
     /// The plan; absent where this version cannot lay it out as the run had it (then rows are taken as they are).
     pub plan: Option<Plan>,
+    /// Names of the parts that were there when the rows were read.
+    parts: Vec<String>,
     /// Rows of the plan's cells as they are stored, in its order.
     stored: DataFrame,
     /// The same with what is derived from them.
@@ -100,7 +102,6 @@ impl Results {
         // Another version of tegum, or a file that is not beside the kept spec, gives another plan or none: the rows are
         // shown as they are then.
         let plan = Plan::new(document.clone(), &versions, MOST_CELLS.max(record.cells as u128)).ok();
-        // Compared by its hash, a text: floats of a plan file read back may differ in their last digit.
         let same = |plan: &Plan| record.canonical["plan"] == plan.hash().as_str();
         let plan = plan.filter(same);
         if plan.is_none() {
@@ -130,7 +131,7 @@ impl Results {
         }
         match self.stored.height() as u64 == self.record.cells {
             true => {
-                let coverage = self.store.covers_all(&self.record)?;
+                let coverage = Coverage::whole(&self.record, self.parts.clone());
                 self.store.collect(&self.record, &self.stored, &coverage, false)?;
             }
             // A part went away since its cells were counted.
@@ -180,6 +181,7 @@ impl Results {
     }
 
     fn with(store: Store, document: Document, record: PlanRecord, plan: Option<Plan>) -> Result<Results, RunError> {
+        let parts = store.part_names()?;
         let stored = stored_rows(&store, &record, plan.as_ref())?;
         let rows = table::with_gaps(stored.clone(), &standards(&document))
             .map_err(|error| RunError::Input(error.to_string()))?;
@@ -190,7 +192,7 @@ impl Results {
         if (rows.height() as u64) < record.cells {
             tracing::warn!("{} of {} cells are done; what follows speaks of these alone", rows.height(), record.cells);
         }
-        Ok(Results { store, document, record, plan, stored, rows, edited: None })
+        Ok(Results { store, document, record, plan, parts, stored, rows, edited: None })
     }
 
     /// Rows and side tables, for queries.

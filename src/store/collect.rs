@@ -57,17 +57,14 @@ impl Coverage {
             parts: scan.parts.iter().map(name).collect(),
         })
     }
+
+    /// Where every cell is known to be done, of parts as [`Store::part_names`] gave them before the rows were read.
+    pub fn whole(plan: &PlanRecord, parts: Vec<String>) -> Coverage {
+        Coverage { done: plan.cells, missing_chunks: Vec::new(), parts }
+    }
 }
 
 impl Store {
-    /// What a run that has just computed or found every cell of its plan knows without reading a file.
-    ///
-    /// # Errors
-    /// A folder that cannot be listed.
-    pub fn covers_all(&self, plan: &PlanRecord) -> Result<Coverage, StoreError> {
-        Ok(Coverage { done: plan.cells, missing_chunks: Vec::new(), parts: self.part_names()? })
-    }
-
     /// Writes `collected/rows.parquet` and `collected/rows.manifest.json`. `rows`: the plan's, from [`Store::rows`] or
     /// [`Store::rows_as_planned`]. `partial`: also if cells are missing; the manifest then names their chunks.
     ///
@@ -189,7 +186,7 @@ mod tests {
         publish(1);
         let whole = collect(false).expect("six rows");
         let found = Coverage::of(&plan, &ids(6), &store.scan().expect("sound")).expect("six ids");
-        assert_eq!(store.covers_all(&plan).expect("listed"), found, "as the files say");
+        assert_eq!(Coverage::whole(&plan, store.part_names().expect("listed")), found, "as the files say");
         assert_eq!((whole.rows, whole.missing_chunks.len()), (6, 0));
         let manifest = std::fs::read(store.dir().join("collected/rows.manifest.json")).expect("readable");
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
@@ -228,7 +225,8 @@ mod tests {
         let (_folder, store) = store_of(&plan);
         store.publish(&ChunkResult { chunk: 0, rows: vec![row(0), row(1)], ..Default::default() }).expect("publishes");
         let rows = store.rows(&plan, &ids(2)).expect("rows");
-        store.collect(&plan, &rows, &store.covers_all(&plan).expect("listed"), false).expect("collects");
+        let whole = Coverage::whole(&plan, store.part_names().expect("listed"));
+        store.collect(&plan, &rows, &whole, false).expect("collects");
         assert_eq!(store.check_collected().expect("readable"), []);
         let read = |name: &str| std::fs::read(store.dir().join(COLLECTED).join(name)).expect("readable");
         let flipped = |bytes: &[u8], at: usize| {

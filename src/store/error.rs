@@ -24,7 +24,7 @@ pub enum StoreError {
     WhichPlan { path: PathBuf, count: usize },
 
     /// A file that is not what its name promises.
-    #[error("{} is damaged: {reason}\n  run the experiment again: it is set aside, and only what it held is computed anew", path.display())]
+    #[error("{} is damaged: {reason}\n  run the experiment again; if it is still damaged then, move it away: only what it held is computed anew", path.display())]
     Damaged { path: PathBuf, reason: String },
 
     /// A file in a format that this version does not know.

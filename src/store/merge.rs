@@ -33,8 +33,8 @@ impl Store {
     /// A file that cannot be read or written.
     pub fn absorb(&self, other: &Store) -> Result<Absorbed, StoreError> {
         let mut absorbed = Absorbed::default();
-        for (hash, plan) in other.plans()? {
-            self.disk.publish(&self.plan_path(&hash), &plan.bytes())?;
+        for hash in other.plan_hashes()? {
+            self.disk.publish(&self.plan_path(&hash), &other.plan_bytes(&hash)?)?;
         }
         let sides = Side::ALL.map(|side| (side.name(), "parquet"));
         for (folder, extension) in sides.into_iter().chain([(WEIGHTS, "safetensors"), (PARTS, "parquet")]) {

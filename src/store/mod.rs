@@ -61,6 +61,7 @@ pub use merge::Absorbed;
 pub use parquet::parquet;
 use part::MERGED;
 pub use part::{Extent, PartName, cell_column, dtype, frame, layout};
+use plan_file::plan_hash;
 pub use plan_file::{Past, PlanRecord};
 pub use presence::Presence;
 pub use publish::Published;
@@ -174,7 +175,7 @@ impl Store {
     pub fn open_on(files: Arc<dyn StoreFs>, dir: &Path) -> Result<Store, StoreError> {
         let store = Store::on(files, dir);
         let entries = fs::list_if_there(&*store.disk.files, dir).map_err(StoreError::io("open", dir))?;
-        let is_plan = |entry: &Entry| entry.name.starts_with("plan-") && entry.name.ends_with(".json");
+        let is_plan = |entry: &Entry| plan_hash(&entry.name).is_some();
         if entries.iter().any(|entry| is_plan(entry) || (entry.is_dir && entry.name == PARTS)) {
             Ok(store)
         } else {

@@ -11,6 +11,7 @@ use super::aside::Aside;
 use super::error::StoreError;
 use super::fs::{list_if_there, operating_system};
 use super::part::FORMAT;
+use super::publish::is_of_the_file;
 use super::row::{Column, Schema};
 use super::scan::Damage;
 
@@ -80,6 +81,31 @@ pub(super) fn short_hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_string()
 }
 
+/// The hash in the name of a plan file.
+pub(super) fn plan_hash(name: &str) -> Option<&str> {
+    let hash = name.strip_prefix("plan-")?.strip_suffix(".json")?;
+    let is_hash = hash.len() == 32 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_hash.then_some(hash)
+}
+
+fn parse(hash: &str, path: &Path, bytes: &[u8]) -> Result<PlanRecord, StoreError> {
+    let damaged = |reason: String| StoreError::Damaged { path: path.to_path_buf(), reason };
+    if short_hash(bytes) != hash {
+        return Err(damaged("its bytes do not hash to its name".into()));
+    }
+    if let Ok(Head { format: Some(format), tegum: writer }) = serde_json::from_slice(bytes)
+        && format > FORMAT
+    {
+        return Err(StoreError::Newer { path: path.to_path_buf(), format, writer });
+    }
+    serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))
+}
+
+/// Another process moved it since it was listed.
+fn is_gone(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
 /// The same value with the keys of every object in order.
 fn sorted(value: serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
@@ -109,12 +135,10 @@ impl Past {
         let store = Store::on(operating_system(), dir);
         let (mut plans, mut damaged) = (Vec::new(), Vec::new());
         for hash in store.plan_hashes()? {
-            match store.read_plan(&hash) {
-                Ok(plan) => plans.push((hash, plan.experiment)),
-                Err(StoreError::Damaged { path, reason }) => {
-                    damaged.push((hash, Damage { path, reason, moved_to: None }))
-                }
-                Err(other) => return Err(other),
+            match store.examine_plan(&hash)? {
+                Some(Ok(plan)) => plans.push((hash, plan.experiment)),
+                Some(Err(damage)) => damaged.push((hash, damage)),
+                None => {}
             }
         }
         Ok(Past { plans, damaged })
@@ -146,21 +170,6 @@ impl Past {
         }
     }
 
-    /// Moves damaged plans to `quarantine/`: what they said is lost, the rows are not, and a run writes its own plan anew.
-    ///
-    /// # Errors
-    /// What the file system refuses.
-    pub fn set_damaged_aside(&self, dir: &Path) -> Result<(), StoreError> {
-        let store = Store::on(operating_system(), dir);
-        for (hash, Damage { path, reason, .. }) in &self.damaged {
-            let aside = store.disk.set_aside(path, |bytes| short_hash(bytes) == *hash);
-            if let Aside::Moved(_) = aside.map_err(StoreError::io("move", path))? {
-                tracing::warn!("{}: {reason}; moved to quarantine", path.display());
-            }
-        }
-        Ok(())
-    }
-
     /// Whether it was run with the plan of that hash; none where it was run with no plan at all.
     pub fn has(&self, hash: &str) -> Option<bool> {
         let mut hashes = self.hashes().peekable();
@@ -185,15 +194,57 @@ impl Store {
     /// # Errors
     /// A plan file that does not hash to its name is damage.
     pub fn plans(&self) -> Result<Vec<(String, PlanRecord)>, StoreError> {
-        let read = |hash: String| self.read_plan(&hash).map(|plan| (hash, plan));
-        self.plan_hashes()?.into_iter().map(read).collect()
+        let mut plans = Vec::new();
+        for hash in self.plan_hashes()? {
+            match self.read_plan(&hash) {
+                Err(error) if is_gone(&error) => {}
+                plan => plans.push((hash, plan?)),
+            }
+        }
+        Ok(plans)
     }
 
     /// Hashes of all plan files by their names, in order.
-    fn plan_hashes(&self) -> Result<Vec<String>, StoreError> {
+    pub(super) fn plan_hashes(&self) -> Result<Vec<String>, StoreError> {
         let entries = list_if_there(&*self.disk.files, &self.dir).map_err(StoreError::io("list", &self.dir))?;
-        let hash = |name: &str| Some(name.strip_prefix("plan-")?.strip_suffix(".json")?.to_owned());
-        Ok(entries.iter().filter(|entry| !entry.is_dir).filter_map(|entry| hash(&entry.name)).collect())
+        let names = entries.iter().filter(|entry| !entry.is_dir).map(|entry| &entry.name);
+        Ok(names.filter_map(|name| plan_hash(name)).map(str::to_owned).collect())
+    }
+
+    /// A plan, or what is wrong with its file; none where that is gone since it was listed.
+    fn examine_plan(&self, hash: &str) -> Result<Option<Result<PlanRecord, Damage>>, StoreError> {
+        let damage = |path, reason| Ok(Some(Err(Damage { path, reason, moved_to: None })));
+        match self.read_plan(hash) {
+            Ok(plan) => Ok(Some(Ok(plan))),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(StoreError::Damaged { path, reason }) => damage(path, reason),
+            Err(StoreError::Io { path, source, .. }) if is_of_the_file(&source) => {
+                damage(path, format!("it cannot be read: {source}"))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Moves the plans that were found damaged to `quarantine/`: what they said is lost, the rows are not. The plan that the store was
+    /// opened with has been written anew by then. What was damaged and is no more.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub fn settle_plans(&self, past: &Past) -> Result<Vec<Damage>, StoreError> {
+        let mut settled = Vec::new();
+        for (hash, damage) in &past.damaged {
+            let path = &damage.path;
+            if !matches!(self.examine_plan(hash)?, Some(Err(_))) {
+                settled.push(damage.clone());
+                continue;
+            }
+            let is_sound = |bytes: &[u8]| !matches!(parse(hash, path, bytes), Err(StoreError::Damaged { .. }));
+            if let Aside::Moved(to) = self.disk.set_aside(path, is_sound).map_err(StoreError::io("move", path))? {
+                tracing::warn!("{}: {}; moved to quarantine", path.display(), damage.reason);
+                settled.push(Damage { moved_to: Some(to), ..damage.clone() });
+            }
+        }
+        Ok(settled)
     }
 
     /// Plans that are not what their names say, and a hint at the current one that names none.
@@ -201,10 +252,7 @@ impl Store {
         let hashes = self.plan_hashes()?;
         let mut damaged = vec![];
         for hash in &hashes {
-            match self.read_plan(hash) {
-                Err(StoreError::Damaged { path, reason }) => damaged.push(Damage { path, reason, moved_to: None }),
-                other => drop(other?),
-            }
+            damaged.extend(self.examine_plan(hash)?.and_then(Result::err));
         }
         let path = self.dir.join(CURRENT);
         if let Ok(named) = self.disk.files.read(&path)
@@ -222,15 +270,17 @@ impl Store {
     pub fn read_plan(&self, hash: &str) -> Result<PlanRecord, StoreError> {
         let path = self.plan_path(hash);
         let bytes = self.disk.files.read(&path).map_err(StoreError::io("read", &path))?;
-        if short_hash(&bytes) != hash {
-            return Err(StoreError::Damaged { path, reason: "its bytes do not hash to its name".into() });
-        }
-        if let Ok(Head { format: Some(format), tegum: writer }) = serde_json::from_slice(&bytes)
-            && format > FORMAT
-        {
-            return Err(StoreError::Newer { path, format, writer });
-        }
-        serde_json::from_slice(&bytes).map_err(|error| StoreError::Damaged { path, reason: error.to_string() })
+        parse(hash, &path, &bytes)
+    }
+
+    /// The file of a plan, as it is.
+    ///
+    /// # Errors
+    /// As [`Store::read_plan`].
+    pub(super) fn plan_bytes(&self, hash: &str) -> Result<Vec<u8>, StoreError> {
+        let path = self.plan_path(hash);
+        let bytes = self.disk.files.read(&path).map_err(StoreError::io("read", &path))?;
+        parse(hash, &path, &bytes).map(|_| bytes)
     }
 
     /// The plan that the directory's spec was last resolved to: the only one, or the one that `current-plan` names.
@@ -331,27 +381,69 @@ mod tests {
         assert_eq!((none.other_experiment("b"), none.has(&own.hash()), none.has_others("")), (None, None, false));
     }
 
-    #[test]
-    fn a_damaged_plan_is_set_aside_and_written_anew() {
-        let own = plan(4, 2);
-        let (folder, store) = store_of(&own);
-        let path = store.plan_path(&own.hash());
-        let mut bytes = std::fs::read(&path).expect("readable");
+    /// Changes a byte of a file.
+    fn spoil(path: &Path) {
+        let mut bytes = std::fs::read(path).expect("readable");
         bytes[7] ^= 1;
-        std::fs::write(&path, &bytes).expect("writable");
+        std::fs::write(path, bytes).expect("writable");
+    }
+
+    #[test]
+    fn damaged_plans_are_set_aside_and_the_run_s_own_is_written_anew() {
+        let (own, older) = (plan(4, 2), plan(6, 2));
+        let (folder, store) = store_of(&older);
+        Store::create_or_open(folder.path(), b"name: test\n", &own).expect("opens");
+        let strange = b"{\"cells\":4}\n";
+        let paths = [own.hash(), older.hash(), short_hash(strange)].map(|hash| store.plan_path(&hash));
+        paths[..2].iter().for_each(|path| spoil(path));
+        // What its name says, and no plan.
+        std::fs::write(&paths[2], strange).expect("writable");
         let past = Past::of(folder.path()).expect("readable");
-        assert_eq!((past.has(&own.hash()), past.has_others(&own.hash())), (Some(true), false));
+        assert_eq!((past.has(&own.hash()), past.has_others(&own.hash())), (Some(true), true));
         assert!(past.other_experiment("b").is_none() && past.refuse_damaged().is_err());
-        assert!(past.of_nobody(&own.hash()).is_none() && past.of_nobody(&plan(6, 2).hash()).is_some());
-        past.set_damaged_aside(folder.path()).expect("movable");
-        let kept = folder.path().join("quarantine").join(path.file_name().expect("a name"));
-        assert_eq!(std::fs::read(kept).expect("moved"), bytes);
-        // Again, and after another process has written it anew, nothing is moved.
-        past.set_damaged_aside(folder.path()).expect("it is gone");
+        assert!(past.of_nobody(&own.hash()).is_none() && past.of_nobody(&plan(8, 2).hash()).is_some());
         let again = Store::create_or_open(folder.path(), b"name: test\n", &own).expect("opens");
-        past.set_damaged_aside(folder.path()).expect("it is sound");
-        assert_eq!(again.current_plan().expect("written anew"), own);
+        assert_eq!(again.settle_plans(&past).expect("movable").len(), 3);
+        assert_eq!(again.plans().expect("sound"), [(own.hash(), own)]);
+        let kept = |path: &PathBuf| folder.path().join("quarantine").join(path.file_name().expect("a name"));
+        assert!(paths.iter().all(|path| kept(path).exists()));
+        // Who looked before that moves nothing.
+        again.settle_plans(&past).expect("sound or gone");
+        assert_eq!(again.plans().expect("sound").len(), 1);
         assert!(Past::of(folder.path()).expect("readable").refuse_damaged().is_ok());
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_read_is_damaged_and_one_that_is_gone_is_none() {
+        let (folder, store) = store_of(&plan(4, 2));
+        let path = store.plan_path(&plan(4, 2).hash());
+        std::fs::remove_file(&path).expect("there");
+        assert!(store.examine_plan(&plan(4, 2).hash()).expect("no fault of the machine").is_none());
+        std::fs::create_dir(&path).expect("free");
+        let found = store.examine_plan(&plan(4, 2).hash()).expect("no fault of the machine").expect("something");
+        assert!(found.expect_err("a folder").reason.contains("cannot be read"));
+        assert!(Past::of(folder.path()).expect("readable").has("").is_none(), "folders are no plans");
+    }
+
+    #[test]
+    fn only_names_with_a_hash_are_plans() {
+        let (folder, store) = store_of(&plan(4, 2));
+        for name in ["plan-notes.json", "plan-.json", "plan-00010203FAFBFCFDFEFF101112131415.json", "plan-x"] {
+            std::fs::write(folder.path().join(name), b"mine").expect("writable");
+        }
+        assert_eq!(store.plans().expect("readable").len(), 1);
+        let past = Past::of(folder.path()).expect("readable");
+        assert!(past.refuse_damaged().is_ok() && !past.has_others(&plan(4, 2).hash()));
+    }
+
+    /// Most parsers are wrong in the last digit of some numbers.
+    #[test]
+    fn a_plan_that_is_read_back_has_the_bytes_it_was_written_with() {
+        let mut numbers = vec![0.23333333333333334, 0.025118864315095794, 1e-7];
+        numbers.extend((1..200).map(|n| 1.0 / f64::from(n)));
+        let numbers = PlanRecord { canonical: json!(numbers), ..plan(4, 2) };
+        let (_folder, store) = store_of(&numbers);
+        assert_eq!(store.current_plan().expect("sound").bytes(), numbers.bytes());
     }
 
     #[test]

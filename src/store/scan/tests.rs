@@ -4,7 +4,7 @@ use crate::store::fs::{RealFs, files_below};
 use crate::store::part::folder_of;
 use crate::store::row::Value;
 use crate::store::testing::{cell, ids, place_of, plan, row, store_of};
-use crate::store::{ChunkResult, SideTable, WeightTensor, encode_weights};
+use crate::store::{ChunkResult, Coverage, SideTable, WeightTensor, encode_weights};
 use polars::prelude::df;
 use std::fs;
 use std::sync::Arc;
@@ -47,7 +47,8 @@ fn every_single_changed_byte_of_a_run_is_found() {
     store.publish(&ChunkResult { chunk: 0, rows: vec![row(0), row(1)], side, weights }).expect("publishes");
     store.write_checkpoint(&cell(1), b"state").expect("written");
     let rows = store.rows(&plan, &ids(2)).expect("rows");
-    store.collect(&plan, &rows, &store.covers_all(&plan).expect("listed"), false).expect("collects");
+    let whole = Coverage::whole(&plan, store.part_names().expect("listed"));
+    store.collect(&plan, &rows, &whole, false).expect("collects");
     assert!(store.verify().expect("readable").quarantined.is_empty());
     let (mut files, mut flips) = (vec![folder.path().to_path_buf()], 0);
     while let Some(path) = files.pop() {
