@@ -189,15 +189,17 @@ fn a_damaged_plan_is_written_anew_by_the_same_command_and_hides_no_run_of_anothe
     let file = write(folder.path(), "small.yaml", SMALL);
     let run = |more: &[&str]| tegum(folder.path(), &[&["run", &file], more].concat());
     assert_eq!(run(&[]).code, 0);
-    let damage = || {
+    let damage = |experiment: &str| {
         let entries = std::fs::read_dir(folder.path().join("results/small")).expect("a run").flatten();
-        let is_plan = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "json");
-        let path = entries.map(|entry| entry.path()).find(is_plan).expect("a plan");
-        let mut bytes = std::fs::read(&path).expect("readable");
+        let plans = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let name = format!("\"experiment\":\"{experiment}\"");
+        let mut plans = plans.map(|path| (std::fs::read(&path).expect("readable"), path));
+        let is_its = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&name);
+        let (mut bytes, path) = plans.find(|(bytes, _)| is_its(bytes)).expect("a plan");
         bytes[40] ^= 1;
         std::fs::write(&path, bytes).expect("writable");
     };
-    damage();
+    damage("small");
     let shown = tegum(folder.path(), &["table", "results/small"]);
     assert!(shown.code == 6 && shown.stderr.contains("run the experiment again"), "{}", shown.stderr);
     let again = run(&[]);
@@ -206,8 +208,17 @@ fn a_damaged_plan_is_written_anew_by_the_same_command_and_hides_no_run_of_anothe
     assert!(again.stdout.contains("; 1 damaged file was set aside"), "{}", again.stdout);
     assert!(again.stdout.contains("0 computed") && again.stdout.contains("32 were there"), "{}", again.stdout);
     assert_eq!(tegum(folder.path(), &["verify", "results/small"]).code, 0);
+    // A run that is not alone in its directory knows its plan by the name too.
+    let other = write(folder.path(), "other.yaml", &SMALL.replace("name: small", "name: other"));
+    let other = |more: &[&str]| tegum(folder.path(), &[&["run", &other, "--out", "results/small"], more].concat());
+    assert_eq!((other(&[]).code, other(&["--extend"]).code), (3, 0));
+    damage("other");
+    let again = other(&[]);
+    assert!(again.code == 0 && again.stderr.contains("1 damaged file,"), "{}", again.stderr);
     // Of another plan, which may be another experiment's, nobody knows that.
-    damage();
+    for name in ["small", "other"] {
+        damage(name);
+    }
     write(folder.path(), "small.yaml", &SMALL.replace("seeds: 2", "seeds: 3"));
     let refused = run(&["--out", "results/small"]);
     assert!(refused.code == 3 && refused.stderr.contains("go on with --extend"), "{}", refused.stderr);

@@ -30,13 +30,15 @@ impl Opened {
     pub fn of(plan: &Plan, record: &PlanRecord, options: &Options) -> Result<Opened, RunError> {
         let (past, hash) = (Past::of(&options.out)?, record.hash());
         let name = &plan.document.experiment.name;
-        if let (false, Some(theirs)) = (options.extend, past.other_experiment(name)) {
+        // A plan that bears this one's name is its own, even a damaged one.
+        let is_own = options.extend || past.has(&hash) == Some(true);
+        if let (false, Some(theirs)) = (is_own, past.other_experiment(name)) {
             let out = options.out.display();
             return Err(RunError::Input(format!(
                 "{out} holds a run of `{theirs}`, and this experiment is `{name}`\n  choose another directory with --out DIR, or add to this one with --extend"
             )));
         }
-        if let (false, Some(Damage { path, reason, .. })) = (options.extend, past.of_nobody(&hash)) {
+        if let (false, Some(Damage { path, reason, .. })) = (is_own, past.of_nobody()) {
             let (path, out) = (path.display(), options.out.display());
             return Err(RunError::Input(format!(
                 "{path} is damaged ({reason}), so nobody knows which experiment {out} holds a run of\n  if it is this one, go on with --extend; if not, choose another directory with --out DIR"
