@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn the_footer_counts_the_nulls_of_columns_of_many_pages() {
         let rows = 500_000;
-        let half = |row: usize| (row % 2 == 0).then_some(row % 7);
+        let half = |row: usize| row.is_multiple_of(2).then_some(row % 7);
         let entries: Vec<Option<usize>> = (0..rows).map(half).collect();
         let columns = vec![
             Column::new("whole".into(), entries.iter().map(|e| e.map(|e| e as i64)).collect::<Vec<_>>()),
