@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use polars::prelude::{DataType, FileMetadata, ParallelStrategy, ParquetReader, SerReader};
+use polars_parquet::parquet::page::CompressedPage;
+use polars_parquet::parquet::read::PageReader;
 
 use super::error::StoreError;
 use super::part::{
@@ -97,10 +99,12 @@ pub fn decode_rows(name: &PartName, bytes: Vec<u8>, columns: Option<&[&str]>) ->
 
 fn read_parquet(bytes: Vec<u8>, columns: Option<&[&str]>) -> Result<Part, Unfit> {
     let in_words = |error: polars::error::PolarsError| error.to_string();
-    let size = bytes.len();
-    let mut reader = ParquetReader::new(Cursor::new(bytes)).read_parallel(ParallelStrategy::None);
+    let mut reader = ParquetReader::new(Cursor::new(&bytes));
     let metadata = reader.get_metadata().map_err(in_words)?.clone();
-    refuse_unreasonable(&metadata, size)?;
+    refuse_unreasonable(&metadata, bytes.len())?;
+    refuse_unreasonable_pages(&metadata, &bytes)?;
+    let mut reader = ParquetReader::new(Cursor::new(bytes)).read_parallel(ParallelStrategy::None);
+    reader.set_metadata(metadata.clone());
     let entry = |key: &str| {
         let entries = metadata.key_value_metadata.as_deref().unwrap_or_default();
         entries.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.clone())
@@ -152,6 +156,28 @@ fn refuse_unreasonable(metadata: &FileMetadata, size: usize) -> Result<(), Unfit
     }
 }
 
+/// Compares what each page claims to hold with the rows of its group. The decoder makes room for as many values as a page's header says, and
+/// a number below zero is a very large one to it.
+fn refuse_unreasonable_pages(metadata: &FileMetadata, bytes: &[u8]) -> Result<(), Unfit> {
+    for group in &metadata.row_groups {
+        for column in group.parquet_columns() {
+            let range = column.byte_range();
+            let own = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+            let own = own.and_then(|(start, end)| bytes.get(start..end)).ok_or("a column lies outside of the file")?;
+            for page in PageReader::new(Cursor::new(own.to_vec().into()), column, vec![], own.len()) {
+                let values = match page.map_err(|error| error.to_string())? {
+                    CompressedPage::Data(page) => page.num_values(),
+                    CompressedPage::Dict(_) => 0,
+                };
+                if values > group.num_rows() {
+                    return Err(format!("a page claims {values} values of {} rows", group.num_rows()).into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +202,24 @@ mod tests {
         let many = |file: &mut FileMetadata| file.row_groups = vec![file.row_groups[0].clone(); MOST_GROUPS + 1];
         assert!(claims(&many).contains("4097 row groups"));
         assert!(refuse_unreasonable(&sound, 0).is_err());
+    }
+
+    /// Under the hash of the changed bytes, so that it is not the hash that refuses them. What asks for more memory than there is ends the
+    /// program: there is nothing to catch then.
+    #[test]
+    fn no_flipped_bit_makes_the_reader_ask_for_more_memory_than_there_is() {
+        let bytes =
+            encode(1, &frame("test", &schema(), &[row(0), row(1), row(2)]).expect("rows fit")).expect("encodes");
+        let (mut sound, mut refused) = (0, 0);
+        for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << bit;
+            match decode(&PartName::of(1, false, &flipped), flipped, None) {
+                Ok(_) => sound += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(sound > 0 && refused > bytes.len(), "{sound} and {refused} of {} bytes", bytes.len());
     }
 
     #[test]
